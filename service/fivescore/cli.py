@@ -1,0 +1,179 @@
+"""The command line: ``fivescore serve`` and ``fivescore score``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fivescore import __version__
+from fivescore.errors import ConfigurationError
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+BATCH_SIZE = 64
+CONCURRENCY = 4
+RETRY_SECONDS = 600.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; exit status 0, 1 for a failure told in one line, 2 for wrong usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        engine = _take_engine_flags(arguments) if arguments[:1] == ["serve"] else {}
+        given = vars(_parser(arguments[:1] == ["serve"]).parse_args(arguments))
+        run = given.pop("run")
+        if engine:
+            given["engine"] = engine
+        return int(run(given))
+    except ConfigurationError as error:
+        print(f"fivescore: error: {error.detail}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser(serving: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fivescore", description="A reward-model service.")
+    parser.add_argument("--version", action="version", version=f"fivescore {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="serve a reward model over HTTP",
+        description="Serve a reward model. Any vLLM engine argument: --engine.NAME VALUE.",
+        epilog="Every flag is also a variable: --log-level is FIVESCORE_LOG_LEVEL,"
+        " --engine.dtype is FIVESCORE_ENGINE__DTYPE.",
+        allow_abbrev=False,
+    )
+    serve.set_defaults(run=_serve)
+    if serving:
+        _add_settings(serve)
+    _add_score(commands)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    try:
+        from fivescore.settings import Settings
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the server is not installed ({error.name} is missing):"
+            " pip install 'fivescore[cpu]' or 'fivescore[gpu]'"
+        ) from error
+    for name, field in Settings.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        text = (field.description or "").replace("%", "%%")
+        if field.default is not None and field.default != {} and name != "model":
+            text += f" [{field.default}]"
+        if name == "engine":
+            parser.add_argument("--engine.NAME", metavar="VALUE", help=text, dest="_never_given",
+                                default=argparse.SUPPRESS)  # fmt: skip
+        elif field.annotation is bool:
+            parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
+        else:
+            parser.add_argument(flag, metavar="", default=argparse.SUPPRESS, help=text)
+
+
+def _take_engine_flags(arguments: list[str]) -> dict[str, str]:
+    """Remove ``--engine.NAME VALUE``, ``--engine.NAME=VALUE`` and bare ``--engine.NAME``."""
+    engine: dict[str, str] = {}
+    rest: list[str] = []
+    queue = iter(list(arguments))
+    pending = next(queue, None)
+    while pending is not None:
+        following = next(queue, None)
+        if not pending.startswith("--engine."):
+            rest.append(pending)
+        else:
+            name, has_value, value = pending.removeprefix("--engine.").partition("=")
+            if not has_value and following is not None and not following.startswith("--"):
+                value, following = following, next(queue, None)
+            elif not has_value:
+                value = "true"
+            engine[name] = value
+        pending = following
+    arguments[:] = rest
+    return engine
+
+
+def _add_score(commands: Any) -> None:
+    score = commands.add_parser(
+        "score",
+        help="score pairs on a running server",
+        description="Score one pair, or a file with one JSON object a line"
+        ' ({"prompt": ..., "response": ...}), on a running server. A file run that was stopped'
+        " goes on where it stopped when it is started again.",
+        allow_abbrev=False,
+    )
+    score.add_argument("file", nargs="?", type=Path, help="JSON lines to score")
+    score.add_argument("-o", "--output", type=Path, help="where the scores go")
+    score.add_argument("--prompt", help="score one pair: its prompt")
+    score.add_argument("--response", help="score one pair: its response")
+    score.add_argument(
+        "--url",
+        default=os.environ.get("FIVESCORE_URL", DEFAULT_URL),
+        help=f"the server, also FIVESCORE_URL [{DEFAULT_URL}]",
+    )
+    score.add_argument("--truncate", choices=("never", "prompt_start"), default="never",
+                       help="what to do with a pair that is too long [never]")  # fmt: skip
+    score.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="pairs per request [64]")
+    score.add_argument("--concurrency", type=int, default=CONCURRENCY,
+                       help="requests at a time [4]")  # fmt: skip
+    score.add_argument("--retry", type=float, metavar="SECONDS",
+                       help="how long to try a server that is away or full again"
+                       " [0 for a pair, 600 for a file]")  # fmt: skip
+    score.set_defaults(run=lambda given: _score(score, given))
+
+
+def _serve(given: dict[str, Any]) -> int:
+    from fivescore.serve import serve
+
+    return serve(given)
+
+
+def _score(parser: argparse.ArgumentParser, given: dict[str, Any]) -> int:
+    from fivescore.client.client import ClientError
+
+    one = given["prompt"] is not None and given["response"] is not None
+    many = given["file"] is not None and given["output"] is not None
+    if one == many:
+        parser.error("give --prompt and --response, or a file and -o")
+    if min(given["batch_size"], given["concurrency"]) < 1:
+        parser.error("--batch-size and --concurrency must be at least 1")
+    try:
+        return asyncio.run(_score_one(given) if one else _score_many(given))
+    except (ClientError, OSError) as error:
+        print(f"fivescore: error: {error}", file=sys.stderr)
+        return 1
+
+
+async def _score_one(given: dict[str, Any]) -> int:
+    from fivescore.client.client import AsyncRewardClient
+
+    async with AsyncRewardClient(given["url"], retry_seconds=given["retry"] or 0) as client:
+        pair = {"prompt": given["prompt"], "response": given["response"]}
+        (answer,) = await client.score([pair], truncate=given["truncate"])
+    print(json.dumps(answer, indent=1))
+    return 1 if "error" in answer else 0
+
+
+async def _score_many(given: dict[str, Any]) -> int:
+    from fivescore.client.client import AsyncRewardClient
+    from fivescore.client.files import score_file
+
+    retry = RETRY_SECONDS if given["retry"] is None else given["retry"]
+    async with AsyncRewardClient(given["url"], retry_seconds=retry) as client:
+        lines, failed = await score_file(
+            client,
+            given["file"],
+            given["output"],
+            batch_size=given["batch_size"],
+            concurrency=given["concurrency"],
+            truncate=given["truncate"],
+        )
+    print(f"{given['output']}: {lines} lines, {failed} with an error", file=sys.stderr)
+    return 0

@@ -1,0 +1,1 @@
+"""Engines behind one Protocol: vLLM, and a deterministic fake."""

@@ -1,0 +1,32 @@
+"""What the scoring core asks of an engine."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from fivescore.types import ModelInfo, Output
+
+
+class Engine(Protocol):
+    """Token ids in, raw head outputs out. One engine is loaded once and closed once."""
+
+    async def load(self) -> ModelInfo:
+        """Load the model; may take minutes, and other tasks run meanwhile.
+
+        Raises:
+            ConfigurationError: the model or a setting cannot work; the detail says why.
+        """
+
+    async def encode(self, token_ids: list[int], request_id: str) -> Output:
+        """The head's outputs at the last token. Cancelling aborts the work in the engine.
+
+        Raises:
+            EngineError: this sequence failed; others are not touched.
+            EngineDead: the engine stopped; nothing will be scored until it is loaded again.
+        """
+
+    def unfinished(self) -> int:
+        """Sequences submitted and neither answered nor aborted."""
+
+    async def close(self) -> None:
+        """Stop the engine and its processes. May be called before, during and after ``load``."""

@@ -1,0 +1,121 @@
+"""A deterministic engine without a model, for tests and for trying the service without vLLM.
+
+Selected with ``--backend fake``; its options are given as ``--engine.NAME VALUE``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from array import array
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fivescore.errors import ConfigurationError, EngineDead, EngineError
+from fivescore.types import ModelInfo, Output
+
+
+class FakeOptions(BaseModel):
+    """Latency and faults. Counts are of sequences; 0 means never."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    outputs: Annotated[int, Field(ge=1)] | None = None
+    """Head outputs; None reads the number of labels from the checkpoint's config.json."""
+    load_seconds: Annotated[float, Field(ge=0)] = 0.0
+    load_error: str = ""
+    """Fail to load with this detail."""
+    latency_seconds: Annotated[float, Field(ge=0)] = 0.0
+    fail_every: Annotated[int, Field(ge=0)] = 0
+    """Every n-th sequence fails on its own."""
+    nan_every: Annotated[int, Field(ge=0)] = 0
+    """Every n-th sequence gets NaN outputs."""
+    die_after: Annotated[int, Field(ge=0)] = 0
+    """The engine dies at the n-th sequence."""
+
+
+class FakeEngine:
+    """Outputs are a hash of the token ids, uniform over 0..4: the same ids always score the same.
+
+    Raises:
+        ConfigurationError: an unknown option, or one out of range.
+    """
+
+    def __init__(self, model: str, options: dict[str, Any]) -> None:
+        self._folder = Path(model)
+        names = {name.replace("-", "_"): value for name, value in options.items()}
+        try:
+            self._options = FakeOptions.model_validate(names)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            name = ".".join(map(str, fault["loc"])).replace("_", "-")
+            raise ConfigurationError(
+                f"--engine.{name}: {fault['msg']} (the fake engine takes"
+                f" {', '.join(sorted(FakeOptions.model_fields)).replace('_', '-')})"
+            ) from error
+        self._unfinished = 0
+        self._submitted = 0
+        self._outputs = 0
+        self._dead = False
+
+    async def load(self) -> ModelInfo:
+        await asyncio.sleep(self._options.load_seconds)
+        if self._options.load_error:
+            raise ConfigurationError(self._options.load_error)
+        try:
+            config = json.loads((self._folder / "config.json").read_bytes())
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"{self._folder}/config.json: {error}") from error
+        self._outputs = self._options.outputs or len(config.get("id2label", (0, 1)))
+        return ModelInfo(
+            name=str(self._folder),
+            outputs=self._outputs,
+            max_tokens=config.get("max_position_embeddings", 4096),
+            vocab_size=config["vocab_size"],
+            dtype="float32",
+            device="none",
+            engine="fake",
+        )
+
+    async def encode(self, token_ids: list[int], request_id: str) -> Output:
+        if self._dead:
+            raise EngineDead("the engine has stopped")
+        self._submitted += 1
+        number = self._submitted
+        self._unfinished += 1
+        try:
+            await asyncio.sleep(self._options.latency_seconds)
+        finally:
+            self._unfinished -= 1
+        self._raise_faults(number)
+        if _is_nth(number, self._options.nan_every):
+            return Output([float("nan")] * self._outputs)
+        return Output(_hashed(token_ids, self._outputs))
+
+    def _raise_faults(self, number: int) -> None:
+        if self._dead or (self._options.die_after and number >= self._options.die_after):
+            self._dead = True
+            raise EngineDead("the engine has stopped")
+        if _is_nth(number, self._options.fail_every):
+            raise EngineError("the engine failed on this pair")
+
+    def unfinished(self) -> int:
+        return self._unfinished
+
+    async def close(self) -> None:
+        self._dead = True
+
+
+def _is_nth(number: int, every: int) -> bool:
+    return every > 0 and number % every == 0
+
+
+def _hashed(token_ids: list[int], outputs: int) -> list[float]:
+    data = array("i", token_ids).tobytes()
+    return [
+        int.from_bytes(hashlib.blake2b(data, digest_size=4, key=b"%d" % i).digest()) / 2**30
+        for i in range(outputs)
+    ]

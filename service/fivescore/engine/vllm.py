@@ -1,0 +1,207 @@
+"""vLLM's AsyncLLM as a scoring engine. The only module that imports vllm."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from vllm import PoolingParams, __version__
+from vllm.config import PoolerConfig, VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMClientError
+from vllm.inputs.engine import tokens_input
+from vllm.platforms import current_platform
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+from fivescore.engine.output import relayed
+from fivescore.errors import ConfigurationError, EngineDead, EngineError
+from fivescore.types import ModelInfo, Output
+
+log = logging.getLogger(__name__)
+
+RAW_SCORES = PoolingParams(task="classify", use_activation=False)
+OURS = ("model", "runner", "pooler_config")
+"""Engine arguments that fivescore itself decides."""
+CPU_BLOCK_SIZE = 32
+"""Tokens a prefix-cache block: vLLM's CPU default of 128 shares less of a prompt."""
+LEAST_KV_CACHE_BYTES = 256 * 2**20
+KV_CACHE_SEQUENCES = 8
+"""Sequences of the model's full length that the CPU's default KV cache holds."""
+
+
+class VllmEngine:
+    """One vLLM engine, pooling runner, LAST pooling, no activation, head in float32.
+
+    Args:
+        model: a folder or hub id of a checkpoint for sequence classification.
+        options: vLLM's engine arguments by their names, as ``vllm serve`` spells them.
+        max_tokens: the longest sequence that will be asked for; None leaves it to the model.
+
+    Raises:
+        ConfigurationError: an option that vLLM does not know or that fivescore decides.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        options: Mapping[str, Any],
+        *,
+        revision: str | None = None,
+        max_tokens: int | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self._model = model
+        self._args = _parse(options)
+        given = {name.replace("-", "_").split(".")[0] for name in options}
+        self._args.model = model
+        self._args.runner = "pooling"
+        self._args.pooler_config = PoolerConfig(pooling_type="LAST", use_activation=False)
+        defaults = {
+            "convert": "classify",
+            "revision": revision,
+            "tokenizer_revision": revision,
+            "trust_remote_code": trust_remote_code,
+            "enable_prefix_caching": True,
+            "enable_chunked_prefill": True,
+            "max_model_len": max_tokens,
+            **(_cpu_defaults(self._args) if current_platform.is_cpu() else {}),
+        }
+        for name, value in defaults.items():
+            if name not in given and value is not None:
+                setattr(self._args, name, value)
+        overrides = self._args.hf_overrides
+        if isinstance(overrides, dict):
+            self._args.hf_overrides = {"head_dtype": "float32", **overrides}
+        self._engine: AsyncLLM | None = None
+
+    async def load(self) -> ModelInfo:
+        return await asyncio.to_thread(self._load)
+
+    def _load(self) -> ModelInfo:
+        with relayed() as output:
+            try:
+                config = self._args.create_engine_config()
+                self._size_kv_cache(config)
+                self._engine = AsyncLLM.from_vllm_config(config)
+            except Exception as error:
+                log.debug("the engine did not start", exc_info=True)
+                raise ConfigurationError(
+                    f"{self._model}: {output.cause() or _first_line(error)}"
+                ) from error
+            output.release()
+        return _describe(self._model, config)
+
+    def _size_kv_cache(self, config: VllmConfig) -> None:
+        cache = config.cache_config
+        if not current_platform.is_cpu() or cache.kv_cache_memory_bytes is not None:
+            return
+        if self._args.gpu_memory_utilization != AsyncEngineArgs.gpu_memory_utilization:
+            return
+        model = config.model_config
+        token_bytes = (
+            2  # keys and values
+            * model.get_num_layers(config.parallel_config)
+            * model.get_num_kv_heads(config.parallel_config)
+            * model.get_head_size()
+            * model.dtype.itemsize
+        )
+        wanted = KV_CACHE_SEQUENCES * model.max_model_len * token_bytes
+        half_of_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 2
+        cache.kv_cache_memory_bytes = max(LEAST_KV_CACHE_BYTES, min(wanted, half_of_memory))
+
+    async def encode(self, token_ids: list[int], request_id: str) -> Output:
+        if self._engine is None:
+            raise EngineDead("the engine is not running")
+        try:
+            answers = self._engine.encode(tokens_input(token_ids), RAW_SCORES, request_id)
+            async for answer in answers:
+                last = answer
+        except EngineDeadError as error:
+            raise EngineDead("the engine has stopped") from error
+        except (EngineGenerateError, VLLMClientError) as error:
+            cause = _first_line(error.__cause__ or error)
+            log.error("request %s: the engine failed: %s", request_id, cause)
+            raise EngineError(f"the engine failed on this pair: {cause}") from error
+        return Output(last.outputs.data.reshape(-1).tolist(), last.num_cached_tokens or 0)
+
+    def unfinished(self) -> int:
+        return self._engine.get_num_unfinished_requests() if self._engine else 0
+
+    async def close(self) -> None:
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            await asyncio.to_thread(engine.shutdown)
+        else:  # still loading: its processes end now, and so does the load
+            for process in multiprocessing.active_children():
+                process.terminate()
+
+
+class _Parser(FlexibleArgumentParser):  # type: ignore[misc]  # vllm is Any to mypy
+    """vLLM's own command line, except that a mistake is an exception."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(f"engine setting: {message.replace('--', '--engine.')}")
+
+
+def _parse(options: Mapping[str, Any]) -> AsyncEngineArgs:
+    arguments: list[str] = []
+    for name, value in options.items():
+        flag = name.replace("_", "-")
+        if flag.replace("-", "_") in OURS:
+            raise ConfigurationError(f"--engine.{flag} is decided by fivescore: leave it out")
+        text = str(value)
+        if text.lower() == "false":
+            arguments.append(f"--no-{flag}")
+        else:
+            arguments += [f"--{flag}"] if text.lower() == "true" else [f"--{flag}", text]
+    parser = AsyncEngineArgs.add_cli_args(_Parser(allow_abbrev=False))
+    return AsyncEngineArgs.from_cli_args(parser.parse_args(arguments))
+
+
+def _cpu_defaults(args: AsyncEngineArgs) -> dict[str, Any]:
+    """What pays on a CPU: see ``docs/performance.md`` for the measurements."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        spare = max(1, len(os.sched_getaffinity(0)) - 1)  # one core for the HTTP process
+        os.environ["OMP_NUM_THREADS"] = str(spare)
+    defaults: dict[str, Any] = {
+        "dtype": "float32",
+        "enforce_eager": True,
+        "block_size": CPU_BLOCK_SIZE,
+    }
+    if args.tensor_parallel_size * args.pipeline_parallel_size * args.data_parallel_size == 1:
+        defaults["distributed_executor_backend"] = UniProcExecutor
+    return defaults
+
+
+def _describe(model: str, config: VllmConfig) -> ModelInfo:
+    cache, scheduler, settings = config.cache_config, config.scheduler_config, config.model_config
+    for name, on in (
+        ("prefix caching", cache.enable_prefix_caching),
+        ("chunked prefill", scheduler.enable_chunked_prefill),
+    ):
+        if not on:
+            log.warning("%s is off: expect less throughput", name)
+    return ModelInfo(
+        name=model,
+        outputs=settings.hf_config.num_labels,
+        max_tokens=settings.max_model_len,
+        vocab_size=settings.get_vocab_size(),
+        dtype=str(settings.dtype).removeprefix("torch."),
+        device=current_platform.get_device_name(),
+        engine=f"vllm {__version__}",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    with contextlib.suppress(IndexError, AttributeError, TypeError):
+        if hasattr(error, "errors"):  # pydantic's message spreads over many lines
+            return str(error.errors()[0]["msg"])
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

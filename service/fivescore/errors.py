@@ -1,0 +1,122 @@
+"""Every error fivescore raises; ``http/problems.py`` knows how HTTP answers each.
+
+FivescoreError
+├── ConfigurationError        configuration       the operator must change something; start-up stops
+├── RequestError                                  the client must change something
+│   ├── InvalidRequest        invalid_request     the request as a whole is malformed
+│   ├── InvalidPair           invalid_pair        one pair is malformed
+│   ├── TooLong               too_long            one pair has more tokens than the model takes
+│   ├── TooManyPairs          too_many_pairs      the request has more pairs than the limit
+│   ├── BodyTooLarge          body_too_large      the request has more bytes than the limit
+│   └── ClientGone            client_gone         the client closed the connection
+├── ServiceUnavailable                            another replica, or the same one later
+│   ├── Overloaded            overloaded          too many pairs in flight
+│   ├── Loading               loading             the model is not loaded yet
+│   ├── Draining              draining            the service is shutting down
+│   └── EngineDead            engine_dead         the engine stopped and cannot score
+├── DeadlineExceeded          deadline_exceeded   the request's own deadline passed
+└── ScoringError                                  one pair could not be scored
+    ├── EngineError           engine_error        the engine failed on this pair
+    └── NonFinite             non_finite          the model answered NaN or Infinity
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FivescoreError(Exception):
+    """Base of the tree.
+
+    ``code`` is stable and meant for programs; ``detail`` is one sentence for people that names the
+    field, the limit and what to do; ``facts`` are the numbers in it, for programs again.
+    """
+
+    code: ClassVar[str]
+
+    def __init__(self, detail: str, **facts: int | float | str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.facts = facts
+
+
+class ConfigurationError(FivescoreError):
+    code = "configuration"
+
+
+class RequestError(FivescoreError):
+    code = "request_error"
+
+
+class InvalidRequest(RequestError):
+    """``errors`` lists every fault found, each with its ``field`` and ``detail``."""
+
+    code = "invalid_request"
+
+    def __init__(
+        self, detail: str, errors: list[dict[str, str]] | None = None, **facts: int | float | str
+    ) -> None:
+        super().__init__(detail, **facts)
+        self.errors = errors or []
+
+
+class InvalidPair(RequestError):
+    code = "invalid_pair"
+
+
+class TooLong(RequestError):
+    code = "too_long"
+
+
+class TooManyPairs(RequestError):
+    code = "too_many_pairs"
+
+
+class BodyTooLarge(RequestError):
+    code = "body_too_large"
+
+
+class ClientGone(RequestError):
+    code = "client_gone"
+
+
+class ServiceUnavailable(FivescoreError):
+    """``retry_after`` is in seconds."""
+
+    code = "unavailable"
+
+    def __init__(self, detail: str, retry_after: int = 1, **facts: int | float | str) -> None:
+        super().__init__(detail, **facts)
+        self.retry_after = retry_after
+
+
+class Overloaded(ServiceUnavailable):
+    code = "overloaded"
+
+
+class Loading(ServiceUnavailable):
+    code = "loading"
+
+
+class Draining(ServiceUnavailable):
+    code = "draining"
+
+
+class EngineDead(ServiceUnavailable):
+    code = "engine_dead"
+
+
+class DeadlineExceeded(FivescoreError):
+    code = "deadline_exceeded"
+
+
+class ScoringError(FivescoreError):
+    code = "scoring_error"
+
+
+class EngineError(ScoringError):
+    code = "engine_error"
+
+
+class NonFinite(ScoringError):
+    code = "non_finite"

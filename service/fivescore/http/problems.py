@@ -1,0 +1,95 @@
+"""Errors as RFC 9457 problem documents: the one place that turns a code into a status."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from fivescore.errors import FivescoreError, InvalidRequest, ServiceUnavailable
+
+MEDIA_TYPE = "application/problem+json"
+CLIENT_CLOSED = 499
+"""nginx's status for a client that went away; nobody reads the answer, the log does."""
+
+_STATUS = {
+    "invalid_request": (422, "The request is malformed"),
+    "invalid_pair": (422, "The pair is malformed"),
+    "too_long": (422, "The pair is too long"),
+    "too_many_pairs": (413, "Too many pairs in one request"),
+    "body_too_large": (413, "The request body is too large"),
+    "client_gone": (CLIENT_CLOSED, "The client closed the connection"),
+    "overloaded": (429, "Too many pairs in flight"),
+    "loading": (503, "The model is loading"),
+    "draining": (503, "The service is shutting down"),
+    "engine_dead": (503, "The engine has stopped"),
+    "deadline_exceeded": (504, "The request's deadline passed"),
+    "engine_error": (500, "The engine failed on this pair"),
+    "non_finite": (500, "The model's output is not a finite number"),
+}
+
+
+def request_id_of(scope: Scope) -> str:
+    """The request's id, the client's own where it sent a usable one."""
+    return str(scope.get("fivescore.request_id", ""))
+
+
+def item(error: FivescoreError) -> dict[str, Any]:
+    """What stands in one pair's place when that pair alone failed."""
+    return {"code": error.code, "detail": error.detail, **error.facts}
+
+
+def problem(
+    status: int,
+    title: str,
+    code: str,
+    detail: str,
+    request_id: str,
+    headers: dict[str, str] | None = None,
+    **extensions: Any,
+) -> Response:
+    """A problem document; ``extensions`` are members beside RFC 9457's own."""
+    body = {
+        "type": f"urn:fivescore:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+        **extensions,
+    }
+    return Response(orjson.dumps(body), status, headers, MEDIA_TYPE)
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Answer for every error of fivescore's own."""
+    assert isinstance(error, FivescoreError)
+    status, title = _STATUS[error.code]
+    headers = {}
+    if isinstance(error, ServiceUnavailable):
+        headers["Retry-After"] = str(error.retry_after)
+    extensions: dict[str, Any] = dict(error.facts)
+    if isinstance(error, InvalidRequest):
+        extensions["errors"] = error.errors
+    return problem(
+        status, title, error.code, error.detail, request_id_of(request.scope), headers, **extensions
+    )
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Answer for what the router refuses: unknown paths and methods."""
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    return problem(
+        error.status_code,
+        phrase,
+        phrase.lower().replace(" ", "_"),
+        f"{request.method} {request.url.path}: {phrase}; GET /docs lists the routes",
+        request_id_of(request.scope),
+        dict(error.headers or {}),
+    )

@@ -1,0 +1,166 @@
+"""``POST /score``: parse, hand over, answer in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fivescore.errors import ClientGone, FivescoreError, InvalidPair, InvalidRequest
+from fivescore.http.body import json_response, read_json
+from fivescore.http.health import scorer_of
+from fivescore.http.problems import item, request_id_of
+from fivescore.scoring.scorer import Options
+from fivescore.types import Pair, Score
+
+Result = TypeVar("Result")
+PAIR_FIELDS = frozenset(Pair.model_fields)
+_UNION_TAGS = ("text", "messages")
+_pair = TypeAdapter(Pair)
+
+
+class RequestOptions(BaseModel):
+    """What a request may say beside its pairs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    weights: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None = Field(
+        None, description="another combined reward for this request"
+    )
+    truncate: Literal["never", "prompt_start"] = Field(
+        "never", description="prompt_start drops the oldest tokens of a pair that is too long"
+    )
+    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="this request's own deadline"
+    )
+
+
+class Batch(RequestOptions):
+    """Pairs to score together; each may be of another form."""
+
+    pairs: list[Pair]
+
+
+class Single(RequestOptions, Pair):
+    """One pair, bare."""
+
+    model_config = ConfigDict(extra="forbid", frozen=False)
+
+
+async def score(request: Request) -> Response:
+    """Score pairs. A pair that fails has its error in its place; its neighbours are not touched."""
+    scorer = scorer_of(request)
+    model = scorer.check_available()
+    body = await read_json(request, request.app.state.settings.max_body_bytes)
+    items, options, bare = parse(body)
+    pairs = [parse_pair(value) for value in items]
+    results = await until_gone(request, scorer.score(pairs, options, request_id_of(request.scope)))
+    if bare and isinstance(results[0], FivescoreError):
+        raise results[0]
+    usage = _usage(results)
+    request.scope["fivescore.summary"] = " pairs={pairs} tokens={tokens} failed={failed}".format(
+        **usage
+    )
+    if bare:
+        return json_response({"model": model.name, **_entry(results[0])})
+    return json_response(
+        {"model": model.name, "scores": [_entry(result) for result in results], "usage": usage}
+    )
+
+
+def parse(body: Any) -> tuple[list[Any], Options, bool]:
+    """The raw pairs, the request's options, and whether there is one bare pair.
+
+    Raises:
+        InvalidRequest: the body as a whole is malformed; names every fault.
+    """
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body must be a JSON object: {pairs: [...]} or one bare pair")
+    rest = dict(body)
+    bare = "pairs" not in rest
+    if bare:
+        pairs = [{name: rest.pop(name) for name in PAIR_FIELDS & rest.keys()}]
+        if not pairs[0]:
+            raise InvalidRequest("give pairs: [...], or one bare pair: prompt and response")
+    else:
+        pairs = rest.pop("pairs")
+        if not isinstance(pairs, list):
+            raise InvalidRequest("pairs: must be a list")
+    try:
+        options = RequestOptions.model_validate(rest)
+    except ValidationError as error:
+        faults = [_fault(fault) for fault in error.errors(include_url=False)]
+        raise InvalidRequest(_sentence(faults), faults) from error
+    return pairs, Options(options.weights, options.truncate, options.timeout_seconds), bare
+
+
+def parse_pair(value: Any) -> Pair | InvalidPair:
+    """One pair, or what is wrong with it."""
+    try:
+        return _pair.validate_python(value)
+    except ValidationError as error:
+        return InvalidPair(_sentence([_fault(f) for f in error.errors(include_url=False)]))
+
+
+def _fault(error: ErrorDetails) -> dict[str, str]:
+    field = ".".join(str(part) for part in error["loc"] if part not in _UNION_TAGS)
+    unknown = error["type"] == "extra_forbidden"
+    detail = "unknown field" if unknown else error["msg"].removeprefix("Value error, ")
+    return {"field": field, "detail": detail}
+
+
+def _sentence(faults: Sequence[dict[str, str]], most: int = 5) -> str:
+    told = [": ".join(filter(None, fault.values())) for fault in faults[:most]]
+    more = len(faults) - most
+    return "; ".join(told + ([f"and {more} more"] if more > 0 else []))
+
+
+def _entry(result: Score | FivescoreError) -> dict[str, Any]:
+    if isinstance(result, FivescoreError):
+        return {"error": item(result)}
+    return {
+        **result.attributes,
+        "reward": result.reward,
+        "tokens": result.tokens,
+        "cached_tokens": result.cached_tokens,
+        "truncated": result.truncated,
+    }
+
+
+def _usage(results: Sequence[Score | FivescoreError]) -> dict[str, int]:
+    scores = [result for result in results if isinstance(result, Score)]
+    return {
+        "pairs": len(results),
+        "tokens": sum(score.tokens for score in scores),
+        "cached_tokens": sum(score.cached_tokens for score in scores),
+        "failed": len(results) - len(scores),
+    }
+
+
+async def until_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Run ``work`` while the client is there; cancel it when the connection closes.
+
+    Raises:
+        ClientGone: the client closed the connection; the work was cancelled.
+    """
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone("the client closed the connection; its work was aborted")
+        return task.result()
+    finally:
+        for pending in (task, gone):
+            pending.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

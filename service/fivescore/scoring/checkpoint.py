@@ -1,0 +1,124 @@
+"""What a checkpoint says besides its weights: its tokenizer and its manifest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fivescore.errors import ConfigurationError
+from fivescore.scoring import manifest as manifests
+from fivescore.scoring.conversation import Conversation
+from fivescore.scoring.manifest import Manifest
+from fivescore.settings import Settings
+from fivescore.types import ModelInfo
+
+_HUB_ID = re.compile(r"^[\w][\w.-]*(/[\w][\w.-]*)?$")
+
+
+def check(model: str) -> None:
+    """Raises ConfigurationError unless ``model`` is a checkpoint's folder or can be a hub id."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigurationError(f"model {model}: the folder has no config.json")
+    elif folder.exists():
+        raise ConfigurationError(f"model {model}: a file; give the folder that holds config.json")
+    elif not _HUB_ID.match(model):
+        raise ConfigurationError(f"model {model}: there is no such folder")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded model and all that is known of it; ``max_tokens`` is the limit in force."""
+
+    name: str
+    info: ModelInfo
+    manifest: Manifest
+    conversation: Conversation
+    max_tokens: int
+    max_characters: int
+    """No text of ``max_tokens`` tokens is longer: a cheap bound before tokenising."""
+
+
+class Checkpoint:
+    """A checkpoint's tokenizer and manifest, read before its weights.
+
+    Raises:
+        ConfigurationError: one of them is missing or wrong.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        check(settings.model)
+        self._tokenizer = self._read_tokenizer()
+        self._manifest = self._read_manifest()
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The limit that the operator or the manifest sets; None leaves it to the engine."""
+        if self._settings.max_tokens or self._manifest is None:
+            return self._settings.max_tokens
+        return self._manifest.max_tokens
+
+    def fit(self, info: ModelInfo) -> Model:
+        """Bring the checkpoint together with what the engine found in its weights.
+
+        Raises:
+            ConfigurationError: they do not fit each other.
+        """
+        manifest = self._manifest or manifests.for_outputs(info.outputs)
+        manifests.check_outputs(manifest, info.outputs)
+        conversation = Conversation(manifest.prompt, self._tokenizer)
+        limit = min(self.max_tokens or manifest.max_tokens or info.max_tokens, info.max_tokens)
+        return Model(
+            name=self._settings.name or _short_name(self._settings.model),
+            info=info,
+            manifest=manifest,
+            conversation=conversation,
+            max_tokens=limit,
+            max_characters=limit * conversation.tokenizer.longest_token,
+        )
+
+    def _read_tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        settings = self._settings
+        try:
+            return AutoTokenizer.from_pretrained(
+                settings.model,
+                revision=settings.revision,
+                trust_remote_code=settings.trust_remote_code,
+            )
+        except Exception as error:  # the library raises many kinds for a checkpoint that is wrong
+            raise ConfigurationError(
+                f"model {settings.model}: its tokenizer cannot be loaded: {_first_line(error)}"
+            ) from error
+
+    def _read_manifest(self) -> Manifest | None:
+        from transformers.utils.hub import cached_file
+
+        settings = self._settings
+        if settings.manifest is not None:
+            return manifests.read(settings.manifest)
+        try:
+            path = cached_file(
+                settings.model,
+                manifests.FILE_NAME,
+                revision=settings.revision,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+        except OSError as error:
+            raise ConfigurationError(f"model {settings.model}: {_first_line(error)}") from error
+        return None if path is None else manifests.read(path)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _short_name(model: str) -> str:
+    """A hub id as it is, a folder by its own name."""
+    return Path(model).resolve().name if Path(model).exists() else model

@@ -1,0 +1,62 @@
+"""Identical sequences in flight are computed once."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import Awaitable, Callable
+
+from fivescore.types import Output
+
+Encode = Callable[[list[int], str], Awaitable[Output]]
+
+
+class Flight:
+    """One sequence in the engine and the number of pairs that wait for it."""
+
+    __slots__ = ("key", "task", "waiters")
+
+    def __init__(self, key: bytes, task: asyncio.Task[Output]) -> None:
+        self.key = key
+        self.task = task
+        self.waiters = 1
+
+    async def wait(self) -> Output:
+        """The engine's answer. A waiter that is cancelled leaves the others' work alone."""
+        return await asyncio.shield(self.task)
+
+
+class Flights:
+    """The sequences in flight, by their token ids. Every ``join`` needs its ``leave``."""
+
+    def __init__(self, encode: Encode) -> None:
+        self._encode = encode
+        self._flights: dict[bytes, Flight] = {}
+
+    def join(self, token_ids: list[int], request_id: str) -> Flight:
+        """Submit a sequence, or wait with those who submitted the same one."""
+        key = array("i", token_ids).tobytes()
+        flight = self._flights.get(key)
+        if flight is not None:
+            flight.waiters += 1
+            return flight
+        flight = Flight(key, asyncio.ensure_future(self._encode(token_ids, request_id)))
+        self._flights[key] = flight
+        flight.task.add_done_callback(lambda task: self._landed(flight))
+        return flight
+
+    def leave(self, flight: Flight) -> None:
+        """Stop waiting; the last to leave an unfinished flight aborts it in the engine."""
+        flight.waiters -= 1
+        if flight.waiters == 0 and not flight.task.done():
+            self._forget(flight)
+            flight.task.cancel()
+
+    def _landed(self, flight: Flight) -> None:
+        self._forget(flight)
+        if not flight.task.cancelled():
+            flight.task.exception()  # seen here, so that asyncio does not report it as lost
+
+    def _forget(self, flight: Flight) -> None:
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]

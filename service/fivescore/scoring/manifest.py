@@ -1,0 +1,168 @@
+"""The reward manifest, ``reward.json`` beside the weights: what each head output means.
+
+See ``ARCHITECTURE.md`` for the file's shape. Presets carry the published weights of known models.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fivescore.errors import ConfigurationError
+
+FILE_NAME = "reward.json"
+ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+"""HelpSteer2's five attributes in its own order (arXiv 2406.08673, dataset card)."""
+NEMO_OUTPUTS = 9
+"""NeMo heads have quality, toxicity, humor and creativity before the five (NeMo-Aligner)."""
+NOT_ATTRIBUTES = frozenset({"reward", "tokens", "cached_tokens", "truncated", "error"})
+"""Names that an answer uses for something else."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+AttributeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Affine(_Strict):
+    """``value = raw[output] * scale + offset``; the offset carries a head's bias."""
+
+    output: Annotated[int, Field(ge=0)]
+    scale: Finite = 1.0
+    offset: Finite = 0.0
+
+
+class Combined(_Strict):
+    """``reward = sum(weight * attribute) + bias``."""
+
+    weights: Annotated[dict[AttributeName, Finite], Field(min_length=1)]
+    bias: Finite = 0.0
+
+
+class PromptFormat(_Strict):
+    """How a pair becomes the text the model was trained on; null = the format's own default."""
+
+    format: Literal["chat_template", "steerlm", "raw"] = "chat_template"
+    system: str | None = None
+    suffix: str | None = None
+
+
+class Manifest(_Strict):
+    """``reward`` is either weights over the attributes, or one output read as the reward itself."""
+
+    version: Literal[1] = 1
+    outputs: Annotated[int, Field(ge=1)]
+    attributes: dict[AttributeName, Affine] = {}
+    reward: Combined | Affine
+    prompt: PromptFormat = PromptFormat()
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        readings = dict(self.attributes)
+        if isinstance(self.reward, Affine):
+            readings["reward"] = self.reward
+        elif missing := self.reward.weights.keys() - self.attributes.keys():
+            raise ValueError(f"reward.weights names {sorted(missing)}, which attributes has not")
+        for name, reading in readings.items():
+            if reading.output >= self.outputs:
+                raise ValueError(
+                    f"{name} reads output {reading.output}, but there are {self.outputs}"
+                    f" (0 to {self.outputs - 1})"
+                )
+        if reserved := NOT_ATTRIBUTES & self.attributes.keys():
+            raise ValueError(f"{sorted(reserved)} cannot be attribute names")
+        return self
+
+
+def _five(
+    weights: tuple[float, ...],
+    outputs: int = 5,
+    prompt: PromptFormat | None = None,
+    max_tokens: int | None = None,
+) -> Manifest:
+    first = outputs - len(ATTRIBUTES)
+    return Manifest(
+        outputs=outputs,
+        attributes={name: Affine(output=first + i) for i, name in enumerate(ATTRIBUTES)},
+        reward=Combined(weights=dict(zip(ATTRIBUTES, weights, strict=True))),
+        prompt=prompt or PromptFormat(),
+        max_tokens=max_tokens,
+    )
+
+
+NEMOTRON_WEIGHTS = (0.3, 0.74, 0.46, 0.47, -0.33)
+"""Model card of nvidia/Nemotron-4-340B-Reward."""
+STEERLM_WEIGHTS = (0.65, 0.8, 0.45, 0.55, -0.4)
+"""Model card of nvidia/Llama3-70B-SteerLM-RM."""
+
+PRESETS: dict[str, Manifest] = {
+    "helpsteer2": _five(NEMOTRON_WEIGHTS),
+    "scalar": Manifest(outputs=1, reward=Affine(output=0)),
+    "nemotron-4-340b-reward": _five(
+        NEMOTRON_WEIGHTS, NEMO_OUTPUTS, PromptFormat(format="steerlm"), max_tokens=4096
+    ),
+    "llama3-70b-steerlm-rm": _five(
+        STEERLM_WEIGHTS, NEMO_OUTPUTS, PromptFormat(format="steerlm"), max_tokens=8192
+    ),
+    "llama-3.1-nemotron-70b-reward": Manifest(outputs=1, reward=Affine(output=0), max_tokens=4096),
+}
+"""Manifests by name; contexts and weights are those of the models' cards."""
+
+_BY_OUTPUTS = {
+    5: PRESETS["helpsteer2"],
+    NEMO_OUTPUTS: _five(NEMOTRON_WEIGHTS, NEMO_OUTPUTS, PromptFormat(format="steerlm")),
+    1: PRESETS["scalar"],
+}
+
+
+def read(name: str) -> Manifest:
+    """The manifest of a preset's name or of a file.
+
+    Raises:
+        ConfigurationError: there is no such preset or file, or the file is not a manifest.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    try:
+        return Manifest.model_validate_json(Path(name).read_bytes())
+    except OSError as error:
+        raise ConfigurationError(
+            f"manifest {name!r} is neither a readable file ({error.strerror}) nor a preset"
+            f" ({', '.join(PRESETS)})"
+        ) from error
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {fault['msg']}"
+            for fault in error.errors()
+        )
+        raise ConfigurationError(f"manifest {name}: {faults}") from error
+
+
+def for_outputs(outputs: int) -> Manifest:
+    """The manifest of a checkpoint that has none.
+
+    Raises:
+        ConfigurationError: the number of outputs does not tell what they mean.
+    """
+    if outputs in _BY_OUTPUTS:
+        return _BY_OUTPUTS[outputs]
+    raise ConfigurationError(
+        f"the checkpoint has {outputs} outputs and no {FILE_NAME}, so what they mean is unknown:"
+        f' put {FILE_NAME} beside the weights, such as {{"version": 1, "outputs": {outputs},'
+        ' "attributes": {"helpfulness": {"output": 0}},'
+        ' "reward": {"weights": {"helpfulness": 1.0}}}, or name one with --manifest'
+    )
+
+
+def check_outputs(manifest: Manifest, outputs: int) -> None:
+    """Raises ConfigurationError when the manifest is not made for a head of ``outputs`` outputs."""
+    if manifest.outputs != outputs:
+        raise ConfigurationError(
+            f"the manifest says outputs: {manifest.outputs}, the checkpoint's head has {outputs}:"
+            f" correct {FILE_NAME} or choose another with --manifest"
+        )

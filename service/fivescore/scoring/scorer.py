@@ -1,0 +1,372 @@
+"""The heart: admit, render, tokenise, engine, attributes, reward. Knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from fivescore.engine.base import Engine
+from fivescore.errors import (
+    DeadlineExceeded,
+    Draining,
+    EngineDead,
+    FivescoreError,
+    InvalidPair,
+    Loading,
+    ScoringError,
+    TooLong,
+    TooManyPairs,
+)
+from fivescore.scoring import reward
+from fivescore.scoring.admission import Admission
+from fivescore.scoring.batching import Batcher
+from fivescore.scoring.checkpoint import Checkpoint, Model
+from fivescore.scoring.inflight import Flight, Flights
+from fivescore.settings import Settings
+from fivescore.telemetry.metrics import Metrics
+from fivescore.types import Output, Pair, Score
+
+log = logging.getLogger(__name__)
+
+MakeEngine = Callable[[Settings, int | None], Engine]
+State = Literal["loading", "ready", "draining", "failed"]
+
+CHUNK_PAIRS = 64
+"""Pairs of one request that are tokenised together, while the engine works on those before."""
+CHUNK_CHARACTERS = 2**18
+"""Text that one chunk may hold, so that long pairs do not keep others' from the tokeniser."""
+HEARTBEAT_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a request may choose.
+
+    ``weights`` combine the attributes instead of the manifest's; ``truncate="prompt_start"`` drops
+    the oldest tokens of a pair that is too long, and keeps its end; ``timeout_seconds`` is the
+    request's own deadline.
+    """
+
+    weights: Mapping[str, float] | None = None
+    truncate: Literal["never", "prompt_start"] = "never"
+    timeout_seconds: float | None = None
+
+
+class _Sequence(NamedTuple):
+    """One pair on its way: its place in the request, its length and its work in the engine."""
+
+    place: int
+    tokens: int
+    truncated: bool
+    flight: Flight
+
+
+class Scorer:
+    """Scores pairs with one model.
+
+    Args:
+        make_engine: called on a thread with the settings and the token limit.
+    """
+
+    def __init__(self, settings: Settings, make_engine: MakeEngine, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self._settings = settings
+        self._make_engine = make_engine
+        self._engine: Engine | None = None
+        self._loaded: Model | None = None
+        self._state: State = "loading"
+        self._admission = Admission(settings.max_inflight_pairs)
+        self._flights = Flights(self._encode_in_engine)
+        self._tokenise: Batcher[Pair, list[int] | InvalidPair] = Batcher(
+            lambda pairs: self.model.conversation.encode(pairs), CHUNK_PAIRS
+        )
+        metrics.inflight.set_function(lambda: self._admission.inflight)
+        metrics.inflight_limit.labels("pairs").set(settings.max_inflight_pairs)
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def _enter(self, state: State) -> None:
+        self._state = state
+        self.metrics.state(state)
+
+    @property
+    def has_model(self) -> bool:
+        return self._loaded is not None
+
+    @property
+    def model(self) -> Model:
+        """The loaded model.
+
+        Raises:
+            Loading: there is none yet.
+        """
+        if self._loaded is None:
+            raise Loading("the model is not loaded yet: try again soon", retry_after=5)
+        return self._loaded
+
+    async def load(self) -> None:
+        """Load checkpoint and engine, and become ready.
+
+        Raises:
+            ConfigurationError: they cannot be loaded, or do not fit each other.
+        """
+        started = time.monotonic()
+        log.info("loading %s", self._settings.model)
+        heartbeat = asyncio.create_task(_tell_still_loading(started))
+        try:
+            self._loaded = await self._load_model()
+        except BaseException:
+            self._enter("failed")
+            raise
+        finally:
+            heartbeat.cancel()
+        info, seconds = self._loaded.info, time.monotonic() - started
+        self.metrics.loaded(info, seconds)
+        log.info(
+            "ready after %.1f s: %s, %d outputs, %d tokens, %s on %s, %s",
+            seconds, self._loaded.name, info.outputs, self._loaded.max_tokens, info.dtype,
+            info.device, info.engine,
+        )  # fmt: skip
+        if self._state == "loading":
+            self._enter("ready")
+
+    async def _load_model(self) -> Model:
+        found = await asyncio.to_thread(Checkpoint, self._settings)
+        self._engine = await asyncio.to_thread(self._make_engine, self._settings, found.max_tokens)
+        info = await self._engine.load()
+        return found.fit(info)
+
+    def drain(self) -> None:
+        """Refuse new requests from now on; accepted ones finish."""
+        if self._state != "failed":
+            self._enter("draining")
+
+    async def close(self) -> None:
+        """Stop the engine."""
+        self._tokenise.close()
+        if self._engine is not None:
+            await self._engine.close()
+
+    def unfinished(self) -> int:
+        """Sequences in the engine."""
+        return self._engine.unfinished() if self._engine else 0
+
+    def check_available(self) -> Model:
+        """The model, if requests are taken.
+
+        Raises:
+            ServiceUnavailable: they are not; says why and when to come again.
+        """
+        if self._state == "draining":
+            raise Draining("the service is shutting down: send this to another replica")
+        if self._state == "failed":
+            raise EngineDead("the engine has stopped and cannot score", retry_after=10)
+        return self.model
+
+    async def score(
+        self,
+        pairs: Sequence[Pair | InvalidPair],
+        options: Options = Options(),
+        request_id: str = "score",
+    ) -> list[Score | FivescoreError]:
+        """Score pairs; the answer has one entry a pair, in order: its score or its own error.
+
+        A pair that was found malformed before keeps its error in its place.
+
+        Raises:
+            TooManyPairs, InvalidRequest: the request cannot be served as it is.
+            ServiceUnavailable: the service cannot take it now.
+            DeadlineExceeded: ``options.timeout_seconds`` passed; its work was aborted.
+        """
+        outcomes = {"internal_error": len(pairs)}
+        try:
+            results = await self._score_admitted(pairs, options, request_id)
+            outcomes = Counter("ok" if isinstance(r, Score) else r.code for r in results)
+            return results
+        except FivescoreError as error:
+            outcomes = {error.code: len(pairs)}
+            raise
+        except asyncio.CancelledError:
+            outcomes = {"cancelled": len(pairs)}
+            raise
+        finally:
+            for outcome, count in outcomes.items():
+                self.metrics.pairs.labels(outcome).inc(count)
+
+    async def _score_admitted(
+        self, pairs: Sequence[Pair | InvalidPair], options: Options, request_id: str
+    ) -> list[Score | FivescoreError]:
+        model = self.check_available()
+        if len(pairs) > self._settings.max_pairs:
+            raise TooManyPairs(
+                f"pairs: {len(pairs)} in one request, the limit is {self._settings.max_pairs}"
+                " (max_pairs): split it",
+                limit=self._settings.max_pairs,
+            )
+        if options.weights is not None:
+            reward.check_weights(options.weights, model.manifest)
+        self.metrics.request_pairs.observe(len(pairs))
+        with self._admission.admit(len(pairs)):
+            try:
+                async with asyncio.timeout(options.timeout_seconds):
+                    return await self._score_all(model, pairs, options, request_id)
+            except TimeoutError as error:
+                raise DeadlineExceeded(
+                    f"timeout_seconds: the deadline of {options.timeout_seconds} s passed;"
+                    " send fewer pairs or allow more time"
+                ) from error
+
+    async def _score_all(
+        self,
+        model: Model,
+        pairs: Sequence[Pair | InvalidPair],
+        options: Options,
+        request_id: str,
+    ) -> list[Score | FivescoreError]:
+        results: list[Score | FivescoreError | None] = [
+            pair if isinstance(pair, InvalidPair) else None for pair in pairs
+        ]
+        started: list[_Sequence] = []
+        try:
+            for chunk in _chunks([(i, p) for i, p in enumerate(pairs) if isinstance(p, Pair)]):
+                ids = await self._token_ids(model, [pair for _, pair in chunk])
+                for (index, _), encoded in zip(chunk, ids, strict=True):
+                    sequence = self._submit(model, index, encoded, options, request_id)
+                    if isinstance(sequence, FivescoreError):
+                        results[index] = sequence
+                    else:
+                        started.append(sequence)
+            for sequence in started:
+                results[sequence.place] = await self._finish(model, sequence, options)
+        finally:
+            for sequence in started:
+                self._flights.leave(sequence.flight)
+        return [result for result in results if result is not None]
+
+    async def _token_ids(
+        self, model: Model, pairs: Sequence[Pair]
+    ) -> list[list[int] | FivescoreError]:
+        ids: list[list[int] | FivescoreError | None] = [_known_ids(model, pair) for pair in pairs]
+        texts = [pair for pair, known in zip(pairs, ids, strict=True) if known is None]
+        encoded = iter(await self._tokenise(texts) if texts else [])
+        return [next(encoded) if known is None else known for known in ids]
+
+    def _submit(
+        self,
+        model: Model,
+        index: int,
+        ids: list[int] | FivescoreError,
+        options: Options,
+        request_id: str,
+    ) -> _Sequence | FivescoreError:
+        if isinstance(ids, FivescoreError):
+            return ids
+        truncated = len(ids) > model.max_tokens
+        if truncated and options.truncate == "never":
+            return TooLong(
+                f"the pair has {len(ids)} tokens, the limit is {model.max_tokens}: shorten it or"
+                ' set truncate to "prompt_start"',
+                limit=model.max_tokens,
+                tokens=len(ids),
+            )
+        if truncated:
+            ids = _keep_end(ids, model.max_tokens, model.conversation.tokenizer.bos_id)
+        flight = self._flights.join(ids, f"{request_id}-{index}")
+        return _Sequence(index, len(ids), truncated, flight)
+
+    async def _encode_in_engine(self, token_ids: list[int], request_id: str) -> Output:
+        assert self._engine is not None
+        return await self._engine.encode(token_ids, request_id)
+
+    async def _finish(
+        self, model: Model, sequence: _Sequence, options: Options
+    ) -> Score | ScoringError:
+        try:
+            output = await sequence.flight.wait()
+            score = reward.score(
+                output.values,
+                model.manifest,
+                options.weights,
+                tokens=sequence.tokens,
+                cached_tokens=output.cached_tokens,
+                truncated=sequence.truncated,
+            )
+        except EngineDead:
+            if self._state != "draining":
+                self._enter("failed")
+            raise
+        except ScoringError as error:
+            return error
+        self.metrics.tokens.observe(score.tokens)
+        self.metrics.cached_tokens.inc(score.cached_tokens)
+        return score
+
+
+def _known_ids(model: Model, pair: Pair) -> list[int] | FivescoreError | None:
+    """The ids or the error that a pair has without the tokeniser; None when it needs it."""
+    if pair.token_ids is None:
+        characters = _characters(pair)
+        if characters <= model.max_characters:
+            return None
+        return TooLong(
+            f"the pair has {characters} characters; one of {model.max_tokens} tokens has at most"
+            f" {model.max_characters}: shorten it",
+            limit=model.max_characters,
+            characters=characters,
+        )
+    highest = max(pair.token_ids)
+    if highest >= model.info.vocab_size:
+        return InvalidPair(
+            f"token_ids: {highest} is not in the vocabulary (0 to {model.info.vocab_size - 1})",
+            limit=model.info.vocab_size - 1,
+        )
+    return pair.token_ids
+
+
+def _characters(pair: Pair) -> int:
+    prompt = pair.prompt or ""
+    if not isinstance(prompt, str):
+        return sum(len(turn.content) for turn in prompt) + len(pair.response or "")
+    return len(prompt) + len(pair.response or "")
+
+
+def _chunks(numbered: Sequence[tuple[int, Pair]]) -> Iterator[list[tuple[int, Pair]]]:
+    """Pairs of one prompt next to each other, in chunks of bounded count and text."""
+    first_seen: dict[object, int] = {}
+    order = [first_seen.setdefault(_prompt_key(pair) or index, index) for index, pair in numbered]
+    grouped = [item for _, item in sorted(zip(order, numbered, strict=True), key=lambda x: x[0])]
+    chunk: list[tuple[int, Pair]] = []
+    characters = 0
+    for item in grouped:
+        size = _characters(item[1])
+        if chunk and (len(chunk) == CHUNK_PAIRS or characters + size > CHUNK_CHARACTERS):
+            yield chunk
+            chunk, characters = [], 0
+        chunk.append(item)
+        characters += size
+    if chunk:
+        yield chunk
+
+
+def _prompt_key(pair: Pair) -> object:
+    return tuple(pair.prompt) if isinstance(pair.prompt, list) else pair.prompt
+
+
+def _keep_end(ids: list[int], limit: int, bos_id: int | None) -> list[int]:
+    """The last ``limit`` ids; a leading BOS stays in front."""
+    if ids[0] == bos_id and limit > 1:
+        return [ids[0], *ids[len(ids) - limit + 1 :]]
+    return ids[-limit:]
+
+
+async def _tell_still_loading(started: float) -> None:
+    while True:
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        log.info("still loading (%.0f s)", time.monotonic() - started)

@@ -1,0 +1,119 @@
+"""Text to token ids, with structure and text told apart.
+
+A policy must not be able to write turn markers into the text that rewards it. In a rendered
+conversation a special token's string may be the template's (structure) or a person's or policy's
+(text). So rendering goes through ``Guard``: texts are first stripped of such strings
+(``protect``), the template is applied, and then (``seal``) each special string, now surely the
+template's, becomes a *mark*, and the texts get their own strings back. The tokenizer's copy knows
+the marks as tokens and reads special strings as plain text, so that one ordinary pass over the
+sealed text gives the ids. A text without special strings gets exactly the ids of the reference.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as RustTokenizer
+
+from fivescore.errors import ConfigurationError
+
+
+class Guard:
+    """Keeps the strings that mean structure apart from texts that merely contain them.
+
+    Args:
+        special: strings that the tokenizer turns into special tokens.
+        plain_forms: strings that mean structure without being special tokens, each with a form
+            of the same characters that the tokenizer reads as other ids.
+    """
+
+    def __init__(self, special: Iterable[str], plain_forms: dict[str, str]) -> None:
+        nonce = secrets.token_hex(8)
+        self._held_prefix = f"\ue002{nonce}."
+        self.marks = {text: f"\ue000{nonce}.{i}\ue001" for i, text in enumerate(special)}
+        strings = [*self.marks, *plain_forms]
+        self._held = {text: f"{self._held_prefix}{i}\ue003" for i, text in enumerate(strings)}
+        self._plain = {held: plain_forms.get(text, text) for text, held in self._held.items()}
+        self._strings = _any_of(self._held)
+        self._special = _any_of(self.marks)
+        self._holders = _any_of(self._plain)
+
+    def protect(self, text: str) -> str:
+        """Replace the strings that mean structure in a person's or policy's text."""
+        return self._strings.sub(lambda match: self._held[match[0]], text)
+
+    def seal(self, rendered: str) -> str:
+        """Turn the special strings that the template wrote into marks; give texts theirs back."""
+        sealed = self._special.sub(lambda match: self.marks[match[0]], rendered)
+        if self._held_prefix not in sealed:
+            return sealed
+        return self._holders.sub(lambda match: self._plain[match[0]], sealed)
+
+
+def _any_of(strings: Iterable[str]) -> re.Pattern[str]:
+    longest_first = sorted(strings, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+class Tokenizer:
+    """A checkpoint's fast tokenizer, copied so that only marks are structure.
+
+    Args:
+        reference: the checkpoint's own ``PreTrainedTokenizerFast``.
+        markers: strings that the prompt format uses as structure, special tokens or not.
+
+    Raises:
+        ConfigurationError: the checkpoint has no fast tokenizer.
+    """
+
+    def __init__(self, reference: Any, markers: Iterable[str] = ()) -> None:
+        original = getattr(reference, "backend_tokenizer", None)
+        if not isinstance(original, RustTokenizer):
+            raise ConfigurationError(
+                "the checkpoint has no fast tokenizer: write tokenizer.json beside the weights"
+                " with AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
+            )
+        self.bos_id: int | None = reference.bos_token_id
+        first = original.encode("a", add_special_tokens=True).ids[:1]
+        self.adds_bos = self.bos_id is not None and first == [self.bos_id]
+        self._backend = RustTokenizer.from_str(original.to_str())
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self.longest_token = max(map(len, self._backend.get_vocab(with_added_tokens=True)))
+        self._meanings: dict[int, tuple[int, ...]] = {}
+        self.guard = self._make_guard(markers)
+
+    def _make_guard(self, markers: Iterable[str]) -> Guard:
+        added = self._backend.get_added_tokens_decoder()
+        special = {token.content: id_ for id_, token in added.items() if token.special}
+        # Characters with a mark between each two cannot merge into what the marker itself gives.
+        gap = f"\ue004{secrets.token_hex(8)}\ue005"
+        plain_forms = {text: gap.join(text) for text in markers if text not in special}
+        guard = Guard(special, plain_forms)
+        self._backend.encode_special_tokens = True
+        for text, id_ in special.items():
+            self._add_mark(guard.marks[text], (id_,), like=added[id_])
+        self._add_mark(gap, ())
+        return guard
+
+    def _add_mark(
+        self, mark: str, meaning: tuple[int, ...], like: AddedToken | None = None
+    ) -> None:
+        strip = {"lstrip": like.lstrip, "rstrip": like.rstrip} if like else {}
+        self._backend.add_tokens([AddedToken(mark, normalized=False, special=False, **strip)])
+        id_ = self._backend.token_to_id(mark)
+        assert id_ is not None
+        self._meanings[id_] = meaning
+
+    def encode(self, sealed: Sequence[str]) -> list[list[int]]:
+        """Token ids of sealed texts, without a BOS or EOS of the tokenizer's own."""
+        encodings = self._backend.encode_batch_fast(list(sealed), add_special_tokens=False)
+        return [self._unmark(encoding.ids) for encoding in encodings]
+
+    def _unmark(self, ids: list[int]) -> list[int]:
+        meaning = self._meanings.get
+        return [real for id_ in ids for real in meaning(id_, (id_,))]

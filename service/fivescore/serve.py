@@ -1,0 +1,116 @@
+"""``fivescore serve``: settings to a listening process, and its exit."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+from typing import Any
+
+import uvicorn
+
+from fivescore.engine.base import Engine
+from fivescore.errors import ConfigurationError
+from fivescore.http.app import create_app
+from fivescore.scoring.checkpoint import check
+from fivescore.scoring.scorer import Scorer
+from fivescore.settings import Settings, load
+from fivescore.telemetry import logging as logs
+from fivescore.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+"""Connections the kernel holds for us: trainers open hundreds at once (OpenRLHF, verl)."""
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the idle time of the trainers' connection pools."""
+
+
+def serve(flags: dict[str, Any]) -> int:
+    """Serve until a signal; the exit status.
+
+    Raises:
+        ConfigurationError: the service cannot run as it is set.
+    """
+    settings = load(flags)
+    logs.configure(settings.log_level)
+    check(settings.model)
+    listener = _listen(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    log.info("listening on http://%s:%d (/docs, /metrics)", host, port)
+    return _Server(settings).run_on(listener)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with an app that it tells when to drain, and that tells it when to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._scorer = Scorer(settings, make_engine, Metrics())
+        self._failure: Exception | None = None
+        app = create_app(settings, self._scorer, self._stop_for)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+            )
+        )
+
+    def run_on(self, listener: socket.socket) -> int:
+        """Serve until a signal or a failure; the exit status."""
+        # uvicorn raises the signal that stopped it again, once it has shut down.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        with contextlib.suppress(KeyboardInterrupt):
+            self.run(sockets=[listener])
+        if isinstance(self._failure, ConfigurationError):
+            raise self._failure
+        if self._failure is not None:
+            log.error("the model could not be loaded", exc_info=self._failure)
+        return 1 if self._failure else 0
+
+    def _stop_for(self, failure: Exception) -> None:
+        self._failure = failure
+        self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self._scorer.drain()
+        super().handle_exit(sig, frame)
+
+
+def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
+    """The engine that the settings choose. Imports it, which takes seconds for vLLM."""
+    if settings.backend == "fake":
+        from fivescore.engine.fake import FakeEngine
+
+        return FakeEngine(settings.model, settings.engine)
+    try:
+        from fivescore.engine.vllm import VllmEngine
+    except ModuleNotFoundError as error:
+        if error.name != "vllm":
+            raise
+        raise ConfigurationError(
+            "vLLM is not installed: pip install 'fivescore[cpu]' or 'fivescore[gpu]'"
+        ) from error
+    return VllmEngine(
+        settings.model,
+        settings.engine,
+        revision=settings.revision,
+        max_tokens=max_tokens,
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host} port {port}: {error.strerror}"
+        ) from error
+    listener.setblocking(False)
+    return listener
