@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 from typing import Any
@@ -87,6 +88,9 @@ def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
         from fivescore.engine.fake import FakeEngine
 
         return FakeEngine(settings.model, settings.engine)
+    quiet = "INFO" if settings.log_level == "debug" else "WARNING"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", quiet)
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM reports its use to its makers
     try:
         from fivescore.engine.vllm import VllmEngine
     except ModuleNotFoundError as error:

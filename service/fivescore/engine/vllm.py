@@ -28,7 +28,7 @@ from fivescore.types import ModelInfo, Output
 log = logging.getLogger(__name__)
 
 RAW_SCORES = PoolingParams(task="classify", use_activation=False)
-OURS = ("model", "runner", "pooler_config")
+OURS = ("model", "runner", "pooler-config")
 """Engine arguments that fivescore itself decides."""
 CPU_BLOCK_SIZE = 32
 """Tokens a prefix-cache block: vLLM's CPU default of 128 shares less of a prompt."""
@@ -59,27 +59,13 @@ class VllmEngine:
         trust_remote_code: bool = False,
     ) -> None:
         self._model = model
-        self._args = _parse(options)
-        given = {name.replace("-", "_").split(".")[0] for name in options}
-        self._args.model = model
-        self._args.runner = "pooling"
-        self._args.pooler_config = PoolerConfig(pooling_type="LAST", use_activation=False)
         defaults = {
-            "convert": "classify",
             "revision": revision,
             "tokenizer_revision": revision,
             "trust_remote_code": trust_remote_code,
-            "enable_prefix_caching": True,
-            "enable_chunked_prefill": True,
             "max_model_len": max_tokens,
-            **(_cpu_defaults(self._args) if current_platform.is_cpu() else {}),
         }
-        for name, value in defaults.items():
-            if name not in given and value is not None:
-                setattr(self._args, name, value)
-        overrides = self._args.hf_overrides
-        if isinstance(overrides, dict):
-            self._args.hf_overrides = {"head_dtype": "float32", **overrides}
+        self.arguments = _arguments(model, options, defaults)
         self._engine: AsyncLLM | None = None
 
     async def load(self) -> ModelInfo:
@@ -88,8 +74,7 @@ class VllmEngine:
     def _load(self) -> ModelInfo:
         with relayed() as output:
             try:
-                config = self._args.create_engine_config()
-                self._size_kv_cache(config)
+                config = self.configure()
                 self._engine = AsyncLLM.from_vllm_config(config)
             except Exception as error:
                 log.debug("the engine did not start", exc_info=True)
@@ -99,23 +84,13 @@ class VllmEngine:
             output.release()
         return _describe(self._model, config)
 
-    def _size_kv_cache(self, config: VllmConfig) -> None:
-        cache = config.cache_config
-        if not current_platform.is_cpu() or cache.kv_cache_memory_bytes is not None:
-            return
-        if self._args.gpu_memory_utilization != AsyncEngineArgs.gpu_memory_utilization:
-            return
-        model = config.model_config
-        token_bytes = (
-            2  # keys and values
-            * model.get_num_layers(config.parallel_config)
-            * model.get_num_kv_heads(config.parallel_config)
-            * model.get_head_size()
-            * model.dtype.itemsize
-        )
-        wanted = KV_CACHE_SEQUENCES * model.max_model_len * token_bytes
-        half_of_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 2
-        cache.kv_cache_memory_bytes = max(LEAST_KV_CACHE_BYTES, min(wanted, half_of_memory))
+    def configure(self) -> VllmConfig:
+        """The engine's whole configuration; completes ``arguments`` with what it decides."""
+        config = self.arguments.create_engine_config()
+        if current_platform.is_cpu() and self.arguments.kv_cache_memory_bytes is None:
+            self.arguments.kv_cache_memory_bytes = _cpu_kv_cache_bytes(config)
+            config.cache_config.kv_cache_memory_bytes = self.arguments.kv_cache_memory_bytes
+        return config
 
     async def encode(self, token_ids: list[int], request_id: str) -> Output:
         if self._engine is None:
@@ -151,19 +126,45 @@ class _Parser(FlexibleArgumentParser):  # type: ignore[misc]  # vllm is Any to m
         raise ConfigurationError(f"engine setting: {message.replace('--', '--engine.')}")
 
 
-def _parse(options: Mapping[str, Any]) -> AsyncEngineArgs:
-    arguments: list[str] = []
+def _arguments(
+    model: str, options: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> AsyncEngineArgs:
+    """The operator's options, else ``defaults``, else what fits reward models, else vLLM's."""
+    arguments = _parse(model, options)
+    arguments.pooler_config = PoolerConfig(pooling_type="LAST", use_activation=False)
+    if isinstance(arguments.hf_overrides, dict):
+        arguments.hf_overrides = {"head_dtype": "float32", **arguments.hf_overrides}
+    ours = {
+        "convert": "classify",
+        "enable_prefix_caching": True,
+        "enable_chunked_prefill": True,
+        **(_cpu_defaults(arguments) if current_platform.is_cpu() else {}),
+        **defaults,
+    }
+    given = {name.replace("-", "_").removeprefix("no_").split(".")[0] for name in options}
+    for name, value in ours.items():
+        if name not in given and value is not None:
+            setattr(arguments, name, value)
+    return arguments
+
+
+def _parse(model: str, options: Mapping[str, Any]) -> AsyncEngineArgs:
+    words = ["--model", model, "--runner", "pooling"]
     for name, value in options.items():
         flag = name.replace("_", "-")
-        if flag.replace("-", "_") in OURS:
+        if flag in OURS:
             raise ConfigurationError(f"--engine.{flag} is decided by fivescore: leave it out")
         text = str(value)
         if text.lower() == "false":
-            arguments.append(f"--no-{flag}")
+            words.append(f"--no-{flag}")
         else:
-            arguments += [f"--{flag}"] if text.lower() == "true" else [f"--{flag}", text]
+            words += [f"--{flag}"] if text.lower() == "true" else [f"--{flag}", text]
     parser = AsyncEngineArgs.add_cli_args(_Parser(allow_abbrev=False))
-    return AsyncEngineArgs.from_cli_args(parser.parse_args(arguments))
+    parsed = parser.parse_args(words)
+    try:
+        return AsyncEngineArgs.from_cli_args(parsed)
+    except Exception as error:  # it looks the model up; the libraries beneath raise many kinds
+        raise ConfigurationError(f"{model}: {_first_line(error)}") from error
 
 
 def _cpu_defaults(args: AsyncEngineArgs) -> dict[str, Any]:
@@ -179,6 +180,21 @@ def _cpu_defaults(args: AsyncEngineArgs) -> dict[str, Any]:
     if args.tensor_parallel_size * args.pipeline_parallel_size * args.data_parallel_size == 1:
         defaults["distributed_executor_backend"] = UniProcExecutor
     return defaults
+
+
+def _cpu_kv_cache_bytes(config: VllmConfig) -> int:
+    """Room for some sequences of the full length, within half of the free memory."""
+    model = config.model_config
+    token_bytes = (
+        2  # keys and values
+        * model.get_num_layers(config.parallel_config)
+        * model.get_num_kv_heads(config.parallel_config)
+        * model.get_head_size()
+        * model.dtype.itemsize
+    )
+    wanted: int = KV_CACHE_SEQUENCES * model.max_model_len * token_bytes
+    half_of_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 2
+    return max(LEAST_KV_CACHE_BYTES, min(wanted, half_of_memory))
 
 
 def _describe(model: str, config: VllmConfig) -> ModelInfo:

@@ -10,7 +10,7 @@ from typing import Any
 from fivescore.errors import ConfigurationError
 from fivescore.scoring import manifest as manifests
 from fivescore.scoring.conversation import Conversation
-from fivescore.scoring.manifest import Manifest
+from fivescore.scoring.manifest import Manifest, PromptFormat
 from fivescore.settings import Settings
 from fivescore.types import ModelInfo
 
@@ -70,7 +70,7 @@ class Checkpoint:
         """
         manifest = self._manifest or manifests.for_outputs(info.outputs)
         manifests.check_outputs(manifest, info.outputs)
-        conversation = Conversation(manifest.prompt, self._tokenizer)
+        conversation = self.conversation(manifest)
         limit = min(self.max_tokens or manifest.max_tokens or info.max_tokens, info.max_tokens)
         return Model(
             name=self._settings.name or _short_name(self._settings.model),
@@ -80,6 +80,11 @@ class Checkpoint:
             max_tokens=limit,
             max_characters=limit * conversation.tokenizer.longest_token,
         )
+
+    def conversation(self, manifest: Manifest | None = None) -> Conversation:
+        """The checkpoint's way from pairs to token ids, by its own manifest or another."""
+        chosen = manifest or self._manifest
+        return Conversation(chosen.prompt if chosen else PromptFormat(), self._tokenizer)
 
     def _read_tokenizer(self) -> Any:
         from transformers import AutoTokenizer

