@@ -125,7 +125,9 @@ def qwen(folder: Path) -> Path:
 
     ``<think>`` is a token of its own that is not special: in a text it stays that token.
     """
-    specials = [AddedToken(t, special=True) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")]
+    specials = [
+        AddedToken(t, special=True) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    ]
     backend = _byte_level_bpe([*specials, AddedToken("<think>", special=False, normalized=False)])
     backend.normalizer = normalizers.NFC()
     tokenizer = PreTrainedTokenizerFast(
@@ -147,9 +149,7 @@ def steerlm(folder: Path) -> Path:
         eos_token="</s>",
         pad_token="</s>",
     )
-    return _save(
-        folder, tokenizer, _llama_head(tokenizer, outputs=9, seed=3), STEERLM_MANIFEST
-    )
+    return _save(folder, tokenizer, _llama_head(tokenizer, outputs=9, seed=3), STEERLM_MANIFEST)
 
 
 def scalar(folder: Path) -> Path:
@@ -261,9 +261,7 @@ def _seeded(kind: Any, config: Any, seed: int) -> Any:
     return model
 
 
-def _save(
-    folder: Path, tokenizer: Any, model: Any, manifest: dict[str, Any] | None = None
-) -> Path:
+def _save(folder: Path, tokenizer: Any, model: Any, manifest: dict[str, Any] | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)

@@ -91,6 +91,7 @@ def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
     quiet = "INFO" if settings.log_level == "debug" else "WARNING"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", quiet)
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM reports its use to its makers
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # of the engine's libraries
     try:
         from fivescore.engine.vllm import VllmEngine
     except ModuleNotFoundError as error:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 log = logging.getLogger(__name__)
 
 _TROUBLE = re.compile(rb"\bERROR\b|Traceback \(most recent call last\)")
+_CHATTER = re.compile(rb"\b(?:DEBUG|INFO|WARNING) \d\d-\d\d |^\[W\d|^Triton is installed")
 _PREFIX = re.compile(r"^(\(\S+ pid=\d+\) )*(ERROR \S+ \S+ \[\S+\] )?")
 _CAUSE = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Interrupt)): (.+)")
 _UNTOLD = ("Engine core initialization failed", "WorkerProc initialization failed")
@@ -25,10 +26,16 @@ MOST_LINES = 2000
 
 
 class StartupOutput:
-    """Collects what processes started meanwhile write; see ``relayed``."""
+    """Collects what processes started meanwhile write; see ``relayed``.
 
-    def __init__(self, terminal: int) -> None:
+    Args:
+        terminal: the file descriptor that lines are passed on to.
+        quiet: leave vLLM's log lines out until the engine runs; progress bars pass.
+    """
+
+    def __init__(self, terminal: int, quiet: bool = False) -> None:
         self._terminal = terminal
+        self._quiet = quiet
         self._held: deque[bytes] = deque(maxlen=MOST_LINES)
         self._holding = False
         self.starting = True
@@ -49,7 +56,7 @@ class StartupOutput:
         if self.starting and (self._holding or _TROUBLE.search(line)):
             self._holding = True
             self._held.append(line)
-        else:
+        elif not (self.starting and self._quiet and _CHATTER.search(line)):
             os.write(self._terminal, line)
 
     def release(self) -> None:
@@ -80,7 +87,7 @@ def relayed() -> Iterator[StartupOutput]:
     terminal = os.dup(2)
     source, sink = os.pipe()
     saved = [os.dup(1), os.dup(2)]
-    output = StartupOutput(terminal)
+    output = StartupOutput(terminal, quiet=not log.isEnabledFor(logging.DEBUG))
     threading.Thread(target=output.relay, args=(source,), name="engine-output", daemon=True).start()
     try:
         os.dup2(sink, 1)

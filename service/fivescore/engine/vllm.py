@@ -78,9 +78,7 @@ class VllmEngine:
                 self._engine = AsyncLLM.from_vllm_config(config)
             except Exception as error:
                 log.debug("the engine did not start", exc_info=True)
-                raise ConfigurationError(
-                    f"{self._model}: {output.cause() or _first_line(error)}"
-                ) from error
+                raise _startup_error(self._model, output.cause() or _first_line(error)) from error
             output.release()
         return _describe(self._model, config)
 
@@ -214,6 +212,16 @@ def _describe(model: str, config: VllmConfig) -> ModelInfo:
         device=current_platform.get_device_name(),
         engine=f"vllm {__version__}",
     )
+
+
+def _startup_error(model: str, cause: str) -> ConfigurationError:
+    cause = cause.removeprefix("Value error, ")
+    if "KV cache" in cause or "cache blocks" in cause:
+        cause = (
+            "too little memory for the KV cache: raise --engine.kv-cache-memory-bytes or lower"
+            f" --max-tokens ({cause})"
+        )
+    return ConfigurationError(f"model {model}: {cause}")
 
 
 def _first_line(error: BaseException) -> str:

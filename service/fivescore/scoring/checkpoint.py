@@ -14,6 +14,9 @@ from fivescore.scoring.manifest import Manifest, PromptFormat
 from fivescore.settings import Settings
 from fivescore.types import ModelInfo
 
+LEAST_MAX_CHARACTERS = 2**20
+CHARACTERS_PER_TOKEN = 16
+"""Four times what tokenisers average on English text."""
 _HUB_ID = re.compile(r"^[\w][\w.-]*(/[\w][\w.-]*)?$")
 
 
@@ -39,7 +42,7 @@ class Model:
     conversation: Conversation
     max_tokens: int
     max_characters: int
-    """No text of ``max_tokens`` tokens is longer: a cheap bound before tokenising."""
+    """A bound before tokenising: far above ``max_tokens``, and what truncation may start from."""
 
 
 class Checkpoint:
@@ -78,7 +81,7 @@ class Checkpoint:
             manifest=manifest,
             conversation=conversation,
             max_tokens=limit,
-            max_characters=limit * conversation.tokenizer.longest_token,
+            max_characters=max(LEAST_MAX_CHARACTERS, limit * CHARACTERS_PER_TOKEN),
         )
 
     def conversation(self, manifest: Manifest | None = None) -> Conversation:

@@ -79,12 +79,9 @@ class Conversation:
 
     def _try_render(self, pair: Pair) -> str | InvalidPair:
         try:
-            sealed = self.tokenizer.guard.seal(self._render(pair))
+            return self.tokenizer.guard.seal(self._render(pair))
         except InvalidPair as error:
             return error
-        if not sealed and not self.tokenizer.adds_bos:
-            return InvalidPair("prompt and response are both empty: there is nothing to score")
-        return sealed
 
     def _render(self, pair: Pair) -> str:
         assert pair.prompt is not None

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -26,6 +26,7 @@ from fivescore.scoring import reward
 from fivescore.scoring.admission import Admission
 from fivescore.scoring.batching import Batcher
 from fivescore.scoring.checkpoint import Checkpoint, Model
+from fivescore.scoring.chunks import CHUNK_PAIRS, characters, chunks
 from fivescore.scoring.inflight import Flight, Flights
 from fivescore.settings import Settings
 from fivescore.telemetry.metrics import Metrics
@@ -36,10 +37,6 @@ log = logging.getLogger(__name__)
 MakeEngine = Callable[[Settings, int | None], Engine]
 State = Literal["loading", "ready", "draining", "failed"]
 
-CHUNK_PAIRS = 64
-"""Pairs of one request that are tokenised together, while the engine works on those before."""
-CHUNK_CHARACTERS = 2**18
-"""Text that one chunk may hold, so that long pairs do not keep others' from the tokeniser."""
 HEARTBEAT_SECONDS = 10
 
 
@@ -235,7 +232,7 @@ class Scorer:
         ]
         started: list[_Sequence] = []
         try:
-            for chunk in _chunks([(i, p) for i, p in enumerate(pairs) if isinstance(p, Pair)]):
+            for chunk in chunks([(i, p) for i, p in enumerate(pairs) if isinstance(p, Pair)]):
                 ids = await self._token_ids(model, [pair for _, pair in chunk])
                 for (index, _), encoded in zip(chunk, ids, strict=True):
                     sequence = self._submit(model, index, encoded, options, request_id)
@@ -268,6 +265,14 @@ class Scorer:
     ) -> _Sequence | FivescoreError:
         if isinstance(ids, FivescoreError):
             return ids
+        if not ids:
+            return InvalidPair("the pair has no tokens: there is nothing to score")
+        if (highest := max(ids)) >= model.info.vocab_size:
+            return InvalidPair(
+                f"token id {highest} is not in the model's vocabulary"
+                f" (0 to {model.info.vocab_size - 1})",
+                limit=model.info.vocab_size - 1,
+            )
         truncated = len(ids) > model.max_tokens
         if truncated and options.truncate == "never":
             return TooLong(
@@ -312,51 +317,14 @@ class Scorer:
 def _known_ids(model: Model, pair: Pair) -> list[int] | FivescoreError | None:
     """The ids or the error that a pair has without the tokeniser; None when it needs it."""
     if pair.token_ids is None:
-        characters = _characters(pair)
-        if characters <= model.max_characters:
+        length = characters(pair)
+        if length <= model.max_characters:
             return None
         return TooLong(
-            f"the pair has {characters} characters; one of {model.max_tokens} tokens has at most"
-            f" {model.max_characters}: shorten it",
+            f"the pair has {length} characters, the limit is {model.max_characters}: shorten it",
             limit=model.max_characters,
-            characters=characters,
+            characters=length,
         )
-    highest = max(pair.token_ids)
-    if highest >= model.info.vocab_size:
-        return InvalidPair(
-            f"token_ids: {highest} is not in the vocabulary (0 to {model.info.vocab_size - 1})",
-            limit=model.info.vocab_size - 1,
-        )
-    return pair.token_ids
-
-
-def _characters(pair: Pair) -> int:
-    prompt = pair.prompt or ""
-    if not isinstance(prompt, str):
-        return sum(len(turn.content) for turn in prompt) + len(pair.response or "")
-    return len(prompt) + len(pair.response or "")
-
-
-def _chunks(numbered: Sequence[tuple[int, Pair]]) -> Iterator[list[tuple[int, Pair]]]:
-    """Pairs of one prompt next to each other, in chunks of bounded count and text."""
-    first_seen: dict[object, int] = {}
-    order = [first_seen.setdefault(_prompt_key(pair) or index, index) for index, pair in numbered]
-    grouped = [item for _, item in sorted(zip(order, numbered, strict=True), key=lambda x: x[0])]
-    chunk: list[tuple[int, Pair]] = []
-    characters = 0
-    for item in grouped:
-        size = _characters(item[1])
-        if chunk and (len(chunk) == CHUNK_PAIRS or characters + size > CHUNK_CHARACTERS):
-            yield chunk
-            chunk, characters = [], 0
-        chunk.append(item)
-        characters += size
-    if chunk:
-        yield chunk
-
-
-def _prompt_key(pair: Pair) -> object:
-    return tuple(pair.prompt) if isinstance(pair.prompt, list) else pair.prompt
 
 
 def _keep_end(ids: list[int], limit: int, bos_id: int | None) -> list[int]:

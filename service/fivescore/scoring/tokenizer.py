@@ -83,7 +83,6 @@ class Tokenizer:
         self._backend = RustTokenizer.from_str(original.to_str())
         self._backend.no_truncation()
         self._backend.no_padding()
-        self.longest_token = max(map(len, self._backend.get_vocab(with_added_tokens=True)))
         self._meanings: dict[int, tuple[int, ...]] = {}
         self.guard = self._make_guard(markers)
 

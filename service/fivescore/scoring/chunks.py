@@ -1,0 +1,49 @@
+"""A request's pairs, cut into what the tokeniser and the engine take at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fivescore.types import Pair
+
+CHUNK_PAIRS = 64
+"""Pairs of one request that are tokenised together, while the engine works on those before."""
+CHUNK_CHARACTERS = 2**18
+"""Text that one chunk may hold, so that long pairs do not keep others' from the tokeniser."""
+
+Placed = tuple[int, Pair]
+"""A pair and its place in the request."""
+
+
+def chunks(placed: Sequence[Placed]) -> Iterator[list[Placed]]:
+    """Chunks of bounded count and text, pairs of one prompt next to each other."""
+    chunk: list[Placed] = []
+    size = 0
+    for item in _grouped(placed):
+        length = characters(item[1])
+        if chunk and (len(chunk) == CHUNK_PAIRS or size + length > CHUNK_CHARACTERS):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(item)
+        size += length
+    if chunk:
+        yield chunk
+
+
+def _grouped(placed: Sequence[Placed]) -> list[Placed]:
+    """In the order in which each prompt came first: the prefix cache does the rest."""
+    first: dict[object, int] = {}
+    order = {place: first.setdefault(_prompt(pair) or place, place) for place, pair in placed}
+    return sorted(placed, key=lambda item: order[item[0]])
+
+
+def _prompt(pair: Pair) -> object:
+    return tuple(pair.prompt) if isinstance(pair.prompt, list) else pair.prompt
+
+
+def characters(pair: Pair) -> int:
+    """The length of a pair's text; 0 for token ids."""
+    prompt = pair.prompt or ""
+    if not isinstance(prompt, str):
+        return sum(len(turn.content) for turn in prompt) + len(pair.response or "")
+    return len(prompt) + len(pair.response or "")

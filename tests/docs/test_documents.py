@@ -1,0 +1,124 @@
+"""The documents say what the code does: every module, setting, route, error and metric."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from fivescore import errors
+from fivescore.engine.fake import FakeOptions
+from fivescore.http.app import ROUTES
+from fivescore.http.problems import _STATUS
+from fivescore.http.routes import RequestOptions
+from fivescore.scoring.manifest import PRESETS, Manifest
+from fivescore.settings import Settings
+from fivescore.telemetry.metrics import OUTCOMES, Metrics
+from fivescore.types import Pair
+
+ROOT = Path(__file__).parents[2]
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+def _documented(name: str) -> bool:
+    return f"`{name}`" in REFERENCE
+
+
+def test_architecture_names_every_module_and_no_other() -> None:
+    named = set(re.findall(r"^\| `((?:service|loadtest)/\S+\.py)`", ARCHITECTURE, re.MULTILINE))
+    files = {*ROOT.glob("service/**/*.py"), *ROOT.glob("loadtest/**/*.py")}
+    modules = {str(file.relative_to(ROOT)) for file in files if file.read_text().count("\n") > 1}
+    assert named == modules
+
+
+def test_only_the_engine_and_its_benchmark_import_vllm() -> None:
+    importing = {
+        str(file.relative_to(ROOT))
+        for file in [*ROOT.glob("service/**/*.py"), *ROOT.glob("loadtest/**/*.py")]
+        if re.search(r"^\s*(import|from) vllm\b", file.read_text(), re.MULTILINE)
+    }
+    assert importing == {"service/fivescore/engine/vllm.py", "loadtest/offline.py"}
+
+
+def test_the_core_knows_no_http() -> None:
+    for folder in ("scoring", "engine"):
+        for file in (ROOT / "service" / "fivescore" / folder).glob("*.py"):
+            assert not re.search(
+                r"^\s*(import|from) (fastapi|starlette|uvicorn|httpx|fivescore\.http)\b",
+                file.read_text(),
+                re.MULTILINE,
+            ), file
+
+
+@pytest.mark.parametrize("name", [n for n in Settings.model_fields if n != "engine"])
+def test_every_setting_is_documented(name: str) -> None:
+    assert _documented(f"--{name.replace('_', '-')}")
+
+
+@pytest.mark.parametrize("name", sorted(FakeOptions.model_fields))
+def test_every_option_of_the_fake_engine_is_documented(name: str) -> None:
+    assert _documented(name.replace("_", "-"))
+
+
+def test_every_flag_in_the_reference_exists() -> None:
+    flags = set(re.findall(r"^\| `--([a-z-]+)`", REFERENCE, re.MULTILINE))
+    assert flags <= {name.replace("_", "-") for name in Settings.model_fields}
+
+
+def _leaves(kind: type[errors.FivescoreError]) -> set[type[errors.FivescoreError]]:
+    children = kind.__subclasses__()
+    return set().union(*map(_leaves, children)) if children else {kind}
+
+
+def test_every_error_is_documented_drawn_and_has_a_status() -> None:
+    for kind in _leaves(errors.FivescoreError):
+        assert kind.code in REFERENCE, kind
+        assert f"{kind.__name__} " in (errors.__doc__ or ""), kind
+        if kind is not errors.ConfigurationError:
+            assert kind.code in _STATUS, kind
+
+
+def test_every_outcome_that_a_pair_can_have_is_counted_from_the_start() -> None:
+    never_counted = {"configuration", "body_too_large", "client_gone"}
+    codes = {kind.code for kind in _leaves(errors.FivescoreError)} - never_counted
+    assert codes | {"ok", "cancelled", "internal_error"} == set(OUTCOMES)
+
+
+@pytest.mark.parametrize("path", [path for _, path, _ in ROUTES])
+def test_every_route_is_documented(path: str) -> None:
+    assert path in REFERENCE
+    assert path in README
+
+
+@pytest.mark.parametrize("name", [*RequestOptions.model_fields, *Pair.model_fields])
+def test_every_field_of_a_request_is_documented(name: str) -> None:
+    assert _documented(name)
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    registered = {
+        f"{family.name}{'_total' if family.type == 'counter' else ''}"
+        f"{'_info' if family.type == 'info' else ''}"
+        for family in Metrics().registry.collect()
+    }
+    assert registered == set(re.findall(r"^\| `(fivescore_\w+)`", REFERENCE, re.MULTILINE))
+
+
+def test_every_preset_is_documented() -> None:
+    assert all(_documented(name) for name in PRESETS)
+
+
+def test_the_manifest_in_the_reference_is_one() -> None:
+    block = re.search(r"```json\n(\{\"version\".*?)```", REFERENCE, re.DOTALL)
+    assert block
+    Manifest.model_validate(json.loads(block[1]))
+
+
+def test_the_readme_shows_the_commands_that_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`?make ([a-z]+)`?", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

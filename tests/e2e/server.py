@@ -1,0 +1,145 @@
+"""A real ``fivescore serve`` process, and what tests ask of one."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+START_SECONDS = 150.0
+STOP_SECONDS = 60.0
+ANSWER_SECONDS = 200.0
+PAUSE_SECONDS = 0.05
+_SAMPLE = re.compile(r"^(?P<name>[a-z_:]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$")
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment, without settings of the developer's own, and offline."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("FIVESCORE_")}
+    return {**inherited, "HF_HUB_OFFLINE": "1", **(extra or {})}
+
+
+def command(*flags: str) -> list[str]:
+    return [sys.executable, "-m", "fivescore", "serve", *flags]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A server process; its output goes to ``log``."""
+
+    def __init__(self, log: Path, *flags: str) -> None:
+        self.log = log
+        port = free_port()
+        self.port = port
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command("--port", str(port), *flags),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment(),
+            )
+        self.http = httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", timeout=ANSWER_SECONDS, trust_env=False
+        )
+
+    def tail(self, lines: int = 40) -> str:
+        """The end of the server's output."""
+        text = self.log.read_text(errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    def status(self, path: str) -> int | None:
+        """The status of a GET; None when nothing listens."""
+        with suppress(httpx.TransportError):
+            return self.http.get(path).status_code
+        return None
+
+    def until(
+        self, what: str, condition: Callable[[], bool], seconds: float = ANSWER_SECONDS
+    ) -> None:
+        """Wait for ``condition`` while the process runs; fail with its output."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"not in {seconds} s: {what}\n{self.tail()}"
+            # The pause between two looks ends early when the process does.
+            with suppress(subprocess.TimeoutExpired):
+                code = self.process.wait(PAUSE_SECONDS)
+                raise AssertionError(f"exit {code}, before: {what}\n{self.tail()}")
+
+    def until_ready(self) -> None:
+        self.until("ready", lambda: self.status("/health/ready") == 200, START_SECONDS)
+
+    def until_idle(self) -> None:
+        """Wait until neither the service nor vLLM has work."""
+        self.until(
+            "the engine has no unfinished work",
+            lambda: (
+                not any(
+                    self.metric(name)
+                    for name in (
+                        "fivescore_inflight_pairs",
+                        "vllm:num_requests_running",
+                        "vllm:num_requests_waiting",
+                    )
+                )
+            ),
+        )
+
+    def post(self, body: Any) -> httpx.Response:
+        return self.http.post("/score", json=body)
+
+    def score(self, pairs: list[Any], **options: Any) -> list[dict[str, Any]]:
+        """The answers to ``pairs``, in order."""
+        answer = self.post({"pairs": pairs, **options})
+        assert answer.status_code == 200, answer.text
+        scores: list[dict[str, Any]] = answer.json()["scores"]
+        assert len(scores) == len(pairs)
+        return scores
+
+    def metric(self, name: str, labels: str = "") -> float:
+        """The sum of a metric's samples whose labels contain ``labels``."""
+        found = [
+            float(match["value"])
+            for match in map(_SAMPLE.match, self.http.get("/metrics").text.splitlines())
+            if match and match["name"] == name and labels in (match["labels"] or "")
+        ]
+        assert found, f"/metrics has no {name}"
+        return sum(found)
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """End the process, whatever state it is in."""
+        self.http.close()
+        self.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextmanager
+def running(log: Path, *flags: str) -> Iterator[Server]:
+    """A server that has just been started, and is stopped at the end."""
+    server = Server(log, *flags)
+    try:
+        yield server
+    finally:
+        server.stop()

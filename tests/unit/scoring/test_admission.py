@@ -1,0 +1,88 @@
+"""Room in flight: the limit, the exception to it, and when to come again."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fivescore.errors import Overloaded
+from fivescore.scoring.admission import RETRY_SECONDS, Admission
+
+
+def refusal(admission: Admission, pairs: int = 1) -> Overloaded:
+    with pytest.raises(Overloaded) as caught, admission.admit(pairs):
+        pass
+    return caught.value
+
+
+def test_what_fits_is_admitted_and_counted_while_it_runs() -> None:
+    admission = Admission(5)
+    with admission.admit(2), admission.admit(3):
+        assert admission.inflight == 5
+    assert admission.inflight == 0
+
+
+def test_what_would_pass_the_limit_is_refused_with_the_numbers() -> None:
+    admission = Admission(5)
+    with admission.admit(3):
+        error = refusal(admission, 3)
+        assert admission.inflight == 3
+    assert error.facts == {"limit": 5}
+    assert "3 pairs are in flight" in error.detail
+    assert "max_inflight_pairs" in error.detail
+
+
+def test_room_comes_back_when_the_work_fails() -> None:
+    admission = Admission(1)
+    with pytest.raises(ZeroDivisionError), admission.admit(1):
+        raise ZeroDivisionError
+    with admission.admit(1):
+        assert admission.inflight == 1
+
+
+def test_a_request_larger_than_the_limit_is_admitted_when_nothing_else_is_in_flight() -> None:
+    admission = Admission(2)
+    with admission.admit(100):
+        assert refusal(admission).facts == {"limit": 2}
+    with admission.admit(1):
+        refusal(admission, 100)
+
+
+def test_retry_after_is_short_before_any_rate_is_known() -> None:
+    admission = Admission(1)
+    with admission.admit(1):
+        assert refusal(admission).retry_after == RETRY_SECONDS[0]
+
+
+def test_retry_after_is_short_where_much_drains_and_little_waits() -> None:
+    admission = Admission(1)
+    with admission.admit(1_000_000):
+        pass
+    with admission.admit(1):
+        assert refusal(admission).retry_after == RETRY_SECONDS[0]
+
+
+def test_retry_after_is_bounded_where_little_drains_and_much_waits() -> None:
+    admission = Admission(1)
+    with admission.admit(1):
+        pass
+    with admission.admit(1_000_000):
+        assert refusal(admission).retry_after == RETRY_SECONDS[1]
+
+
+@given(drained=st.lists(st.integers(1, 10_000), max_size=5), waiting=st.integers(1, 10_000))
+def test_retry_after_is_always_a_whole_number_in_its_bounds(
+    drained: list[int], waiting: int
+) -> None:
+    admission = Admission(1)
+    with ExitStack() as stack:
+        for pairs in drained:
+            with admission.admit(pairs):
+                pass
+        stack.enter_context(admission.admit(waiting))
+        retry_after = refusal(admission).retry_after
+    assert isinstance(retry_after, int)
+    assert RETRY_SECONDS[0] <= retry_after <= RETRY_SECONDS[1]

@@ -1,0 +1,141 @@
+"""Identical sequences in flight are computed once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fivescore.errors import EngineError
+from fivescore.scoring.inflight import Flights
+from fivescore.types import Output
+
+
+class Encode:
+    """An engine's ``encode`` that waits until the test lets it go."""
+
+    def __init__(self) -> None:
+        self.submitted: list[tuple[list[int], str]] = []
+        self.aborted: list[str] = []
+        self.gate = asyncio.Event()
+        self.fault: Exception | None = None
+
+    async def __call__(self, token_ids: list[int], request_id: str) -> Output:
+        self.submitted.append((token_ids, request_id))
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.aborted.append(request_id)
+            raise
+        if self.fault is not None:
+            raise self.fault
+        return Output([float(sum(token_ids))])
+
+
+@pytest.fixture
+def encode() -> Encode:
+    return Encode()
+
+
+@pytest.fixture
+def flights(encode: Encode) -> Flights:
+    return Flights(encode)
+
+
+async def turn() -> None:
+    """Let tasks that were started or cancelled take their step."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_the_same_sequence_is_submitted_once_and_answers_all(
+    flights: Flights, encode: Encode
+) -> None:
+    joined = [flights.join([1, 2], f"r-{n}") for n in range(3)]
+    other = flights.join([2, 1], "other")
+    encode.gate.set()
+    answers = await asyncio.gather(*(flight.wait() for flight in (*joined, other)))
+    assert answers == [Output([3.0])] * 4
+    assert encode.submitted == [([1, 2], "r-0"), ([2, 1], "other")]
+
+
+async def test_what_has_landed_is_computed_again(flights: Flights, encode: Encode) -> None:
+    encode.gate.set()
+    for name in ("first", "second"):
+        flight = flights.join([1], name)
+        await flight.wait()
+        flights.leave(flight)
+    assert [name for _, name in encode.submitted] == ["first", "second"]
+    assert encode.aborted == []
+
+
+async def test_the_last_to_leave_aborts_it(flights: Flights, encode: Encode) -> None:
+    first, second = flights.join([1], "a"), flights.join([1], "b")
+    await turn()
+    flights.leave(first)
+    await turn()
+    assert encode.aborted == []
+    flights.leave(second)
+    await turn()
+    assert encode.aborted == ["a"]
+
+
+async def test_a_cancelled_waiter_leaves_the_others_work_alone(
+    flights: Flights, encode: Encode
+) -> None:
+    flight = flights.join([1], "a")
+    assert flights.join([1], "b") is flight
+    impatient, patient = asyncio.create_task(flight.wait()), asyncio.create_task(flight.wait())
+    await turn()
+    impatient.cancel()
+    flights.leave(flight)
+    await turn()
+    assert impatient.cancelled()
+    encode.gate.set()
+    assert await patient == Output([1.0])
+
+
+async def test_an_error_reaches_all_that_wait(flights: Flights, encode: Encode) -> None:
+    encode.fault = EngineError("broken")
+    joined = [flights.join([1], f"r-{n}") for n in range(3)]
+    encode.gate.set()
+    answers = await asyncio.gather(*(f.wait() for f in joined), return_exceptions=True)
+    assert answers == [encode.fault] * 3
+
+
+async def test_a_join_after_an_abort_starts_anew(flights: Flights, encode: Encode) -> None:
+    flight = flights.join([1], "gone")
+    await turn()
+    flights.leave(flight)
+    again = flights.join([1], "again")  # before the aborted task has even ended
+    encode.gate.set()
+    assert await again.wait() == Output([1.0])
+    assert [name for _, name in encode.submitted] == ["gone", "again"]
+    assert encode.aborted == ["gone"]
+
+
+async def test_an_abort_that_ends_late_does_not_forget_the_new_flight(
+    flights: Flights, encode: Encode
+) -> None:
+    flight = flights.join([1], "gone")
+    await turn()
+    flights.leave(flight)
+    again = flights.join([1], "again")
+    await turn()  # the aborted task lands here
+    assert flights.join([1], "joins") is again
+
+
+async def test_an_error_that_nobody_waits_for_any_more_is_not_reported_as_lost(
+    flights: Flights, encode: Encode
+) -> None:
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    encode.fault = EngineError("broken")
+    flight = flights.join([1], "a")
+    encode.gate.set()
+    await turn()
+    assert flight.task.done()
+    flights.leave(flight)
+    del flight
+    await turn()
+    assert reported == []
