@@ -333,7 +333,7 @@ def difference(answer: Json, expected: dict[str, float]) -> float:
     """The largest difference of any output; both must have the same outputs."""
     facts = {"tokens", "cached_tokens", "truncated"}
     assert answer.keys() - facts == expected.keys(), answer
-    return max(abs(answer[name] - value) for name, value in expected.items())
+    return max(abs(float(answer[name]) - value) for name, value in expected.items())
 
 
 def values_of(answer: Json) -> dict[str, float]:

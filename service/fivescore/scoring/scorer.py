@@ -316,15 +316,16 @@ class Scorer:
 
 def _known_ids(model: Model, pair: Pair) -> list[int] | FivescoreError | None:
     """The ids or the error that a pair has without the tokeniser; None when it needs it."""
-    if pair.token_ids is None:
-        length = characters(pair)
-        if length <= model.max_characters:
-            return None
-        return TooLong(
-            f"the pair has {length} characters, the limit is {model.max_characters}: shorten it",
-            limit=model.max_characters,
-            characters=length,
-        )
+    if pair.token_ids is not None:
+        return pair.token_ids
+    length = characters(pair)
+    if length <= model.max_characters:
+        return None
+    return TooLong(
+        f"the pair has {length} characters, the limit is {model.max_characters}: shorten it",
+        limit=model.max_characters,
+        characters=length,
+    )
 
 
 def _keep_end(ids: list[int], limit: int, bos_id: int | None) -> list[int]:
