@@ -88,7 +88,7 @@ STEERLM_MANIFEST: dict[str, Any] = {
         "helpfulness": {"output": 4, "scale": 1.25, "offset": 0.5},
         "correctness": {"output": 5, "scale": 0.75, "offset": -0.25},
         "coherence": {"output": 6, "scale": -1.5, "offset": 3.0},
-        "complexity": {"output": 7, "scale": 0.1, "offset": 1.0},
+        "complexity": {"output": 7, "scale": 0.4, "offset": 1.0},
         "verbosity": {"output": 8, "scale": 2.0, "offset": -2.0},
     },
     "reward": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import os
 import signal
@@ -40,6 +41,8 @@ def serve(flags: dict[str, Any]) -> int:
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     log.info("listening on http://%s:%d (/docs, /metrics)", host, port)
+    if not ipaddress.ip_address(host).is_loopback:
+        log.warning("anyone who reaches %s port %d can use this service", host, port)
     return _Server(settings).run_on(listener)
 
 

@@ -10,8 +10,6 @@ import pytest
 from tests.checkpoints import MAKERS
 from tests.e2e.server import Server
 
-_started: dict[str, Server] = {}
-
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
@@ -31,18 +29,20 @@ def server_of(
 ) -> Iterator[Callable[[str], Server]]:
     """The ready server of a checkpoint by its name; ``demo`` is what runs without ``--model``."""
     logs = tmp_path_factory.mktemp("logs")
+    started: dict[str, Server] = {}
 
     def start(name: str) -> Server:
-        if name not in _started:
+        if name not in started:
             flags = () if name == "demo" else ("--model", str(checkpoint(name)))
-            _started[name] = Server(logs / f"{name}.log", *flags)
-        _started[name].until_ready()
-        return _started[name]
+            started[name] = Server(logs / f"{name}.log", *flags)
+        started[name].until_ready()
+        return started[name]
 
     yield start
-    for server in _started.values():
+    for server in started.values():
+        server.terminate()
+    for server in started.values():
         server.stop()
-    _started.clear()
 
 
 @pytest.fixture
@@ -57,9 +57,10 @@ def demo(server_of: Callable[[str], Server]) -> Server:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the end of every running server's output beside a failure."""
+    """Show the end of a server's output beside the failure of a test that used it."""
     report = yield
     if report.failed:
-        for name, server in _started.items():
-            report.sections.append((f"output of the {name} server", server.tail()))
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, Server):
+                report.sections.append(("output of the server", value.tail()))
     return report

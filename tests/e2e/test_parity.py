@@ -229,7 +229,7 @@ def read_steerlm(raw: list[float]) -> dict[str, float]:
     helpfulness = raw[4] * 1.25 + 0.5
     correctness = raw[5] * 0.75 - 0.25
     coherence = raw[6] * -1.5 + 3.0
-    complexity = raw[7] * 0.1 + 1.0
+    complexity = raw[7] * 0.4 + 1.0
     verbosity = raw[8] * 2.0 - 2.0
     reward = (
         0.65 * helpfulness + 0.8 * correctness + 0.45 * coherence + 0.55 * complexity
@@ -437,8 +437,8 @@ def test_company_and_cache_change_no_score(reference: Reference, server: Server)
     (alone,) = server.score([pair])
     batch = server.score([*others[:40], pair, *others[40:]])
     (cached,) = server.score([pair])
-    assert alone["cached_tokens"] == 0
-    assert cached["cached_tokens"] > 0
+    # steerlm's system turn is in the cache before; the words of this pair are not.
+    assert cached["cached_tokens"] > alone["cached_tokens"]
     assert difference(batch[40], values_of(alone)) <= TOLERANCE
     assert difference(cached, values_of(alone)) <= TOLERANCE
     for other, answer in zip(others, [*batch[:40], *batch[41:]], strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from fivescore.errors import ConfigurationError
 from fivescore.scoring import checkpoint
 from fivescore.scoring.checkpoint import Checkpoint
+from fivescore.scoring.manifest import ATTRIBUTES
 from fivescore.settings import DEMO, Settings
 from tests.unit.engines import DEMO_INFO
 
@@ -69,7 +71,7 @@ def test_without_a_manifest_the_outputs_decide(folder: Path) -> None:
     found = Checkpoint(Settings(model=str(folder)))
     assert found.max_tokens is None
     five = found.fit(DEMO_INFO)
-    assert list(five.manifest.attributes) == list(checkpoint.manifests.ATTRIBUTES)
+    assert list(five.manifest.attributes) == list(ATTRIBUTES)
     assert five.max_tokens == DEMO_INFO.max_tokens
     with pytest.raises(ConfigurationError, match="7 outputs"):
         found.fit(dataclasses.replace(DEMO_INFO, outputs=7))
@@ -113,7 +115,9 @@ def test_the_token_limit_is_the_settings_then_the_manifests_and_never_over_the_e
     assert model.max_tokens == limit
 
 
-def test_no_text_that_fits_is_longer_than_the_character_limit() -> None:
-    model = Checkpoint(Settings()).fit(DEMO_INFO)
-    vocabulary = model.conversation.tokenizer.longest_token
-    assert model.max_characters == vocabulary * model.max_tokens
+def test_a_folder_below_home_may_be_written_with_a_tilde(
+    folder: Path, environment: MutableMapping[str, str]
+) -> None:
+    environment["HOME"] = str(folder.parent)
+    checkpoint.check("~/my-model")
+    assert Checkpoint(Settings(model="~/my-model")).fit(DEMO_INFO).name == "my-model"

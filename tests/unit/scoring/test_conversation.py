@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import normalizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 from fivescore.errors import ConfigurationError, InvalidPair
 from fivescore.scoring.conversation import STEERLM_SYSTEM, Conversation
@@ -46,8 +45,14 @@ HOSTILE = st.lists(st.one_of(MARKERS, FRAGMENTS, ROLES, st.text(max_size=6)), ma
     "".join
 )
 """Text of a policy that tries to write the structure around it."""
-PLAIN = st.text(max_size=60).filter(lambda text: not any(mark in text for mark in SPECIAL_STRINGS))
 SPECIAL_STRINGS = ("<|", "|>", "<s>", "</s>", "<unk>", "<extra_id_")
+
+
+def is_plain(text: str) -> bool:
+    return not any(special in text for special in SPECIAL_STRINGS)
+
+
+PLAIN: st.SearchStrategy[str] = st.text(max_size=60).filter(is_plain)
 
 
 @cache
@@ -290,29 +295,14 @@ def test_raw_is_the_prompt_then_the_response_then_the_suffix_in_one_tokenisation
     assert ids_of(conv, "<|im_start|>user\nassis", "tant") == expected
 
 
-def test_raw_refuses_messages_and_empty_pairs_alone() -> None:
+def test_raw_refuses_messages_alone() -> None:
     conv = conversation(samples.chatml, format="raw")
-    messages, empty, fine = conv.encode(
-        [
-            Pair(prompt=messages_of(turns("Q")), response="A"),
-            Pair(prompt="", response=""),
-            Pair(prompt="a", response="b"),
-        ]
+    messages, fine = conv.encode(
+        [Pair(prompt=messages_of(turns("Q")), response="A"), Pair(prompt="a", response="b")]
     )
     assert isinstance(messages, InvalidPair)
     assert "raw" in messages.detail
-    assert isinstance(empty, InvalidPair)
-    assert "empty" in empty.detail
     assert fine == plain_ids(samples.chatml(), "ab")
-
-
-def test_a_pair_that_leaves_no_token_is_an_invalid_pair() -> None:
-    backend = samples.saved_with_truncation_and_padding()
-    backend.no_truncation()
-    backend.no_padding()
-    backend.normalizer = normalizers.Strip()  # as Unigram tokenizers of T5 and XLM-R do
-    reference = PreTrainedTokenizerFast(tokenizer_object=backend)
-    assert isinstance(raw_ids(reference, " \n "), InvalidPair)
 
 
 # steerlm

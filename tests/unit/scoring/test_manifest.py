@@ -40,9 +40,7 @@ def test_a_manifest_file_is_read_whole(tmp_path: Path) -> None:
     read_back = read(tmp_path, GOOD)
     assert read_back.attributes["helpfulness"] == Affine(output=0, scale=2.0, offset=0.5)
     assert read_back.attributes["verbosity"] == Affine(output=1, scale=1.0, offset=0.0)
-    assert read_back.reward == Combined(
-        weights={"helpfulness": 1.0, "verbosity": -0.2}, bias=0.1
-    )
+    assert read_back.reward == Combined(weights={"helpfulness": 1.0, "verbosity": -0.2}, bias=0.1)
     assert read_back.prompt.format == "steerlm"
     assert (read_back.prompt.system, read_back.prompt.suffix) == ("Be strict.", "!")
     assert read_back.max_tokens == 128
@@ -81,9 +79,7 @@ def test_a_scalar_manifest_needs_little(tmp_path: Path) -> None:
         ("max_token", lambda m: m.update(max_token=1)),
     ],
 )
-def test_a_fault_names_the_file_and_its_field(
-    tmp_path: Path, field: str, change: Change
-) -> None:
+def test_a_fault_names_the_file_and_its_field(tmp_path: Path, field: str, change: Change) -> None:
     wrong = copy.deepcopy(GOOD)
     change(wrong)
     with pytest.raises(ConfigurationError) as caught:

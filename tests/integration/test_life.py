@@ -1,0 +1,215 @@
+"""From loading to draining, and the ways in which it goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import MutableMapping
+from typing import Any
+
+import httpx
+import pytest
+
+from fivescore.errors import ConfigurationError
+from fivescore.types import ModelInfo, Output
+from tests.integration.service import OTHER, PAIR, Service, assert_problem, serving
+from tests.unit.engines import DEMO_INFO, HeldEngine, RecordingEngine, SlowToLoad
+
+
+async def status(service: Service, path: str) -> tuple[int, str]:
+    response = await service.http.get(path)
+    return response.status_code, response.json()["status"]
+
+
+async def test_while_loading_probes_and_metrics_answer_and_scoring_is_asked_to_wait() -> None:
+    engine = SlowToLoad()
+    async with serving(engine, settle=False) as service:
+        assert await status(service, "/health/live") == (200, "loading")
+        assert await status(service, "/health/ready") == (503, "loading")
+        assert await status(service, "/health") == (503, "loading")
+        assert await service.metric("fivescore_engine_state", state="loading") == 1
+        assert (await service.http.get("/version")).json()["engine"] is None
+        assert_problem(await service.score(PAIR), 503, "loading")
+        for path in ("/manifest", "/v1/models"):
+            assert_problem(await service.http.get(path), 503, "loading")
+        engine.loaded.set()
+        await service.settled()
+        assert await status(service, "/health/ready") == (200, "ready")
+        assert (await service.score(PAIR)).status_code == 200
+
+
+async def test_the_service_can_stop_while_it_loads() -> None:
+    engine = SlowToLoad()
+    async with serving(engine, settle=False) as service:
+        assert await status(service, "/health/live") == (200, "loading")
+    assert service.failures == []  # stopping is no failure
+
+
+async def test_a_load_that_fails_is_reported_once_with_its_cause() -> None:
+    async with serving(options={"load_error": "out of memory"}) as service:
+        (failure,) = service.failures
+        assert isinstance(failure, ConfigurationError)
+        assert failure.detail == "out of memory"
+        assert await status(service, "/health/live") == (503, "failed")
+        assert await status(service, "/health/ready") == (503, "failed")
+        assert_problem(await service.score(PAIR), 503, "engine_dead")
+
+
+class WrongHead(RecordingEngine):
+    async def load(self) -> ModelInfo:
+        return dataclasses.replace(DEMO_INFO, outputs=9)
+
+
+async def test_a_manifest_that_does_not_fit_the_head_is_a_failed_load() -> None:
+    engine = WrongHead()
+    async with serving(engine) as service:
+        (failure,) = service.failures
+        assert isinstance(failure, ConfigurationError)
+        assert "outputs: 5" in failure.detail
+    assert engine.closed
+
+
+class Broken(RecordingEngine):
+    async def load(self) -> ModelInfo:
+        raise ZeroDivisionError("a bug")
+
+
+async def test_an_unexpected_error_while_loading_is_a_failed_load_too() -> None:
+    async with serving(Broken()) as service:
+        assert [str(failure) for failure in service.failures] == ["a bug"]
+        assert await status(service, "/health/live") == (503, "failed")
+
+
+async def test_draining_finishes_what_was_accepted_and_takes_no_more() -> None:
+    engine = HeldEngine()
+    async with serving(engine) as service:
+        accepted = asyncio.create_task(service.score(PAIR))
+        await engine.busy.wait()
+        service.scorer.drain()
+        assert await status(service, "/health/ready") == (503, "draining")
+        assert await status(service, "/health/live") == (200, "draining")
+        assert_problem(await service.score(OTHER), 503, "draining")
+        engine.gate.set()
+        assert (await accepted).status_code == 200
+    assert engine.closed
+
+
+async def test_the_engines_death_ends_requests_with_503_and_shows_in_the_probes() -> None:
+    async with serving(options={"die_after": 2}) as service:
+        assert (await service.score(PAIR)).status_code == 200
+        response = await service.score({"pairs": [OTHER, PAIR]})
+        assert_problem(response, 503, "engine_dead")
+        assert await status(service, "/health/live") == (503, "failed")
+        assert await status(service, "/health/ready") == (503, "failed")
+        assert_problem(await service.score(PAIR), 503, "engine_dead")
+        assert await service.metric("fivescore_engine_state", state="failed") == 1
+
+
+async def test_the_engines_death_ends_every_request_in_flight() -> None:
+    async with serving(options={"die_after": 1, "latency_seconds": 0.01}) as service:
+        pairs = [{"prompt": "Q", "response": f"A{n}"} for n in range(20)]
+        answers = await asyncio.gather(*(service.score(pair) for pair in pairs))
+    for answer in answers:
+        assert_problem(answer, 503, "engine_dead")
+
+
+class Surprising(RecordingEngine):
+    async def encode(self, token_ids: list[int], request_id: str) -> Output:
+        raise ZeroDivisionError("secret internals")
+
+
+async def test_an_unexpected_error_is_a_problem_that_tells_no_internals() -> None:
+    async with serving(Surprising()) as service:
+        response = await service.score(PAIR)
+        assert_problem(response, 500, "internal_error")
+        assert "secret" not in response.text
+        assert "ZeroDivisionError" not in response.text
+
+
+class Connection:
+    """A client's connection by hand, which can break."""
+
+    def __init__(self, body: bytes, complete: bool = True) -> None:
+        self._messages: list[dict[str, Any]] = [
+            {"type": "http.request", "body": body, "more_body": not complete}
+        ]
+        self.broken = asyncio.Event()
+        self.sent: list[MutableMapping[str, Any]] = []
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": "/score",
+            "raw_path": b"/score",
+            "root_path": "",
+            "query_string": b"",
+            "headers": [],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 2),
+        }
+
+    async def receive(self) -> dict[str, Any]:
+        if self._messages:
+            return self._messages.pop(0)
+        await self.broken.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        self.sent.append(message)
+
+    async def run(self, service: Service) -> None:
+        await service.app(self.scope, self.receive, self.send)
+
+
+async def test_a_client_that_goes_away_has_its_work_aborted_in_the_engine() -> None:
+    engine = HeldEngine(sequences=2)
+    body = httpx.Request("POST", "http://test", json={"pairs": [PAIR, OTHER]}).content
+    async with serving(engine) as service:
+        connection = Connection(body)
+        request = asyncio.create_task(connection.run(service))
+        await engine.busy.wait()
+        assert engine.unfinished() == 2
+        connection.broken.set()
+        await request
+        await asyncio.sleep(0)
+        assert (engine.aborted, engine.unfinished()) == (2, 0)
+        assert await service.metric("fivescore_pairs_total", outcome="cancelled") == 2
+        assert await service.metric("fivescore_inflight_pairs") == 0
+
+
+async def test_a_client_that_goes_away_leaves_others_with_the_same_pair_alone() -> None:
+    engine = HeldEngine()
+    body = httpx.Request("POST", "http://test", json=PAIR).content
+    async with serving(engine) as service:
+        connection = Connection(body)
+        gone = asyncio.create_task(connection.run(service))
+        await engine.busy.wait()
+        stays = asyncio.create_task(service.score({"pairs": [PAIR, OTHER]}))
+        async with asyncio.timeout(60):
+            while len(engine.submitted) < 2:  # noqa: ASYNC110  # the engine has one event, used up
+                await asyncio.sleep(0.001)
+        connection.broken.set()
+        await gone
+        assert engine.aborted == 0
+        engine.gate.set()
+        assert (await stays).status_code == 200
+
+
+async def test_a_client_that_goes_away_while_it_sends_is_no_error_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as service:
+        connection = Connection(b'{"prompt": "Q', complete=False)
+        connection.broken.set()
+        await connection.run(service)
+        assert (await service.score(PAIR)).status_code == 200
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_when_it_stops_the_engine_is_closed() -> None:
+    engine = RecordingEngine()
+    async with serving(engine) as service:
+        await service.scores(PAIR)
+    assert engine.closed

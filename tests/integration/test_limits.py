@@ -1,0 +1,136 @@
+"""What is too much, and what is no request at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.integration.service import OTHER, PAIR, Service, assert_problem, serving
+from tests.unit.engines import HeldEngine, RecordingEngine
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    async with serving() as running:
+        yield running
+
+
+async def test_a_body_of_just_the_limit_passes_and_one_byte_more_does_not() -> None:
+    body = json.dumps(PAIR).encode()
+    async with serving(max_body_bytes=len(body)) as service:
+        assert (await service.http.post("/score", content=body)).status_code == 200
+        problem = assert_problem(
+            await service.http.post("/score", content=body + b" "), 413, "body_too_large"
+        )
+    assert problem["limit"] == len(body)
+    assert "max_body_bytes" in problem["detail"]
+
+
+async def endless() -> AsyncIterator[bytes]:
+    yield b'{"prompt": "'
+    while True:
+        yield b"x" * 1000
+
+
+async def test_an_upload_of_unknown_length_is_read_no_further_than_the_limit() -> None:
+    engine = RecordingEngine()
+    async with serving(engine, max_body_bytes=100_000) as service:
+        # Without Content-Length, and it never ends: only a service that stops reading answers.
+        response = await service.http.post("/score", content=endless())
+        assert_problem(response, 413, "body_too_large")
+        assert "Content-Length" not in response.request.headers
+    assert engine.submitted == []
+
+
+async def test_too_many_pairs_are_refused_whole() -> None:
+    engine = RecordingEngine()
+    async with serving(engine, max_pairs=2) as service:
+        response = await service.score({"pairs": [PAIR, OTHER, PAIR]})
+        problem = assert_problem(response, 413, "too_many_pairs")
+        assert problem["limit"] == 2
+        assert engine.submitted == []
+        assert (await service.score({"pairs": [PAIR, OTHER]})).status_code == 200
+
+
+async def test_a_full_service_refuses_and_says_when_to_come_again() -> None:
+    engine = HeldEngine()
+    async with serving(engine, max_inflight_pairs=1) as service:
+        accepted = asyncio.create_task(service.score(PAIR))
+        await engine.busy.wait()
+        problem = assert_problem(await service.score(OTHER), 429, "overloaded")
+        assert problem["limit"] == 1
+        engine.gate.set()
+        assert (await accepted).status_code == 200
+        assert (await service.score(OTHER)).status_code == 200
+
+
+async def test_a_batch_over_the_inflight_limit_is_served_when_nothing_else_is() -> None:
+    async with serving(max_inflight_pairs=1) as service:
+        assert len(await service.scores(PAIR, OTHER, PAIR)) == 3
+
+
+async def test_a_deadline_that_passes_is_504_and_aborts_the_work() -> None:
+    engine = HeldEngine(sequences=2)
+    async with serving(engine) as service:
+        response = await service.score({"pairs": [PAIR, OTHER], "timeout_seconds": 0.05})
+        assert "timeout_seconds" in assert_problem(response, 504, "deadline_exceeded")["detail"]
+        await asyncio.sleep(0)
+        assert (engine.aborted, engine.unfinished()) == (2, 0)
+
+
+async def test_a_deadline_that_does_not_pass_changes_nothing(service: Service) -> None:
+    response = await service.score({**PAIR, "timeout_seconds": 60})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[" * 200_000,
+        b'{"pairs":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+        b'{"pairs": [NaN]}',
+        b'{"prompt": "Q", "response": "A", "timeout_seconds": Infinity}',
+        b"[]",
+        b"null",
+        b'"text"',
+        b"1",
+        b"{}",
+        b'{"pairs": {}}',
+        b'{"pairs": []  "weights": {}}',
+        b'{"prompt": "Q", "response": "A", "wieghts": {}}',
+        b'{"pairs": [], "truncate": "middle"}',
+        b'{"pairs": [], "timeout_seconds": 0}',
+        b'{"pairs": [], "prompt": "Q"}',
+    ],
+    ids=lambda body: repr(body[:40]),
+)
+async def test_a_malformed_request_is_told_what_is_wrong(service: Service, body: bytes) -> None:
+    problem = assert_problem(
+        await service.http.post("/score", content=body), 422, "invalid_request"
+    )
+    assert isinstance(problem["errors"], list)
+
+
+async def test_every_faulty_option_is_listed(service: Service) -> None:
+    response = await service.score({**PAIR, "truncate": "x", "timeout_seconds": -1, "n": 2})
+    errors = assert_problem(response, 422, "invalid_request")["errors"]
+    assert {error["field"] for error in errors} == {"truncate", "timeout_seconds", "n"}
+    assert all(error["detail"] for error in errors)
+
+
+async def test_a_pair_nested_as_deep_as_json_allows_fails_alone(service: Service) -> None:
+    deep = b"[" * 1000 + b"]" * 1000
+    content = (
+        b'{"pairs": [{"prompt": ' + deep + b', "response": "A"}, {"prompt": "Q", "response": "A"}]}'
+    )
+    response = await service.http.post("/score", content=content)
+    assert response.status_code == 200, response.text
+    bad, good = response.json()["scores"]
+    assert bad["error"]["code"] == "invalid_pair"
+    assert "reward" in good

@@ -1,0 +1,230 @@
+"""``POST /score``: forms, order, options, errors in place."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from fivescore.scoring.manifest import ATTRIBUTES
+from tests.integration.service import OTHER, PAIR, Json, Service, assert_problem, serving, strict
+from tests.unit.engines import RecordingEngine
+
+NUMBERS = {"reward", "tokens", "cached_tokens", "truncated"}
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    async with serving() as running:
+        yield running
+
+
+async def test_a_bare_pair_gets_its_scores_bare(service: Service) -> None:
+    response = await service.score(PAIR)
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "application/json"
+    body = strict(response)
+    assert body.keys() == {"model", *ATTRIBUTES, *NUMBERS}
+    assert body["model"] == "fivescore-demo"
+    weights = dict(zip(ATTRIBUTES, (0.3, 0.74, 0.46, 0.47, -0.33), strict=True))
+    expected = sum(weight * body[name] for name, weight in weights.items())
+    assert body["reward"] == pytest.approx(expected)
+    assert len({body[name] for name in ATTRIBUTES}) == 5
+    assert body["truncated"] is False
+
+
+async def test_a_batch_gets_the_same_scores_in_its_order(service: Service) -> None:
+    pairs = [{"prompt": f"Q{n % 3}", "response": "word " * n} for n in range(100)]
+    alone = [strict(await service.score(pair)) for pair in pairs[:10]]
+    response = await service.score({"pairs": pairs})
+    body = strict(response)
+    assert [{"model": body["model"], **entry} for entry in body["scores"][:10]] == alone
+    assert body["usage"] == {
+        "pairs": 100,
+        "tokens": sum(entry["tokens"] for entry in body["scores"]),
+        "cached_tokens": 0,
+        "failed": 0,
+    }
+    tokens = [entry["tokens"] for entry in body["scores"]]
+    assert tokens == sorted(tokens)
+    assert tokens[-1] > tokens[0] + 90
+
+
+async def test_forms_mix_in_one_batch_and_mean_the_same(service: Service) -> None:
+    turns = [{"role": "user", "content": PAIR["prompt"]}]
+    text, messages = await service.scores(PAIR, {**PAIR, "prompt": turns})
+    assert text == messages
+    with_system = [{"role": "system", "content": "Be kind."}, *turns]
+    text, other, ids = await service.scores(
+        PAIR, {**PAIR, "prompt": with_system}, {"token_ids": [1, 2, 3]}
+    )
+    assert other["tokens"] > text["tokens"]
+    assert ids["tokens"] == 3
+
+
+async def test_each_bad_pair_has_its_error_in_its_place(service: Service) -> None:
+    bad: list[tuple[object, str]] = [
+        ({"prompt": "Q"}, "invalid_pair"),
+        ("text", "invalid_pair"),
+        (None, "invalid_pair"),
+        ({"prompt": "Q", "response": 1}, "invalid_pair"),
+        ({"prompt": "Q", "response": "A", "extra": 1}, "invalid_pair"),
+        ({"token_ids": []}, "invalid_pair"),
+        ({"token_ids": [6144]}, "invalid_pair"),
+        ({"token_ids": [2**70]}, "invalid_pair"),
+        ({"token_ids": [1] * 4097}, "too_long"),
+        ({"prompt": [{"role": "assistant", "content": "x"}], "response": "A"}, "invalid_pair"),
+    ]
+    pairs = [item for pair, _ in bad for item in (PAIR, pair)] + [PAIR]
+    response = await service.score({"pairs": pairs})
+    body = strict(response)
+    assert response.status_code == 200
+    good, errors = body["scores"][::2], body["scores"][1::2]
+    assert all(entry == good[0] and "reward" in entry for entry in good)
+    assert [entry["error"]["code"] for entry in errors] == [code for _, code in bad]
+    assert all(entry.keys() == {"error"} and entry["error"]["detail"] for entry in errors)
+    assert body["usage"]["pairs"] == len(pairs)
+    assert body["usage"]["failed"] == len(bad)
+    assert body["usage"]["tokens"] == len(good) * good[0]["tokens"]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        '{"prompt": "\\ud83d", "response": "A"}',
+        '{"prompt": "Q", "response": "cut \\ud83d"}',
+        '{"prompt": [{"role": "user", "content": "\\ude00"}], "response": "A"}',
+        '{"prompt": "Q", "response": "A", "\\ud83d": 1}',
+        '{"prompt": [{"role": "user", "content": "Q", "\\ud83d": 1}], "response": "A"}',
+        '{"prompt": [{"role": "\\ud83d", "content": "Q"}], "response": "A"}',
+    ],
+)
+async def test_half_a_surrogate_pair_fails_its_own_pair_alone(service: Service, pair: str) -> None:
+    good = '{"prompt": "Q", "response": "A"}'
+    response = await service.http.post("/score", content=f'{{"pairs": [{good}, {pair}, {good}]}}')
+    assert response.status_code == 200, response.text
+    first, error, last = strict(response)["scores"]
+    assert error["error"]["code"] == "invalid_pair"
+    assert "reward" in first
+    assert first == last
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"prompt": "Q", "response": "A", "\\ud83d": 1}',
+        '{"prompt": "Q", "response": "A", "weights": {"\\ud83d": "x"}}',
+        '{"prompt": "Q", "response": "A", "weights": {"\\ud83d": 1}}',
+        '{"prompt": "Q", "response": "A", "truncate": "\\ud83d"}',
+    ],
+)
+async def test_half_a_surrogate_pair_in_an_option_is_a_malformed_request(
+    service: Service, body: str
+) -> None:
+    assert_problem(await service.http.post("/score", content=body), 422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("pair", "code"),
+    [
+        ({"prompt": "Q"}, "invalid_pair"),
+        ({"prompt": "Q", "response": None}, "invalid_pair"),
+        ({"token_ids": [6144]}, "invalid_pair"),
+        ({"token_ids": [1] * 4097}, "too_long"),
+    ],
+)
+async def test_a_bare_pair_that_fails_is_a_problem(service: Service, pair: Json, code: str) -> None:
+    assert_problem(await service.score(pair), 422, code)
+
+
+async def test_a_bare_pair_that_is_too_long_carries_the_numbers(service: Service) -> None:
+    problem = assert_problem(await service.score({"token_ids": [1] * 4097}), 422, "too_long")
+    assert (problem["limit"], problem["tokens"]) == (4096, 4097)
+
+
+async def test_an_empty_batch_is_answered(service: Service) -> None:
+    body = strict(await service.score({"pairs": []}))
+    assert body["scores"] == []
+    assert body["usage"] == {"pairs": 0, "tokens": 0, "cached_tokens": 0, "failed": 0}
+
+
+async def test_weights_combine_another_reward(service: Service) -> None:
+    weights = {"helpfulness": 2.0, "verbosity": -0.5}
+    plain, weighted = await service.scores(PAIR), await service.scores(PAIR, weights=weights)
+    assert {name: weighted[0][name] for name in ATTRIBUTES} == {
+        name: plain[0][name] for name in ATTRIBUTES
+    }
+    expected = 2.0 * plain[0]["helpfulness"] - 0.5 * plain[0]["verbosity"]
+    assert weighted[0]["reward"] == pytest.approx(expected)
+    bare = strict(await service.score({**PAIR, "weights": weights}))
+    assert bare["reward"] == weighted[0]["reward"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [({"humor": 1.0}, "humor"), ({}, "empty"), ({"helpfulness": "x"}, "weights.helpfulness")],
+)
+async def test_weights_that_do_not_fit_fail_the_request(
+    service: Service, weights: Json, told: str
+) -> None:
+    response = await service.score({"pairs": [PAIR], "weights": weights})
+    assert told in assert_problem(response, 422, "invalid_request")["detail"]
+
+
+async def test_a_scalar_model_answers_a_reward_without_attributes() -> None:
+    async with serving(options={"outputs": 1}, manifest="scalar") as service:
+        (entry,) = await service.scores(PAIR)
+        assert entry.keys() == NUMBERS
+        response = await service.score({**PAIR, "weights": {"helpfulness": 1}})
+        assert "scalar" in assert_problem(response, 422, "invalid_request")["detail"]
+
+
+async def test_truncation_is_asked_for_and_told() -> None:
+    long = {"token_ids": list(range(20))}
+    async with serving(max_tokens=16) as service:
+        (refused,) = await service.scores(long)
+        assert refused["error"]["code"] == "too_long"
+        assert (refused["error"]["limit"], refused["error"]["tokens"]) == (16, 20)
+        cut, short = await service.scores(long, {"token_ids": [7]}, truncate="prompt_start")
+        assert (cut["truncated"], cut["tokens"]) == (True, 16)
+        assert (short["truncated"], short["tokens"]) == (False, 1)
+
+
+async def test_an_engine_that_fails_on_one_pair_leaves_its_neighbours_alone() -> None:
+    pairs = [{"prompt": "Q", "response": f"A{n}"} for n in range(5)]
+    async with serving(options={"fail_every": 2}) as service:
+        response = await service.score({"pairs": pairs})
+        body = strict(response)
+        codes = [entry.get("error", {}).get("code") for entry in body["scores"]]
+        assert codes == [None, "engine_error", None, "engine_error", None]
+        assert body["usage"]["failed"] == 2
+        assert_problem(await service.score(PAIR), 500, "engine_error")
+
+
+async def test_a_model_that_answers_nan_on_one_pair_leaves_its_neighbours_alone() -> None:
+    pairs = [{"prompt": "Q", "response": f"A{n}"} for n in range(3)]
+    async with serving(options={"nan_every": 2}) as service:
+        first, bad, last = await service.scores(*pairs)
+        assert bad["error"]["code"] == "non_finite"
+        assert "reward" in first
+        assert "reward" in last
+        assert_problem(await service.score(PAIR), 500, "non_finite")
+
+
+async def test_a_content_type_of_another_kind_does_not_matter(service: Service) -> None:
+    response = await service.http.post(
+        "/score",
+        content=b'{"prompt": "Q", "response": "A"}',
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+    )
+    assert response.status_code == 200
+
+
+async def test_a_batch_reaches_the_engine_once_per_pair_that_differs() -> None:
+    engine = RecordingEngine()
+    async with serving(engine) as service:
+        first, other, again = await service.scores(PAIR, OTHER, PAIR)
+        assert len(engine.submitted) == 2
+        assert first == again
+        assert first["cached_tokens"] == 1
+        assert other["tokens"] == len(engine.submitted[1])

@@ -1,0 +1,33 @@
+"""Every error of ours has an answer."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from starlette.requests import Request
+
+from fivescore.errors import ConfigurationError, FivescoreError, ServiceUnavailable
+from fivescore.http import problems
+from tests.unit.test_errors import every_class
+
+ANSWERED = [
+    kind for kind in every_class() if not kind.__subclasses__() and kind is not ConfigurationError
+]
+
+
+@pytest.mark.parametrize("kind", ANSWERED, ids=lambda kind: kind.code)
+async def test_every_error_has_a_status_a_title_and_the_canonical_shape(
+    kind: type[FivescoreError],
+) -> None:
+    request = Request({"type": "http", "headers": [], "fivescore.request_id": "abc"})
+    response = await problems.on_error(request, kind("what went wrong"))
+    assert 400 <= response.status_code < 600
+    body = json.loads(bytes(response.body))
+    assert body["title"]
+    assert body["title"] != body["detail"]
+    assert (body["type"], body["code"]) == (f"urn:fivescore:{kind.code}", kind.code)
+    assert (body["detail"], body["request_id"]) == ("what went wrong", "abc")
+    assert body["status"] == response.status_code
+    assert response.media_type == "application/problem+json"
+    assert ("retry-after" in response.headers) == issubclass(kind, ServiceUnavailable)

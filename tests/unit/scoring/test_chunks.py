@@ -1,0 +1,73 @@
+"""A request's pairs in chunks, pairs of one prompt next to each other."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fivescore.scoring.chunks import CHUNK_CHARACTERS, CHUNK_PAIRS, characters, chunks
+from fivescore.types import Message, Pair
+
+PAIRS = st.lists(
+    st.builds(
+        Pair,
+        prompt=st.sampled_from(("", "a", "b", "c", [Message(role="user", content="a")])),
+        response=st.sampled_from(("", "x", "y")),
+    )
+    | st.builds(Pair, token_ids=st.just([1, 2])),
+    max_size=200,
+)
+
+
+def prompt(pair: Pair) -> object:
+    return tuple(pair.prompt) if isinstance(pair.prompt, list) else pair.prompt
+
+
+@given(PAIRS)
+def test_every_pair_is_in_one_chunk_with_its_place(pairs: list[Pair]) -> None:
+    cut = list(chunks(list(enumerate(pairs))))
+    assert sorted(place for chunk in cut for place, _ in chunk) == list(range(len(pairs)))
+    assert all(pair is pairs[place] for chunk in cut for place, pair in chunk)
+
+
+@given(PAIRS)
+def test_pairs_of_one_prompt_stand_next_to_each_other_in_their_order(pairs: list[Pair]) -> None:
+    flat = [item for chunk in chunks(list(enumerate(pairs))) for item in chunk]
+    for one in {prompt(pair) for pair in pairs if pair.prompt}:
+        where = [index for index, (_, pair) in enumerate(flat) if prompt(pair) == one]
+        assert where == list(range(where[0], where[0] + len(where)))
+        places = [flat[index][0] for index in where]
+        assert places == sorted(places)
+
+
+@given(PAIRS)
+def test_prompts_keep_the_order_in_which_they_came_first(pairs: list[Pair]) -> None:
+    came = list(dict.fromkeys(prompt(pair) for pair in pairs if pair.prompt))
+    flat = [pair for chunk in chunks(list(enumerate(pairs))) for _, pair in chunk]
+    assert list(dict.fromkeys(prompt(pair) for pair in flat if pair.prompt)) == came
+
+
+@given(PAIRS)
+def test_a_chunk_is_never_empty_and_has_a_most(pairs: list[Pair]) -> None:
+    assert all(1 <= len(chunk) <= CHUNK_PAIRS for chunk in chunks(list(enumerate(pairs))))
+
+
+def test_many_pairs_fill_their_chunks() -> None:
+    pairs = [Pair(prompt="a", response="x")] * (2 * CHUNK_PAIRS + 1)
+    assert [len(chunk) for chunk in chunks(list(enumerate(pairs)))] == [
+        CHUNK_PAIRS, CHUNK_PAIRS, 1,
+    ]  # fmt: skip
+
+
+def test_long_texts_make_short_chunks_and_one_longer_than_all_stands_alone() -> None:
+    half = Pair(prompt="a" * (CHUNK_CHARACTERS // 2), response="")
+    whole = Pair(prompt="b", response="b" * 2 * CHUNK_CHARACTERS)
+    cut = chunks(list(enumerate([half, half, half, whole, half])))
+    assert [[place for place, _ in chunk] for chunk in cut] == [[0, 1], [2, 4], [3]]
+
+
+def test_the_length_of_a_pair_is_that_of_all_its_texts() -> None:
+    turns = [Message(role="system", content="ab"), Message(role="user", content="c")]
+    assert characters(Pair(prompt="abc", response="de")) == 5
+    assert characters(Pair(prompt=turns, response="de")) == 5
+    assert characters(Pair(token_ids=[1, 2, 3])) == 0

@@ -1,0 +1,306 @@
+"""The heart, without HTTP: order, sharing, limits, aborts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, processors
+
+from fivescore.engine.base import Engine
+from fivescore.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    Draining,
+    EngineDead,
+    InvalidPair,
+    InvalidRequest,
+    Loading,
+    TooLong,
+    TooManyPairs,
+)
+from fivescore.scoring.chunks import CHUNK_PAIRS
+from fivescore.scoring.scorer import Options, Scorer
+from fivescore.settings import DEMO, Settings
+from fivescore.telemetry.metrics import Metrics
+from fivescore.types import Message, ModelInfo, Output, Pair, Score
+from tests.unit.engines import HeldEngine, RecordingEngine
+
+
+@asynccontextmanager
+async def scoring(engine: Engine, **settings: Any) -> AsyncIterator[Scorer]:
+    scorer = Scorer(Settings(**settings), lambda *_: engine, Metrics())
+    await scorer.load()
+    yield scorer
+    await scorer.close()
+
+
+def pair(prompt: str = "Q", response: str = "A") -> Pair:
+    return Pair(prompt=prompt, response=response)
+
+
+def ids(scorer: Scorer, pairs: Sequence[Pair]) -> list[list[int]]:
+    """What the engine should get for some texts."""
+    encoded = scorer.model.conversation.encode(pairs)
+    assert all(isinstance(one, list) for one in encoded)
+    return [one for one in encoded if isinstance(one, list)]
+
+
+async def score(scorer: Scorer, *pairs: Pair | InvalidPair, **options: Any) -> list[Any]:
+    return list(await scorer.score(pairs, Options(**options)))
+
+
+async def test_the_engine_gets_the_ids_of_the_conversation_and_the_manifest_reads_its_outputs() -> (
+    None
+):
+    engine = RecordingEngine()
+    async with scoring(engine) as scorer:
+        (result,) = await score(scorer, pair())
+        (expected,) = ids(scorer, [pair()])
+    assert engine.submitted == [expected]
+    attribute = len(expected) + 2.0  # the demo's manifest adds 2
+    assert set(result.attributes.values()) == {attribute}
+    assert result.reward == pytest.approx(attribute * (0.3 + 0.74 + 0.46 + 0.47 - 0.33))
+    assert (result.tokens, result.cached_tokens, result.truncated) == (len(expected), 1, False)
+
+
+async def test_pairs_of_one_prompt_are_submitted_together_and_answered_in_the_order_asked() -> None:
+    engine = RecordingEngine()
+    prompts = ["a", "long prompt", "a", "another one", "long prompt", "a"]
+    pairs = [pair(prompt, "x " * index) for index, prompt in enumerate(prompts)]
+    async with scoring(engine) as scorer:
+        results = await score(scorer, *pairs)
+        expected = ids(scorer, pairs)
+    assert engine.submitted == [expected[index] for index in (0, 2, 5, 1, 4, 3)]
+    assert [result.tokens for result in results] == [len(one) for one in expected]
+
+
+async def test_messages_of_one_prompt_are_submitted_together_too() -> None:
+    engine = RecordingEngine()
+    turns = [[Message(role="user", content=content)] for content in "aba"]
+    pairs = [Pair(prompt=prompt, response=str(n)) for n, prompt in enumerate(turns)]
+    async with scoring(engine) as scorer:
+        await score(scorer, *pairs)
+        expected = ids(scorer, pairs)
+    assert engine.submitted == [expected[0], expected[2], expected[1]]
+
+
+async def test_many_pairs_are_answered_in_the_order_asked() -> None:
+    pairs = [pair(f"prompt {n % 7}", "word " * n) for n in range(3 * CHUNK_PAIRS)]
+    async with scoring(RecordingEngine()) as scorer:
+        results = await score(scorer, *pairs)
+        expected = ids(scorer, pairs)
+    assert [result.tokens for result in results] == [len(one) for one in expected]
+
+
+async def test_identical_pairs_are_submitted_once_within_and_across_requests() -> None:
+    engine = HeldEngine(sequences=2)
+    async with scoring(engine) as scorer:
+        first = asyncio.create_task(score(scorer, pair(), pair(), pair("Other")))
+        await engine.busy.wait()
+        (known,) = ids(scorer, [pair()])
+        second = asyncio.create_task(score(scorer, Pair(token_ids=known)))
+        await asyncio.sleep(0)  # token ids need no tokeniser: its first step brings it there
+        engine.gate.set()
+        one, same, _ = await first
+        assert one == same == (await second)[0]
+    assert len(engine.submitted) == 2
+
+
+async def test_token_ids_are_used_as_they_are() -> None:
+    engine = RecordingEngine()
+    async with scoring(engine) as scorer:
+        (result,) = await score(scorer, Pair(token_ids=[6143, 7, 0]))
+    assert engine.submitted == [[6143, 7, 0]]
+    assert result.tokens == 3
+
+
+async def test_a_token_id_outside_the_vocabulary_fails_its_pair_alone() -> None:
+    engine = RecordingEngine()
+    async with scoring(engine) as scorer:
+        bad, good = await score(scorer, Pair(token_ids=[6144]), Pair(token_ids=[6143]))
+    assert isinstance(bad, InvalidPair)
+    assert bad.facts["limit"] == 6143
+    assert isinstance(good, Score)
+    assert engine.submitted == [[6143]]
+
+
+async def test_a_pair_without_a_token_fails_alone(tmp_path: Path) -> None:
+    raw = {"outputs": 5, "reward": {"output": 0}, "prompt": {"format": "raw"}}
+    (tmp_path / "reward.json").write_text(json.dumps(raw))
+    # The demo's tokenizer without its BOS, as a checkpoint that has none.
+    tokenizer = Tokenizer.from_file(f"{DEMO}/tokenizer.json")
+    tokenizer.post_processor = processors.ByteLevel()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast"}'
+    )
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    engine = RecordingEngine()
+    async with scoring(engine, model=str(tmp_path)) as scorer:
+        empty, fine = await score(scorer, pair("", ""), pair("a", ""))
+    assert isinstance(empty, InvalidPair)
+    assert isinstance(fine, Score)
+    assert len(engine.submitted) == 1
+
+
+async def test_a_pair_found_malformed_before_keeps_its_error_in_its_place() -> None:
+    bad = InvalidPair("found before")
+    async with scoring(RecordingEngine()) as scorer:
+        results = await score(scorer, pair(), bad, pair())
+    assert results[1] is bad
+    assert isinstance(results[0], Score)
+    assert results[0] == results[2]
+
+
+async def test_a_pair_that_is_too_long_fails_alone_with_the_numbers() -> None:
+    engine = RecordingEngine()
+    async with scoring(engine, max_tokens=16) as scorer:
+        long, short = await score(scorer, Pair(token_ids=[1] * 17), Pair(token_ids=[1] * 16))
+    assert isinstance(long, TooLong)
+    assert long.facts == {"limit": 16, "tokens": 17}
+    assert "prompt_start" in long.detail
+    assert isinstance(short, Score)
+    assert len(engine.submitted) == 1
+
+
+async def test_truncation_keeps_the_bos_and_the_end() -> None:
+    engine = RecordingEngine()
+    async with scoring(engine, max_tokens=16) as scorer:
+        texts = [pair("many words " * 20, "the end"), Pair(token_ids=list(range(100, 120)))]
+        with_bos, without, fits = await score(
+            scorer, *texts, Pair(token_ids=[7]), truncate="prompt_start"
+        )
+        (whole,) = ids(scorer, texts[:1])
+        bos = scorer.model.conversation.tokenizer.bos_id
+    assert engine.submitted == [[bos, *whole[-15:]], list(range(104, 120)), [7]]
+    assert [(one.tokens, one.truncated) for one in (with_bos, without, fits)] == [
+        (16, True), (16, True), (1, False),
+    ]  # fmt: skip
+
+
+async def test_a_long_prompt_is_truncated_and_not_refused() -> None:
+    engine = RecordingEngine()
+    async with scoring(engine) as scorer:
+        (result,) = await score(scorer, pair("word " * 50_000, "end"), truncate="prompt_start")
+    assert isinstance(result, Score)
+    assert result.truncated
+    assert len(engine.submitted[0]) == 4096
+
+
+async def test_the_request_id_is_in_the_engines() -> None:
+    engine = RecordingEngine()
+    async with scoring(engine) as scorer:
+        await scorer.score([pair("a"), pair("b")], request_id="abc")
+    assert engine.request_ids == ["abc-0", "abc-1"]
+
+
+async def test_too_many_pairs_are_refused_as_a_whole() -> None:
+    engine = RecordingEngine()
+    async with scoring(engine, max_pairs=2) as scorer:
+        with pytest.raises(TooManyPairs) as caught:
+            await score(scorer, pair(), pair(), pair())
+    assert caught.value.facts == {"limit": 2}
+    assert engine.submitted == []
+
+
+async def test_weights_that_do_not_fit_are_refused_before_any_work() -> None:
+    engine = RecordingEngine()
+    async with scoring(engine) as scorer:
+        with pytest.raises(InvalidRequest, match="humor"):
+            await score(scorer, pair(), weights={"humor": 1.0})
+    assert engine.submitted == []
+
+
+async def test_no_pairs_get_no_scores() -> None:
+    async with scoring(RecordingEngine()) as scorer:
+        assert await score(scorer) == []
+
+
+async def test_a_deadline_aborts_the_work_in_the_engine() -> None:
+    engine = HeldEngine(sequences=2)
+    async with scoring(engine) as scorer:
+        with pytest.raises(DeadlineExceeded, match="timeout_seconds"):
+            await score(scorer, pair("a"), pair("b"), timeout_seconds=0.05)
+        await asyncio.sleep(0)
+        assert (engine.aborted, engine.unfinished()) == (2, 0)
+
+
+async def test_a_cancelled_request_aborts_only_what_no_other_waits_for() -> None:
+    engine = HeldEngine(sequences=3)
+    async with scoring(engine) as scorer:
+        gone = asyncio.create_task(score(scorer, pair("shared"), pair("own")))
+        stays = asyncio.create_task(score(scorer, pair("shared"), pair("third")))
+        await engine.busy.wait()
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert engine.aborted == 1
+        engine.gate.set()
+        assert all(isinstance(one, Score) for one in await stays)
+
+
+async def test_before_it_is_loaded_it_says_when_to_come_again() -> None:
+    scorer = Scorer(Settings(), lambda *_: RecordingEngine(), Metrics())
+    with pytest.raises(Loading) as caught:
+        await scorer.score([pair()])
+    assert caught.value.retry_after > 0
+    await scorer.close()
+
+
+async def test_a_draining_scorer_finishes_what_it_has_and_takes_no_more() -> None:
+    engine = HeldEngine()
+    async with scoring(engine) as scorer:
+        accepted = asyncio.create_task(score(scorer, pair()))
+        await engine.busy.wait()
+        scorer.drain()
+        with pytest.raises(Draining):
+            await scorer.score([pair()])
+        engine.gate.set()
+        (result,) = await accepted
+        assert isinstance(result, Score)
+        assert scorer.state == "draining"
+
+
+class Dying(RecordingEngine):
+    """Dies at its second sequence."""
+
+    async def encode(self, token_ids: list[int], request_id: str) -> Output:
+        output = await super().encode(token_ids, request_id)
+        if len(self.submitted) > 1:
+            raise EngineDead("the engine has stopped")
+        return output
+
+
+async def test_the_engines_death_fails_the_request_and_every_later_one() -> None:
+    async with scoring(Dying()) as scorer:
+        with pytest.raises(EngineDead):
+            await score(scorer, pair("a"), pair("b"), pair("c"))
+        assert scorer.state == "failed"
+        with pytest.raises(EngineDead):
+            await score(scorer, pair())
+
+
+class Unloadable(RecordingEngine):
+    async def load(self) -> ModelInfo:
+        raise ConfigurationError("out of memory")
+
+
+async def test_a_failed_load_is_raised_and_remembered() -> None:
+    scorer = Scorer(Settings(), lambda *_: Unloadable(), Metrics())
+    with pytest.raises(ConfigurationError, match="out of memory"):
+        await scorer.load()
+    assert scorer.state == "failed"
+    await scorer.close()
+
+
+async def test_closing_closes_the_engine() -> None:
+    engine = RecordingEngine()
+    async with scoring(engine):
+        assert not engine.closed
+    assert engine.closed

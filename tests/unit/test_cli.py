@@ -1,0 +1,187 @@
+"""The command line: flags, help, and one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from fivescore import __version__
+from fivescore.cli import _take_engine_flags, main
+from fivescore.settings import Settings
+
+
+def split(*arguments: str) -> tuple[dict[str, str], list[str]]:
+    rest = list(arguments)
+    return _take_engine_flags(rest), rest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "engine", "rest"),
+    [
+        ([], {}, []),
+        (["--engine.dtype", "float32"], {"dtype": "float32"}, []),
+        (["--engine.dtype=float32"], {"dtype": "float32"}, []),
+        (["--engine.dtype="], {"dtype": ""}, []),
+        (["--engine.overrides={'a'='b'}"], {"overrides": "{'a'='b'}"}, []),
+        (["--engine.eager"], {"eager": "true"}, []),
+        (["--engine.eager", "--port", "1"], {"eager": "true"}, ["--port", "1"]),
+        (["--engine.eager", "--engine.x", "1"], {"eager": "true", "x": "1"}, []),
+        (["--engine.seed", "-1"], {"seed": "-1"}, []),
+        (["--engine.seed=-1"], {"seed": "-1"}, []),
+        (["--engine.name=--odd"], {"name": "--odd"}, []),
+        (["--port", "1", "--engine.a", "b", "--host", "h"], {"a": "b"},
+         ["--port", "1", "--host", "h"]),
+        (["--engine.a", "1", "--engine.a", "2"], {"a": "2"}, []),
+    ],
+)  # fmt: skip
+def test_engine_flags_are_taken_out_of_the_rest(
+    arguments: Sequence[str], engine: dict[str, str], rest: list[str]
+) -> None:
+    assert split(*arguments) == (engine, rest)
+
+
+def run(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    try:
+        status = main(arguments)
+    except SystemExit as exit_:
+        status = int(exit_.code or 0)
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(["--help"], capsys)
+    assert (status, err) == (0, "")
+    assert "serve" in out
+    assert "score" in out
+
+
+def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"], capsys) == (0, f"fivescore {__version__}\n", "")
+
+
+def test_help_of_serve_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(["serve", "--help"], capsys)
+    assert (status, err) == (0, "")
+    for name in Settings.model_fields:
+        assert ("--engine.NAME" if name == "engine" else f"--{name.replace('_', '-')}") in out
+
+
+def test_help_of_score_lists_its_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(["score", "--help"], capsys)
+    assert status == 0
+    for flag in ("--prompt", "--response", "--url", "--output", "--retry", "--concurrency"):
+        assert flag in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["serv"],
+        ["serve", "--prt", "1"],
+        ["serve", "--por", "1"],  # no abbreviations: a new flag must not change their meaning
+        ["score"],
+        ["score", "--prompt", "Q"],
+        ["score", "pairs.jsonl"],
+        ["score", "--prompt", "Q", "--response", "A", "pairs.jsonl", "-o", "out.jsonl"],
+        ["score", "--prompt", "Q", "--response", "A", "--truncate", "middle"],
+        ["score", "pairs.jsonl", "-o", "out.jsonl", "--batch-size", "0"],
+        ["score", "pairs.jsonl", "-o", "out.jsonl", "--concurrency", "0"],
+        ["score", "--engine.dtype", "x", "--prompt", "Q", "--response", "A"],
+    ],
+)
+def test_wrong_usage_exits_with_2_and_says_so(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(arguments, capsys)
+    assert (status, out) == (2, "")
+    assert "usage: fivescore" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["serve", "--port", "many"], "--port: "),
+        (["serve", "--backend", "fake", "--model", "/no/such"], "no such folder"),
+        (["serve", "--backend", "fake", "--host", "256.0.0.1"], "cannot listen on 256.0.0.1"),
+        (["score", "--prompt", "Q", "--response", "A", "--url", "http://127.0.0.1:9"],
+         "http://127.0.0.1:9"),
+        (["score", "--prompt", "Q", "--response", "A", "--url", "127.0.0.1:9"], "127.0.0.1:9"),
+        (["score", "--prompt", "Q", "--response", "A", "--url", "http://host:port"], "port"),
+        (["score", "/no/such.jsonl", "-o", "/no/out.jsonl"], "/no/such.jsonl"),
+    ],
+)  # fmt: skip
+def test_a_failure_is_one_line_and_exit_status_1(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(arguments, capsys)
+    assert (status, out) == (1, "")
+    assert err.startswith("fivescore: error: ")
+    assert told in err
+    assert err.count("\n") == 1
+
+
+BLOCKED = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from fivescore.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+SERVER_EXTRA = (
+    "fastapi", "jinja2", "orjson", "prometheus_client", "pydantic_settings", "starlette",
+    "tokenizers", "transformers", "uvicorn",
+)  # fmt: skip
+
+
+def without(blocked: Sequence[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process that cannot import some distributions."""
+    code = BLOCKED.format(blocked=set(blocked))
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        SERVER_EXTRA,
+        # People have pydantic-settings for other reasons.
+        tuple(name for name in SERVER_EXTRA if name != "pydantic_settings"),
+    ],
+    ids=["nothing of the server", "only pydantic-settings"],
+)
+def test_serve_without_the_server_extra_says_what_to_install(missing: tuple[str, ...]) -> None:
+    done = without(missing, "serve")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'fivescore[" in done.stderr
+
+
+def test_score_needs_nothing_of_the_server(tmp_path: Path) -> None:
+    source = tmp_path / "pairs.jsonl"
+    source.write_text('{"prompt": "Q", "response": "A"}\n')
+    done = without(
+        (*SERVER_EXTRA, "torch", "vllm", "numpy"),
+        "score", str(source), "-o", str(tmp_path / "out.jsonl"),
+        "--url", "http://127.0.0.1:9", "--retry", "0",
+    )  # fmt: skip
+    # It came as far as the server that is not there.
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("fivescore: error: http://127.0.0.1:9")
+    assert "Traceback" not in done.stderr

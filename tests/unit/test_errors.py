@@ -1,0 +1,42 @@
+"""The error tree: its drawing, its codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fivescore import errors
+from fivescore.errors import FivescoreError
+
+
+def every_class(base: type[FivescoreError] = FivescoreError) -> Iterator[type[FivescoreError]]:
+    for kind in base.__subclasses__():
+        if kind.__module__ == errors.__name__:
+            yield kind
+            yield from every_class(kind)
+
+
+def test_the_drawing_shows_every_error_with_its_code() -> None:
+    assert errors.__doc__ is not None
+    drawn = {}
+    for line in errors.__doc__.splitlines():
+        if "─ " in line:
+            name, *rest = line.partition("─ ")[2].split()
+            drawn[name] = rest[0] if rest else ""
+    classes = {kind.__name__: kind for kind in every_class()}
+    assert drawn.keys() == classes.keys()
+    leaves = [kind for kind in classes.values() if not kind.__subclasses__()]
+    assert leaves
+    assert {kind.__name__: drawn[kind.__name__] for kind in leaves} == {
+        kind.__name__: kind.code for kind in leaves
+    }
+
+
+def test_codes_are_unique() -> None:
+    codes = [kind.code for kind in every_class()]
+    assert len(codes) == len(set(codes))
+
+
+def test_an_error_reads_as_its_detail() -> None:
+    error = errors.TooLong("the pair is long", limit=1, tokens=2)
+    assert str(error) == error.detail == "the pair is long"
+    assert error.facts == {"limit": 1, "tokens": 2}

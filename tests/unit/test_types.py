@@ -1,0 +1,103 @@
+"""Pairs: the forms that are taken, and what is said of the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from fivescore.types import Message, Pair
+
+
+def refusal(value: object) -> str:
+    with pytest.raises(ValidationError) as caught:
+        Pair.model_validate(value)
+    return str(caught.value)
+
+
+def test_a_prompt_may_be_text() -> None:
+    pair = Pair.model_validate({"prompt": "Q", "response": "A"})
+    assert (pair.prompt, pair.response, pair.token_ids) == ("Q", "A", None)
+
+
+def test_a_prompt_may_be_messages() -> None:
+    turns = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": "A"},
+        {"role": "user", "content": ""},
+    ]
+    pair = Pair.model_validate({"prompt": turns, "response": "A"})
+    assert pair.prompt == [Message.model_validate(turn) for turn in turns]
+
+
+def test_prompt_and_response_may_be_empty_texts() -> None:
+    pair = Pair.model_validate({"prompt": "", "response": ""})
+    assert (pair.prompt, pair.response) == ("", "")
+
+
+def test_a_pair_may_be_token_ids_alone() -> None:
+    assert Pair.model_validate({"token_ids": [0, 7, 2**31 - 1]}).token_ids == [0, 7, 2**31 - 1]
+
+
+def test_null_is_as_good_as_absent() -> None:
+    pair = Pair.model_validate({"prompt": None, "response": None, "token_ids": [1]})
+    assert pair.token_ids == [1]
+
+
+ONE_FORM = "give prompt and response, or token_ids alone"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"prompt": "Q"},
+        {"response": "A"},
+        {"prompt": "Q", "token_ids": [1]},
+        {"response": "A", "token_ids": [1]},
+        {"prompt": "Q", "response": "A", "token_ids": [1]},
+        {"prompt": None, "response": "A"},
+    ],
+)
+def test_any_other_combination_says_which_there_are(value: dict[str, Any]) -> None:
+    assert ONE_FORM in refusal(value)
+
+
+@pytest.mark.parametrize("roles", [["system"], ["user", "assistant"], ["user", "system"]])
+def test_the_last_message_is_the_users(roles: list[str]) -> None:
+    turns = [{"role": role, "content": "x"} for role in roles]
+    assert "the last message of prompt must be the user's" in refusal(
+        {"prompt": turns, "response": "A"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        ({"prompt": 1, "response": "A"}, "prompt"),
+        ({"prompt": {"role": "user", "content": "x"}, "response": "A"}, "prompt"),
+        ({"prompt": [], "response": "A"}, "prompt"),
+        ({"prompt": ["x"], "response": "A"}, "prompt"),
+        ({"prompt": [{"role": "user"}], "response": "A"}, "content"),
+        ({"prompt": [{"role": "user", "content": None}], "response": "A"}, "content"),
+        ({"prompt": [{"role": "human", "content": "x"}], "response": "A"}, "role"),
+        ({"prompt": [{"role": "user", "content": "x", "name": "y"}], "response": "A"}, "name"),
+        ({"prompt": "Q", "response": 1}, "response"),
+        ({"prompt": "Q", "response": ["A"]}, "response"),
+        ({"prompt": "Q", "response": "A", "answer": "A"}, "answer"),
+        ({"token_ids": []}, "token_ids"),
+        ({"token_ids": [-1]}, "token_ids"),
+        ({"token_ids": [2**31]}, "token_ids"),
+        ({"token_ids": [1.0]}, "token_ids"),
+        ({"token_ids": ["1"]}, "token_ids"),
+        ({"token_ids": [True]}, "token_ids"),
+        ({"token_ids": "123"}, "token_ids"),
+        ("text", "Pair"),
+        (None, "Pair"),
+        ([], "Pair"),
+    ],
+)
+def test_a_fault_names_its_field(value: object, field: str) -> None:
+    assert field in refusal(value)
