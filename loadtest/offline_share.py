@@ -42,7 +42,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         logs = Path(folder)
         print("starting the server", file=sys.stderr)
-        with fivescore_server(arguments.model, logs / "server.log") as url:
+        flags = arguments.serve.split()
+        with fivescore_server(arguments.model, logs / "server.log", *flags) as url:
             print("starting the offline engine", file=sys.stderr)
             with offline_engine(arguments.model, logs / "offline.log") as offline:
                 rounds = asyncio.run(_measure(arguments, url, offline))
@@ -65,6 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=512, help="pairs a round [512]")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds [5]")
     parser.add_argument("--clients", type=int, default=2, help="POSTs at a time [2]")
+    parser.add_argument("--serve", default="", metavar="FLAGS", help="more flags for the server")
     parser.add_argument("--output", type=Path, help=f"write JSON, such as {RESULT}")
     return parser.parse_args()
 

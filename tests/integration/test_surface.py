@@ -55,7 +55,7 @@ async def test_a_ready_service_is_healthy(service: Service, path: str) -> None:
     assert (response.status_code, strict(response)) == (200, {"status": "ready"})
 
 
-@pytest.mark.parametrize("path", ["/", "/scores", "/score/", "/v1/score", "/health/x", "/%00"])
+@pytest.mark.parametrize("path", ["/", "/scores", "/v1/score", "/health/x", "/%00"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_an_unknown_path_is_a_problem(service: Service, method: str, path: str) -> None:
     response = await service.http.request(method, path)
@@ -130,9 +130,7 @@ async def test_the_metrics_parse_and_every_label_is_there_from_the_start(
     assert samples["fivescore_inflight_limit", "pairs"] == 65_536
     assert samples[("fivescore_inflight_pairs",)] == 0
     assert samples[("fivescore_model_load_seconds",)] > 0
-    assert ("process_cpu_seconds_total",) in samples or ("python_info",) in {
-        key[:1] for key in samples
-    }
+    assert ("process_cpu_seconds_total",) in samples
 
 
 async def test_the_counters_move() -> None:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from fivescore.types import Pair
 
+FIRST_CHUNK_PAIRS = 8
+"""Few, so that the engine starts soon; each chunk after it is twice as large, up to the most."""
 CHUNK_PAIRS = 64
-"""Pairs of one request that are tokenised together, while the engine works on those before."""
+"""The most pairs of one request that are tokenised together, while the engine works on others."""
 CHUNK_CHARACTERS = 2**18
 """Text that one chunk may hold, so that long pairs do not keep others' from the tokeniser."""
 
@@ -19,11 +21,13 @@ def chunks(placed: Sequence[Placed]) -> Iterator[list[Placed]]:
     """Chunks of bounded count and text, pairs of one prompt next to each other."""
     chunk: list[Placed] = []
     size = 0
+    most = FIRST_CHUNK_PAIRS
     for item in _grouped(placed):
         length = characters(item[1])
-        if chunk and (len(chunk) == CHUNK_PAIRS or size + length > CHUNK_CHARACTERS):
+        if chunk and (len(chunk) == most or size + length > CHUNK_CHARACTERS):
             yield chunk
             chunk, size = [], 0
+            most = min(2 * most, CHUNK_PAIRS)
         chunk.append(item)
         size += length
     if chunk:

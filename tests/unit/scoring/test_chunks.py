@@ -52,11 +52,10 @@ def test_a_chunk_is_never_empty_and_has_a_most(pairs: list[Pair]) -> None:
     assert all(1 <= len(chunk) <= CHUNK_PAIRS for chunk in chunks(list(enumerate(pairs))))
 
 
-def test_many_pairs_fill_their_chunks() -> None:
-    pairs = [Pair(prompt="a", response="x")] * (2 * CHUNK_PAIRS + 1)
-    assert [len(chunk) for chunk in chunks(list(enumerate(pairs)))] == [
-        CHUNK_PAIRS, CHUNK_PAIRS, 1,
-    ]  # fmt: skip
+def test_chunks_start_small_and_double_up_to_the_most() -> None:
+    pairs = [Pair(prompt="a", response="x")] * (8 + 16 + 32 + 2 * CHUNK_PAIRS + 1)
+    sizes = [len(chunk) for chunk in chunks(list(enumerate(pairs)))]
+    assert sizes == [8, 16, 32, CHUNK_PAIRS, CHUNK_PAIRS, 1]
 
 
 def test_long_texts_make_short_chunks_and_one_longer_than_all_stands_alone() -> None:

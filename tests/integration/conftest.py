@@ -1,0 +1,38 @@
+"""Server processes, started together: each takes seconds to import what tokenizers need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from tests.integration.process import ServerProcess, server
+
+
+@dataclass(frozen=True)
+class Servers:
+    """``shared`` only answers; the others are ended by tests, ``slow`` by the last in its file."""
+
+    shared: ServerProcess
+    slow: ServerProcess
+    failing: ServerProcess
+    loading: ServerProcess
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    with ExitStack() as stack:
+        yield Servers(
+            shared=stack.enter_context(server()),
+            slow=stack.enter_context(server("--engine.latency-seconds", "2")),
+            failing=stack.enter_context(server("--engine.load-error", "out of memory")),
+            loading=stack.enter_context(server("--engine.load-seconds", "3600")),
+        )
+
+
+@pytest.fixture(scope="session")
+def url(servers: Servers) -> str:
+    """The address of a server with the fake engine, ready."""
+    return servers.shared.ready().url

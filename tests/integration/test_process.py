@@ -1,0 +1,108 @@
+"""``fivescore serve`` as a process: sockets, signals, exit statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.integration.conftest import Servers
+from tests.integration.service import PAIR, assert_problem
+
+
+async def inflight(http: httpx.AsyncClient) -> float:
+    text = (await http.get("/metrics")).text
+    for family in text_string_to_metric_families(text):
+        if family.name == "fivescore_inflight_pairs":
+            return family.samples[0].value
+    raise AssertionError("no such metric")
+
+
+async def test_sigint_while_loading_stops_it_and_exits_with_0(servers: Servers) -> None:
+    async with httpx.AsyncClient(base_url=servers.loading.url, timeout=60) as http:
+        assert (await http.get("/health/live")).json() == {"status": "loading"}
+        assert_problem(await http.post("/score", json=PAIR), 503, "loading")
+    servers.loading.signal(signal.SIGINT)
+    assert await asyncio.to_thread(servers.loading.exit_status) == 0
+    assert "Traceback" not in servers.loading.log
+
+
+def test_a_load_that_fails_exits_with_1_and_the_cause_in_one_line(servers: Servers) -> None:
+    assert servers.failing.exit_status() == 1
+    assert servers.failing.log.splitlines()[-1] == "fivescore: error: out of memory"
+    assert "Traceback" not in servers.failing.log
+
+
+def test_a_port_that_is_taken_is_told_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "fivescore", "serve", "--backend", "fake", "--port", port],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        f"fivescore: error: cannot listen on 127.0.0.1 port {port}: "
+    )
+    assert "Traceback" not in done.stderr
+
+
+async def pieces() -> AsyncIterator[bytes]:
+    yield b'{"prompt": "Q", '
+    yield b'"response": "A"}'
+
+
+async def test_a_chunked_upload_is_read_over_a_socket(url: str) -> None:
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        response = await http.post("/score", content=pieces())
+    assert response.status_code == 200
+
+
+async def test_many_connections_at_once_are_all_answered(url: str) -> None:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as http:
+        bodies = [{"prompt": f"Q{n % 5}", "response": f"A{n}"} for n in range(200)]
+        answers = await asyncio.gather(*(http.post("/score", json=body) for body in bodies))
+        batch = await http.post("/score", json={"pairs": bodies})
+    assert [answer.status_code for answer in answers] == [200] * 200
+    rewards = [entry["reward"] for entry in batch.json()["scores"]]
+    assert [answer.json()["reward"] for answer in answers] == rewards
+
+
+async def test_a_client_that_closes_its_connection_has_its_work_aborted(servers: Servers) -> None:
+    url = servers.slow.ready().url
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http, asyncio.timeout(60):
+        async with httpx.AsyncClient(base_url=url, timeout=60) as leaving:
+            request = asyncio.create_task(leaving.post("/score", json=PAIR))
+            while await inflight(http) < 1:
+                assert not request.done()
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
+        while await inflight(http):
+            pass
+        text = (await http.get("/metrics")).text
+    assert 'fivescore_pairs_total{outcome="cancelled"} 1.0' in text
+    assert 'fivescore_pairs_total{outcome="ok"} 0.0' in text
+
+
+async def test_sigterm_lets_an_accepted_request_finish_and_exits_with_0(servers: Servers) -> None:
+    url = servers.slow.ready().url
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http, asyncio.timeout(60):
+        accepted = asyncio.create_task(http.post("/score", json=PAIR))
+        while await inflight(http) < 1:
+            assert not accepted.done()
+        servers.slow.signal(signal.SIGTERM)
+        response = await accepted
+        assert response.status_code == 200
+        assert "reward" in response.json()
+    assert await asyncio.to_thread(servers.slow.exit_status) == 0
+    assert "Traceback" not in servers.slow.log
