@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import logging
@@ -52,6 +53,8 @@ class _Server(uvicorn.Server):
     def __init__(self, settings: Settings) -> None:
         self._scorer = Scorer(settings, make_engine, Metrics())
         self._failure: Exception | None = None
+        self._grace_seconds = settings.shutdown_grace_seconds
+        self._drainage: asyncio.Task[None] | None = None
         app = create_app(settings, self._scorer, self._stop_for)
         super().__init__(
             uvicorn.Config(
@@ -81,7 +84,21 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     def handle_exit(self, sig: int, frame: Any) -> None:
+        """Refuse new requests with 503 until the accepted ones end; a second signal hastens."""
+        first = self._scorer.state != "draining"
         self._scorer.drain()
+        if first:
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(self._start_drainage, sig, frame)
+        else:
+            super().handle_exit(sig, frame)
+
+    def _start_drainage(self, sig: int, frame: Any) -> None:
+        self._drainage = asyncio.create_task(self._exit_when_drained(sig, frame))
+
+    async def _exit_when_drained(self, sig: int, frame: Any) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._scorer.drained(), self._grace_seconds)
         super().handle_exit(sig, frame)
 
 

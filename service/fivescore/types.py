@@ -5,7 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+
+def _refuse_surrogates(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"character {error.start} is half of a surrogate pair: send valid Unicode"
+        ) from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_refuse_surrogates)]
+"""JSON can spell halves of surrogate pairs, which are no characters and have no tokens."""
 
 
 class Message(BaseModel):
@@ -14,7 +36,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: Text
 
 
 def _prompt_kind(value: Any) -> str:
@@ -22,7 +44,7 @@ def _prompt_kind(value: Any) -> str:
 
 
 Prompt = Annotated[
-    Annotated[str, Tag("text")] | Annotated[list[Message], Field(min_length=1), Tag("messages")],
+    Annotated[Text, Tag("text")] | Annotated[list[Message], Field(min_length=1), Tag("messages")],
     Discriminator(_prompt_kind),
 ]
 TokenIds = Annotated[list[Annotated[int, Field(strict=True, ge=0, lt=2**31)]], Field(min_length=1)]
@@ -36,7 +58,7 @@ class Pair(BaseModel):
     prompt: Prompt | None = Field(
         None, description="Text, or messages of which the last is the user's."
     )
-    response: str | None = Field(None, description="The assistant's text; may be empty.")
+    response: Text | None = Field(None, description="The assistant's text; may be empty.")
     token_ids: TokenIds | None = Field(
         None, description="Token ids, used as they are, instead of prompt and response."
     )

@@ -32,6 +32,15 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def has_engine(pid: int) -> bool:
+    """Whether a process of vLLM's own runs below ``pid``: the one that multiprocessing spawns."""
+    for child in children(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
+                return True
+    return False
+
+
 @contextmanager
 def all_ending(pid: int) -> Iterator[None]:
     """Assert that what runs below ``pid`` now has ended when the body has."""
@@ -95,7 +104,7 @@ def test_loading_serving_draining(tmp_path: Path) -> None:
 def test_sigterm_while_loading(tmp_path: Path) -> None:
     """Nobody waits for a model that nobody will use."""
     with running(tmp_path / "server.log") as server:
-        server.until("vLLM starts its engine", lambda: "(EngineCore" in server.tail(1000))
+        server.until("vLLM starts its engine", lambda: has_engine(server.process.pid))
         with all_ending(server.process.pid):
             server.terminate()
             assert server.process.wait(60) == 0, server.tail()

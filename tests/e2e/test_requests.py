@@ -199,8 +199,7 @@ def test_prompt_start_scores_the_end_of_long_pairs(demo: Server) -> None:
         assert_same(entry, expected)
 
 
-def test_prompt_start_takes_a_prompt_of_any_length(demo: Server) -> None:
-    """Text that could not fit whatever its tokens are is cut as well, not refused."""
+def test_prompt_start_takes_a_prompt_of_many_times_the_limit(demo: Server) -> None:
     pair = {"prompt": text("very long", 60_000), "response": "An animal."}
     (entry,) = demo.score([pair], truncate="prompt_start")
     assert "error" not in entry, entry

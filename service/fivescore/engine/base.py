@@ -25,8 +25,5 @@ class Engine(Protocol):
             EngineDead: the engine stopped; nothing will be scored until it is loaded again.
         """
 
-    def unfinished(self) -> int:
-        """Sequences submitted and neither answered nor aborted."""
-
     async def close(self) -> None:
         """Stop the engine and its processes. May be called before, during and after ``load``."""

@@ -56,7 +56,6 @@ class FakeEngine:
                 f"--engine.{name}: {fault['msg']} (the fake engine takes"
                 f" {', '.join(sorted(FakeOptions.model_fields)).replace('_', '-')})"
             ) from error
-        self._unfinished = 0
         self._submitted = 0
         self._outputs = 0
         self._dead = False
@@ -85,11 +84,7 @@ class FakeEngine:
             raise EngineDead("the engine has stopped")
         self._submitted += 1
         number = self._submitted
-        self._unfinished += 1
-        try:
-            await asyncio.sleep(self._options.latency_seconds)
-        finally:
-            self._unfinished -= 1
+        await asyncio.sleep(self._options.latency_seconds)
         self._raise_faults(number)
         if _is_nth(number, self._options.nan_every):
             return Output([float("nan")] * self._outputs)
@@ -101,9 +96,6 @@ class FakeEngine:
             raise EngineDead("the engine has stopped")
         if _is_nth(number, self._options.fail_every):
             raise EngineError("the engine failed on this pair")
-
-    def unfinished(self) -> int:
-        return self._unfinished
 
     async def close(self) -> None:
         self._dead = True

@@ -105,9 +105,6 @@ class VllmEngine:
             raise EngineError(f"the engine failed on this pair: {cause}") from error
         return Output(last.outputs.data.reshape(-1).tolist(), last.num_cached_tokens or 0)
 
-    def unfinished(self) -> int:
-        return self._engine.get_num_unfinished_requests() if self._engine else 0
-
     async def close(self) -> None:
         if self._engine is not None:
             engine, self._engine = self._engine, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ class Admission:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.inflight = 0
+        self.idle = asyncio.Event()
+        """Set while nothing is in flight."""
+        self.idle.set()
         self._rate = 0.0
         self._measured = time.monotonic()
 
@@ -43,10 +47,13 @@ class Admission:
                 limit=self.limit,
             )
         self.inflight += pairs
+        self.idle.clear()
         try:
             yield
         finally:
             self.inflight -= pairs
+            if not self.inflight:
+                self.idle.set()
             self._drained(pairs)
 
     def _drained(self, pairs: int) -> None:

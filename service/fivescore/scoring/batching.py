@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+_Caller = tuple[Sequence[In], asyncio.Future[list[Out]]]
 
 
 class Batcher(Generic[In, Out]):
@@ -29,7 +30,7 @@ class Batcher(Generic[In, Out]):
         self._work = work
         self._most = most
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fivescore-tokenizer")
-        self._waiting: deque[tuple[Sequence[In], asyncio.Future[list[Out]]]] = deque()
+        self._waiting: deque[_Caller[In, Out]] = deque()
         self._running: asyncio.Task[None] | None = None
 
     async def __call__(self, items: Sequence[In]) -> list[Out]:
@@ -43,19 +44,22 @@ class Batcher(Generic[In, Out]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                await self._run_batch()
+                if callers := self._take():
+                    await self._run_batch(callers)
         finally:
             self._running = None
 
-    async def _run_batch(self) -> None:
-        callers, items = self._take()
+    async def _run_batch(self, callers: list[_Caller[In, Out]]) -> None:
+        items = [item for mine, _ in callers for item in mine]
         try:
             loop = asyncio.get_running_loop()
             results = await loop.run_in_executor(self._thread, self._work, items)
         except Exception as error:
-            for _, answer in callers:
-                if not answer.done():
-                    answer.set_exception(error)
+            if len(callers) > 1:  # one caller's items must not fail the others'
+                for caller in callers:
+                    await self._run_batch([caller])
+            elif not callers[0][1].done():
+                callers[0][1].set_exception(error)
             return
         start = 0
         for mine, answer in callers:
@@ -63,15 +67,15 @@ class Batcher(Generic[In, Out]):
                 answer.set_result(results[start : start + len(mine)])
             start += len(mine)
 
-    def _take(self) -> tuple[list[tuple[Sequence[In], asyncio.Future[list[Out]]]], list[In]]:
-        callers: list[tuple[Sequence[In], asyncio.Future[list[Out]]]] = []
-        items: list[In] = []
-        while self._waiting and (not items or len(items) + len(self._waiting[0][0]) <= self._most):
+    def _take(self) -> list[_Caller[In, Out]]:
+        callers: list[_Caller[In, Out]] = []
+        size = 0
+        while self._waiting and (not size or size + len(self._waiting[0][0]) <= self._most):
             caller = self._waiting.popleft()
             if not caller[1].cancelled():
                 callers.append(caller)
-                items.extend(caller[0])
-        return callers, items
+                size += len(caller[0])
+        return callers
 
     def close(self) -> None:
         """Let the thread end; nothing waits for it."""

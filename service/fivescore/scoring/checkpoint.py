@@ -17,6 +17,8 @@ from fivescore.types import ModelInfo
 LEAST_MAX_CHARACTERS = 2**20
 CHARACTERS_PER_TOKEN = 16
 """Four times what tokenisers average on English text."""
+OVERRIDES = frozenset({"outputs", "hf-overrides", "hf_overrides"})
+"""Engine options that can change the number of outputs: then only the engine knows it."""
 _HUB_ID = re.compile(r"^[\w][\w.-]*(/[\w][\w.-]*)?$")
 
 
@@ -57,6 +59,8 @@ class Checkpoint:
         check(settings.model)
         self._tokenizer = self._read_tokenizer()
         self._manifest = self._read_manifest()
+        if not OVERRIDES & settings.engine.keys():
+            self.conversation(self._manifest_for(self._read_outputs()))
 
     @property
     def max_tokens(self) -> int | None:
@@ -71,8 +75,7 @@ class Checkpoint:
         Raises:
             ConfigurationError: they do not fit each other.
         """
-        manifest = self._manifest or manifests.for_outputs(info.outputs)
-        manifests.check_outputs(manifest, info.outputs)
+        manifest = self._manifest_for(info.outputs)
         conversation = self.conversation(manifest)
         limit = min(self.max_tokens or manifest.max_tokens or info.max_tokens, info.max_tokens)
         return Model(
@@ -88,6 +91,28 @@ class Checkpoint:
         """The checkpoint's way from pairs to token ids, by its own manifest or another."""
         chosen = manifest or self._manifest
         return Conversation(chosen.prompt if chosen else PromptFormat(), self._tokenizer)
+
+    def _manifest_for(self, outputs: int) -> Manifest:
+        manifest = self._manifest or manifests.for_outputs(outputs)
+        manifests.check_outputs(manifest, outputs)
+        return manifest
+
+    def _read_outputs(self) -> int:
+        """The head's outputs as config.json has them, so that a misfit shows before the load."""
+        from transformers import AutoConfig
+
+        settings = self._settings
+        try:
+            config = AutoConfig.from_pretrained(
+                settings.model,
+                revision=settings.revision,
+                trust_remote_code=settings.trust_remote_code,
+            )
+        except Exception as error:  # the library raises many kinds for a checkpoint that is wrong
+            raise ConfigurationError(
+                f"model {settings.model}: its config.json cannot be loaded: {_first_line(error)}"
+            ) from error
+        return int(config.num_labels)
 
     def _read_tokenizer(self) -> Any:
         from transformers import AutoTokenizer

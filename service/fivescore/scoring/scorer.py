@@ -142,8 +142,7 @@ class Scorer:
 
     def drain(self) -> None:
         """Refuse new requests from now on; accepted ones finish."""
-        if self._state != "failed":
-            self._enter("draining")
+        self._enter("draining")
 
     async def close(self) -> None:
         """Stop the engine."""
@@ -151,9 +150,9 @@ class Scorer:
         if self._engine is not None:
             await self._engine.close()
 
-    def unfinished(self) -> int:
-        """Sequences in the engine."""
-        return self._engine.unfinished() if self._engine else 0
+    async def drained(self) -> None:
+        """Wait until no accepted pair is unanswered."""
+        await self._admission.idle.wait()
 
     def check_available(self) -> Model:
         """The model, if requests are taken.

@@ -67,6 +67,18 @@ def chatml() -> Any:
 
 
 @cache
+def chatml_by_fine_tuning() -> Any:
+    """ChatML added with ``tokenizer.add_tokens``: its markers are added tokens, not special."""
+    tokenizer = _byte_level(("<|endoftext|>",))
+    tokenizer.add_tokens(
+        [AddedToken(t, normalized=False, special=False) for t in ("<|im_start|>", "<|im_end|>")]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", chat_template=CHATML_TEMPLATE
+    )
+
+
+@cache
 def llama2(*, template_has_bos: bool, adds_bos: bool = True) -> Any:
     """Llama 2's way: Metaspace, byte fallback, <s> and </s>, and turn markers that are text."""
     merges = [("▁", "t"), ("▁t", "h"), ("▁th", "e"), ("i", "s"), ("▁", "is"), ("u", "s")]
