@@ -92,6 +92,9 @@ def test_loading_serving_draining(tmp_path: Path) -> None:
                 ),
             )
             server.terminate()
+            server.until("it drains", lambda: server.status("/health/ready") == 503)
+            refused = server.post(pair)
+            assert (refused.status_code, refused.json()["code"]) == (503, "draining")
             answer = client.getresponse()
             scores = json.loads(answer.read())["scores"]
             assert server.process.wait(60) == 0, server.tail()

@@ -86,17 +86,6 @@ async def test_closing_ends_it() -> None:
         await encode(engine, 1)
 
 
-async def test_what_is_in_flight_is_counted_until_it_is_answered_or_cancelled() -> None:
-    engine = await loaded(latency_seconds=3600)
-    tasks = [asyncio.create_task(encode(engine, n)) for n in range(3)]
-    await asyncio.sleep(0)
-    assert engine.unfinished() == 3
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    assert engine.unfinished() == 0
-
-
 async def test_it_can_fail_to_load() -> None:
     with pytest.raises(ConfigurationError, match="out of memory"):
         await FakeEngine(DEMO, {"load-error": "out of memory"}).load()
