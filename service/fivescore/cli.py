@@ -7,7 +7,8 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,8 @@ def _parser(serving: bool) -> argparse.ArgumentParser:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    try:
+    with _server_extra():
         from fivescore.settings import Settings
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"the server is not installed ({error.name} is missing):"
-            " pip install 'fivescore[cpu]' or 'fivescore[gpu]'"
-        ) from error
     for name, field in Settings.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
         text = (field.description or "").replace("%", "%%")
@@ -130,9 +126,20 @@ def _add_score(commands: Any) -> None:
 
 
 def _serve(given: dict[str, Any]) -> int:
-    from fivescore.serve import serve
-
+    with _server_extra():
+        from fivescore.serve import serve
     return serve(given)
+
+
+@contextmanager
+def _server_extra() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the server is not installed ({error.name} is missing):"
+            " pip install 'fivescore[cpu]' or 'fivescore[gpu]'"
+        ) from error
 
 
 def _score(parser: argparse.ArgumentParser, given: dict[str, Any]) -> int:

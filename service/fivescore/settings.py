@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fivescore.errors import ConfigurationError
@@ -19,6 +19,8 @@ from fivescore.errors import ConfigurationError
 PREFIX = "FIVESCORE_"
 CLIENT_VARIABLES = frozenset({"FIVESCORE_URL"})
 """Read by ``fivescore score``, not by the server."""
+LIKENESS = 0.8
+"""How alike names must be, 0 to 1, for one to be offered instead of the other."""
 DEMO = str(Path(__file__).parent / "demo" / "fivescore-demo")
 
 
@@ -28,6 +30,12 @@ class Settings(BaseSettings):
     )
 
     model: str = Field(DEMO, description="folder or hub id of the checkpoint [the bundled demo]")
+
+    @field_validator("model")
+    @classmethod
+    def _expand_home(cls, model: str) -> str:
+        return str(Path(model).expanduser()) if model.startswith("~") else model
+
     revision: str | None = Field(None, description="branch, tag or commit of a hub checkpoint")
     name: str | None = Field(None, description="the model's name in answers [its folder's or id]")
     manifest: str | None = Field(
@@ -79,6 +87,6 @@ def _refuse_unknown_variables(environment: Iterable[str]) -> None:
     for name in environment:
         if not name.startswith(PREFIX) or name in known or name.startswith(f"{PREFIX}ENGINE__"):
             continue
-        close = difflib.get_close_matches(name, known, n=1)
+        close = difflib.get_close_matches(name, known, n=1, cutoff=LIKENESS)
         hint = f": did you mean {close[0]}?" if close else ""
         raise ConfigurationError(f"unknown environment variable {name}{hint}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -12,8 +13,13 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationError,
     model_validator,
 )
+
+from fivescore.errors import InvalidPair
+
+_UNION_TAGS = ("text", "messages")
 
 
 def _refuse_surrogates(text: str) -> str:
@@ -76,6 +82,34 @@ class Pair(BaseModel):
                 "the last message of prompt must be the user's; the text to score goes in response"
             )
         return self
+
+
+def parse_pair(value: Any) -> Pair | InvalidPair:
+    """One pair, or what is wrong with it."""
+    try:
+        return Pair.model_validate(value)
+    except ValidationError as error:
+        return InvalidPair(sentence(faults(error)))
+
+
+def faults(error: ValidationError) -> list[dict[str, str]]:
+    """Every fault that pydantic found: its ``field`` and, in words, its ``detail``."""
+    return [
+        {
+            "field": ".".join(str(part) for part in fault["loc"] if part not in _UNION_TAGS),
+            "detail": "unknown field"
+            if fault["type"] == "extra_forbidden"
+            else fault["msg"].removeprefix("Value error, "),
+        }
+        for fault in error.errors(include_url=False)
+    ]
+
+
+def sentence(found: Sequence[dict[str, str]], most: int = 5) -> str:
+    """Faults in one line, the first ``most`` of them."""
+    told = [": ".join(filter(None, fault.values())) for fault in found[:most]]
+    more = len(found) - most
+    return "; ".join(told + ([f"and {more} more"] if more > 0 else []))
 
 
 @dataclass(frozen=True, slots=True)

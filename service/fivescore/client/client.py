@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ RETRIED = frozenset({429, 502, 503})
 """Statuses after which the same request may succeed."""
 BACKOFF_SECONDS = (0.5, 30.0)
 """First and longest wait between tries; the server's Retry-After counts where it is longer."""
+
+
+JSON = {"Content-Type": "application/json"}
 
 
 class ClientError(Exception):
@@ -38,11 +42,14 @@ class AsyncRewardClient:
         self, url: str, *, retry_seconds: float = 600.0, timeout_seconds: float = 600.0
     ) -> None:
         self._retry_seconds = retry_seconds
-        self._http = httpx.AsyncClient(
-            base_url=url,
-            timeout=httpx.Timeout(timeout_seconds, connect=10.0),
-            limits=httpx.Limits(max_connections=8),
-        )
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=url,
+                timeout=httpx.Timeout(timeout_seconds, connect=10.0),
+                limits=httpx.Limits(max_connections=8),
+            )
+        except httpx.InvalidURL as error:
+            raise ClientError("bad_url", f"{url}: {error}") from error
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,23 +68,23 @@ class AsyncRewardClient:
             ClientError: the request as a whole failed for good.
         """
         answer = await self._post("/score", {"pairs": list(pairs), **options})
-        scores: list[dict[str, Any]] = answer["scores"]
-        if len(scores) != len(pairs):
+        scores = answer.get("scores") if isinstance(answer, dict) else None
+        if not isinstance(scores, list) or len(scores) != len(pairs):
             raise ClientError(
-                "bad_answer", f"the server answered {len(scores)} scores for {len(pairs)} pairs"
+                "bad_answer", f"{self._http.base_url} did not answer one score a pair"
             )
         return scores
 
-    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _post(self, path: str, body: dict[str, Any]) -> Any:
+        content = json.dumps(body, allow_nan=False)
         give_up = time.monotonic() + self._retry_seconds
         wait, longest = BACKOFF_SECONDS
         while True:
             advised = 0.0
             try:
-                response = await self._http.post(path, json=body)
+                response = await self._http.post(path, content=content, headers=JSON)
                 if response.is_success:
-                    answer: dict[str, Any] = response.json()
-                    return answer
+                    return _parsed(response)
                 failure = _failure(response)
                 if response.status_code not in RETRIED:
                     raise failure
@@ -91,6 +98,13 @@ class AsyncRewardClient:
                 raise failure
             await asyncio.sleep(pause)
             wait = min(2 * wait, longest)
+
+
+def _parsed(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError as error:
+        raise ClientError("bad_answer", f"{response.url} did not answer JSON") from error
 
 
 def _failure(response: httpx.Response) -> ClientError:

@@ -18,9 +18,13 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from fivescore.client.client import AsyncRewardClient, ClientError
+from fivescore.errors import InvalidPair
+from fivescore.types import parse_pair
 
 FIELDS = ("prompt", "response", "token_ids")
 """Fields of an input line that are sent; others, such as ids and labels, stay behind."""
+ANSWER_START = b'{"input": "'
+"""How an output line starts; a last line that was cut short starts so too."""
 
 
 async def score_file(
@@ -82,11 +86,14 @@ async def _score(
 def _parse(line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return {"error": {"code": "invalid_json", "detail": f"the line is not JSON: {error}"}}
     if not isinstance(row, dict):
         return {"error": {"code": "invalid_json", "detail": "the line is not a JSON object"}}
-    return {name: row[name] for name in FIELDS if row.get(name) is not None}
+    pair = parse_pair({name: row[name] for name in FIELDS if name in row})
+    if isinstance(pair, InvalidPair):
+        return {"error": {"code": pair.code, "detail": pair.detail}}
+    return pair.model_dump(exclude_none=True)
 
 
 def _hash(line: bytes) -> str:
@@ -105,10 +112,10 @@ def _resume(source: Path, target: Path) -> tuple[int, int]:
     done = failed = whole = 0
     with source.open("rb") as lines, target.open("rb") as answers:
         for answer in answers:
-            if not answer.endswith(b"\n"):
+            if not answer.endswith(b"\n") and answer.startswith(ANSWER_START[: len(answer)]):
                 break
             line = next(lines, None)
-            row = json.loads(answer)
+            row = _answer(answer)
             if line is None or row.get("input") != _hash(line):
                 raise ClientError(
                     "other_input",
@@ -121,3 +128,11 @@ def _resume(source: Path, target: Path) -> tuple[int, int]:
     with target.open("rb+") as answers:
         answers.truncate(whole)
     return done, failed
+
+
+def _answer(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}

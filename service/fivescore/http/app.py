@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from fivescore import __version__
@@ -30,19 +32,14 @@ ROUTES: tuple[tuple[str, str, Any], ...] = (
     ("GET", "/metrics", health.metrics),
     ("GET", "/version", health.version),
 )
+REFERENCE = "#/components/schemas/{model}"
+BODIES, DEFINITIONS = models_json_schema(
+    [(routes.Batch, "validation"), (routes.Single, "validation")], ref_template=REFERENCE
+)
 SCORE_BODY = {
     "requestBody": {
         "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "anyOf": [
-                        routes.Batch.model_json_schema(),
-                        routes.Single.model_json_schema(),
-                    ]
-                }
-            }
-        },
+        "content": {"application/json": {"schema": {"anyOf": list(BODIES.values())}}},
     }
 }
 
@@ -74,7 +71,17 @@ def create_app(
         app.add_api_route(
             path, endpoint, methods=[method], response_model=None, openapi_extra=extra
         )
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's description, with the bodies that ``POST /score`` parses by itself."""
+    if app.openapi_schema is None:
+        app.openapi_schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        schemas = app.openapi_schema.setdefault("components", {}).setdefault("schemas", {})
+        schemas.update(DEFINITIONS["$defs"])
+    return app.openapi_schema
 
 
 async def _load(scorer: Scorer, on_failure: Callable[[Exception], None]) -> None:

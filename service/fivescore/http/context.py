@@ -15,7 +15,7 @@ from fivescore.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 HEADER = b"x-request-id"
-_ACCEPTED = re.compile(r"^[\w.-]{1,128}$")
+_ACCEPTED = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _QUIET = ("/health", "/metrics")
 """Asked every few seconds by probes and scrapers; logged at debug."""
 
@@ -71,7 +71,7 @@ def _method(scope: Scope) -> str:
 
 def _choose_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
-        if name == HEADER and _ACCEPTED.match(text := str(value, "latin-1")):
+        if name == HEADER and _ACCEPTED.fullmatch(text := str(value, "latin-1")):
             return text
     return uuid.uuid4().hex
 

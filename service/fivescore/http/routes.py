@@ -6,22 +6,19 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from fivescore.errors import ClientGone, FivescoreError, InvalidPair, InvalidRequest
+from fivescore.errors import ClientGone, FivescoreError, InvalidRequest
 from fivescore.http.body import json_response, read_json
 from fivescore.http.health import scorer_of
 from fivescore.http.problems import item, request_id_of
 from fivescore.scoring.scorer import Options
-from fivescore.types import Pair, Score
+from fivescore.types import Pair, Score, faults, parse_pair, sentence
 
 Result = TypeVar("Result")
 PAIR_FIELDS = frozenset(Pair.model_fields)
-_UNION_TAGS = ("text", "messages")
-_pair = TypeAdapter(Pair)
 
 
 class RequestOptions(BaseModel):
@@ -94,30 +91,9 @@ def parse(body: Any) -> tuple[list[Any], Options, bool]:
     try:
         options = RequestOptions.model_validate(rest)
     except ValidationError as error:
-        faults = [_fault(fault) for fault in error.errors(include_url=False)]
-        raise InvalidRequest(_sentence(faults), faults) from error
+        found = faults(error)
+        raise InvalidRequest(sentence(found), found) from error
     return pairs, Options(options.weights, options.truncate, options.timeout_seconds), bare
-
-
-def parse_pair(value: Any) -> Pair | InvalidPair:
-    """One pair, or what is wrong with it."""
-    try:
-        return _pair.validate_python(value)
-    except ValidationError as error:
-        return InvalidPair(_sentence([_fault(f) for f in error.errors(include_url=False)]))
-
-
-def _fault(error: ErrorDetails) -> dict[str, str]:
-    field = ".".join(str(part) for part in error["loc"] if part not in _UNION_TAGS)
-    unknown = error["type"] == "extra_forbidden"
-    detail = "unknown field" if unknown else error["msg"].removeprefix("Value error, ")
-    return {"field": field, "detail": detail}
-
-
-def _sentence(faults: Sequence[dict[str, str]], most: int = 5) -> str:
-    told = [": ".join(filter(None, fault.values())) for fault in faults[:most]]
-    more = len(faults) - most
-    return "; ".join(told + ([f"and {more} more"] if more > 0 else []))
 
 
 def _entry(result: Score | FivescoreError) -> dict[str, Any]:

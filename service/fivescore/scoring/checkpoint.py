@@ -24,7 +24,7 @@ _HUB_ID = re.compile(r"^[\w][\w.-]*(/[\w][\w.-]*)?$")
 
 def check(model: str) -> None:
     """Raises ConfigurationError unless ``model`` is a checkpoint's folder or can be a hub id."""
-    folder = Path(model).expanduser()
+    folder = Path(model)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ConfigurationError(f"model {model}: the folder has no config.json")

@@ -51,15 +51,13 @@ class Conversation:
         self._system = prompt.system
         self._suffix = prompt.suffix or ""
         self._reference = reference
-        markers = (SYSTEM_TURN, TURN, LABELS) if self.format == "steerlm" else ()
-        self.tokenizer = Tokenizer(reference, markers)
+        markers: Sequence[str] = ()
         if self.format == "steerlm":
+            markers = (SYSTEM_TURN, TURN, LABELS)
             self._suffix = LABELS if prompt.suffix is None else prompt.suffix
-        elif self.format == "chat_template" and not reference.chat_template:
-            raise ConfigurationError(
-                "the tokenizer has no chat template: add chat_template.jinja beside the weights, or"
-                ' set prompt.format to "steerlm" or "raw" in reward.json'
-            )
+        elif self.format == "chat_template":
+            markers = _turn_markers(reference)
+        self.tokenizer = Tokenizer(reference, markers)
 
     def encode(self, pairs: Sequence[Pair]) -> list[list[int] | InvalidPair]:
         """Token ids per pair, in order; a pair that cannot be rendered gets its error instead."""
@@ -129,6 +127,26 @@ class Conversation:
                 raise InvalidPair("prompt: the steerlm format takes a system message only first")
             text += f"{TURN}{turn.role.capitalize()}\n{protect(turn.content)}\n"
         return text
+
+
+def _turn_markers(reference: Any) -> list[str]:
+    """Added tokens that the template writes around ordinary turns, special or not.
+
+    The probe ends with the user's turn, because templates write more than markers, such as empty
+    reasoning, into an assistant's last turn.
+    """
+    if not reference.chat_template:
+        raise ConfigurationError(
+            "the tokenizer has no chat template: add chat_template.jinja beside the weights, or"
+            ' set prompt.format to "steerlm" or "raw" in reward.json'
+        )
+    probe = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
+    try:
+        rendered = str(reference.apply_chat_template(probe, tokenize=False))
+    except Exception as error:  # a template may raise anything
+        raise ConfigurationError(f"the chat template fails on a plain dialogue: {error}") from error
+    added = reference.added_tokens_decoder.values()
+    return [token.content for token in added if token.content in rendered]
 
 
 def _helpsteer2_turns(prompt: str) -> list[str]:

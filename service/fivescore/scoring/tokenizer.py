@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from tokenizers import AddedToken
@@ -84,20 +84,29 @@ class Tokenizer:
         self._backend.no_truncation()
         self._backend.no_padding()
         self._meanings: dict[int, tuple[int, ...]] = {}
-        self.guard = self._make_guard(markers)
+        self.guard = self._make_guard(markers, reference.unk_token)
 
-    def _make_guard(self, markers: Iterable[str]) -> Guard:
+    def _make_guard(self, markers: Iterable[str], unknown: str | None) -> Guard:
         added = self._backend.get_added_tokens_decoder()
         special = {token.content: id_ for id_, token in added.items() if token.special}
         # Characters with a mark between each two cannot merge into what the marker itself gives.
         gap = f"\ue004{secrets.token_hex(8)}\ue005"
         plain_forms = {text: gap.join(text) for text in markers if text not in special}
+        if unknown:  # its id also stands for what the vocabulary lacks: tell its string here
+            plain_forms[unknown] = gap.join(unknown)
         guard = Guard(special, plain_forms)
         self._backend.encode_special_tokens = True
+        self._add_mark(gap, ())
         for text, id_ in special.items():
             self._add_mark(guard.marks[text], (id_,), like=added[id_])
-        self._add_mark(gap, ())
+            if text != unknown:
+                self._meanings[id_] = self._spelled_out(gap.join(text), special.values())
         return guard
+
+    def _spelled_out(self, text: str, forbidden: Collection[int]) -> tuple[int, ...]:
+        """What a special id becomes that came from text: vocabularies may hold its string too."""
+        (ids,) = self.encode([text])
+        return tuple(id_ for id_ in ids if id_ not in forbidden)
 
     def _add_mark(
         self, mark: str, meaning: tuple[int, ...], like: AddedToken | None = None

@@ -18,14 +18,15 @@ class Work:
         self.calls: list[list[int]] = []
         self.started = threading.Semaphore(0)
         self.gate = threading.Semaphore(0)
-        self.fault: Exception | None = None
+        self.poison: int | None = None
+        """An item that makes the whole call fail."""
 
     def __call__(self, items: list[int]) -> list[int]:
         self.calls.append(items)
         self.started.release()
         assert self.gate.acquire(timeout=60)
-        if self.fault is not None:
-            raise self.fault
+        if self.poison in items:
+            raise ValueError("poison")
         return [2 * item for item in items]
 
     async def begun(self) -> None:
@@ -91,24 +92,20 @@ async def test_a_single_caller_may_bring_more_than_the_most(
     assert await batcher(range(20)) == list(range(0, 40, 2))
 
 
-async def test_an_error_of_the_work_reaches_every_caller_of_its_batch_and_no_other(
+async def test_an_error_of_the_work_reaches_the_caller_whose_items_caused_it_and_no_other(
     batcher: Batcher[int, int], work: Work
 ) -> None:
     first = await queued(batcher, 1)
     await work.begun()
-    work.gate.release()
+    callers = [await queued(batcher, *items) for items in ((2,), (3, 4), (5,))]
+    work.poison = 4
+    work.gate.release(100)
     assert await first == [2]
-    work.fault = ValueError("broken")
-    blocked = await queued(batcher, 2)
-    await work.begun()
-    also = [await queued(batcher, 3), await queued(batcher, 4)]
-    work.gate.release(2)
-    for caller in (blocked, *also):
-        with pytest.raises(ValueError, match="broken"):
-            await caller
-    work.fault = None
-    work.gate.release()
-    assert await batcher([5]) == [10]
+    with pytest.raises(ValueError, match="poison"):
+        await callers[1]
+    assert (await callers[0], await callers[2]) == ([4], [10])
+    assert work.calls[1] == [2, 3, 4, 5]  # they did share a call
+    assert await batcher([6]) == [12]
 
 
 async def test_a_caller_that_left_before_its_turn_does_not_disturb_the_others(

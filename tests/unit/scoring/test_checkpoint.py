@@ -82,10 +82,16 @@ def test_a_manifest_that_does_not_fit_the_head_is_refused() -> None:
         Checkpoint(Settings()).fit(dataclasses.replace(DEMO_INFO, outputs=9))
 
 
-def test_a_manifest_named_in_the_settings_wins_over_the_folders() -> None:
-    found = Checkpoint(Settings(manifest="scalar"))
-    model = found.fit(dataclasses.replace(DEMO_INFO, outputs=1))
+def test_a_manifest_named_in_the_settings_wins_over_the_folders(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text('{"outputs": 5, "reward": {"output": 3}}')
+    model = Checkpoint(Settings(manifest=str(file))).fit(DEMO_INFO)
     assert model.manifest.attributes == {}
+
+
+def test_a_manifest_that_does_not_fit_the_configuration_is_refused_before_the_load() -> None:
+    with pytest.raises(ConfigurationError, match=r"outputs: 1, .* has 5"):
+        Checkpoint(Settings(manifest="scalar"))
 
 
 def test_a_faulty_manifest_in_the_folder_is_named(folder: Path) -> None:
@@ -119,5 +125,4 @@ def test_a_folder_below_home_may_be_written_with_a_tilde(
     folder: Path, environment: MutableMapping[str, str]
 ) -> None:
     environment["HOME"] = str(folder.parent)
-    checkpoint.check("~/my-model")
     assert Checkpoint(Settings(model="~/my-model")).fit(DEMO_INFO).name == "my-model"

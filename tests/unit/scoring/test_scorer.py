@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -140,7 +141,7 @@ async def test_a_pair_without_a_token_fails_alone(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(
         '{"tokenizer_class": "PreTrainedTokenizerFast"}'
     )
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    shutil.copy(f"{DEMO}/config.json", tmp_path)
     engine = RecordingEngine()
     async with scoring(engine, model=str(tmp_path)) as scorer:
         empty, fine = await score(scorer, pair("", ""), pair("a", ""))
