@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from fivescore.errors import InvalidPair, InvalidRequest
-from fivescore.http.routes import parse, parse_pair
+from fivescore.http.routes import parse
 from fivescore.scoring.scorer import Options
-from fivescore.types import Pair
+from fivescore.types import Pair, parse_pair
 
 PAIR = {"prompt": "Q", "response": "A"}
 
