@@ -317,11 +317,15 @@ async def test_a_run_that_goes_on_asks_only_for_the_rest(tmp_path: Path) -> None
     assert sent == [row["response"] for row in (rows(3)[n] for n in (0, 1, 1, 2))]
 
 
-def test_a_finished_run_is_left_as_it_is(url: str, tmp_path: Path) -> None:
+def test_a_finished_run_is_left_as_it_is(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, target = write(tmp_path / "in.jsonl", *rows(10), b"not json"), tmp_path / "out.jsonl"
     score(url, source, target)
     before = target.read_bytes()
+    capsys.readouterr()
     assert score(NOWHERE, source, target) == 0  # there is nothing left to ask a server
+    assert "11 lines, 1 with an error" in capsys.readouterr().err
     assert target.read_bytes() == before
 
 

@@ -13,7 +13,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.conftest import Servers
-from tests.integration.service import PAIR, assert_problem
+from tests.integration.service import OTHER, PAIR, assert_problem
 
 
 async def inflight(http: httpx.AsyncClient) -> float:
@@ -94,13 +94,19 @@ async def test_a_client_that_closes_its_connection_has_its_work_aborted(servers:
     assert 'fivescore_pairs_total{outcome="ok"} 0.0' in text
 
 
-async def test_sigterm_lets_an_accepted_request_finish_and_exits_with_0(servers: Servers) -> None:
+async def test_sigterm_finishes_what_was_accepted_takes_no_more_and_exits_with_0(
+    servers: Servers,
+) -> None:
     url = servers.slow.ready().url
     async with httpx.AsyncClient(base_url=url, timeout=60) as http, asyncio.timeout(60):
         accepted = asyncio.create_task(http.post("/score", json=PAIR))
         while await inflight(http) < 1:
             assert not accepted.done()
         servers.slow.signal(signal.SIGTERM)
+        while (await http.get("/health/ready")).status_code == 200:
+            assert not accepted.done()
+        assert_problem(await http.post("/score", json=OTHER), 503, "draining")
+        assert not accepted.done()
         response = await accepted
         assert response.status_code == 200
         assert "reward" in response.json()

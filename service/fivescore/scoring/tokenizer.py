@@ -92,10 +92,11 @@ class Tokenizer:
         # Characters with a mark between each two cannot merge into what the marker itself gives.
         gap = f"\ue004{secrets.token_hex(8)}\ue005"
         plain_forms = {text: gap.join(text) for text in markers if text not in special}
-        if unknown:  # its id also stands for what the vocabulary lacks: tell its string here
+        self._backend.encode_special_tokens = True
+        if unknown and special.get(unknown) in self.encode([unknown])[0]:
+            # Its id also stands for what the vocabulary lacks, so only its string can be told.
             plain_forms[unknown] = gap.join(unknown)
         guard = Guard(special, plain_forms)
-        self._backend.encode_special_tokens = True
         self._add_mark(gap, ())
         for text, id_ in special.items():
             self._add_mark(guard.marks[text], (id_,), like=added[id_])
