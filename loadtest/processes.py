@@ -108,5 +108,8 @@ def offline_engine(model: str, log: Path) -> Iterator[Offline]:
         yield offline
     finally:
         assert process.stdin is not None
-        process.stdin.close()
-        _stop(process)
+        process.stdin.close()  # it ends by itself then, and its engine with it
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            _stop(process)

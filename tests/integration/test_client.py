@@ -139,6 +139,13 @@ async def test_an_unreachable_server_is_named() -> None:
     assert caught.value.code == "unreachable"
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:9", "localhost:9", "ftp://127.0.0.1:9"])
+async def test_an_address_that_no_try_can_reach_is_told_at_once(url: str) -> None:
+    async with asyncio.timeout(10), AsyncRewardClient(url, retry_seconds=3600) as client:
+        with pytest.raises(ClientError):  # and not the timeout: waiting mends no address
+            await client.score([PAIR])
+
+
 async def test_a_real_server_scores_in_order_with_errors_in_place(url: str) -> None:
     async with AsyncRewardClient(url) as client:
         first, error, other = await client.score([PAIR, {}, OTHER])
