@@ -69,8 +69,9 @@ class _Server(uvicorn.Server):
 
     def run_on(self, listener: socket.socket) -> int:
         """Serve until a signal or a failure; the exit status."""
-        # uvicorn raises the signal that stopped it again, once it has shut down.
-        signal.signal(signal.SIGTERM, lambda *_: None)
+        # For a signal before uvicorn listens to them; uvicorn also raises the one that stopped it
+        # again once it has shut down, which must not end the process otherwise than with 0.
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "should_exit", True))
         with contextlib.suppress(KeyboardInterrupt):
             self.run(sockets=[listener])
         if isinstance(self._failure, ConfigurationError):

@@ -26,7 +26,11 @@ DEMO = str(Path(__file__).parent / "demo" / "fivescore-demo")
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
     )
 
     model: str = Field(DEMO, description="folder or hub id of the checkpoint [the bundled demo]")

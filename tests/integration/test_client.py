@@ -141,9 +141,21 @@ async def test_an_unreachable_server_is_named() -> None:
 
 @pytest.mark.parametrize("url", ["127.0.0.1:9", "localhost:9", "ftp://127.0.0.1:9"])
 async def test_an_address_that_no_try_can_reach_is_told_at_once(url: str) -> None:
-    async with asyncio.timeout(10), AsyncRewardClient(url, retry_seconds=3600) as client:
-        with pytest.raises(ClientError):  # and not the timeout: waiting mends no address
-            await client.score([PAIR])
+    with pytest.raises(ClientError, match="such as http://") as caught:
+        AsyncRewardClient(url, retry_seconds=3600)
+    assert url in caught.value.detail
+
+
+async def test_lines_that_are_too_much_for_one_request_go_in_halves(tmp_path: Path) -> None:
+    source, target = write(tmp_path / "in.jsonl", *rows(3)), tmp_path / "out.jsonl"
+    too_much = problem(413, "body_too_large")
+    answers = (too_much, scores({"reward": 0.0}), too_much, too_much, scores({"reward": 2.0}))
+    async with Scripted(*answers).running() as server, AsyncRewardClient(server.url) as client:
+        done = await score_file(client, source, target, batch_size=3, concurrency=1)
+    assert done == (3, 1)
+    first, middle, last = read(target)
+    assert (first["reward"], last["reward"]) == (0.0, 2.0)
+    assert middle["error"]["code"] == "body_too_large"
 
 
 async def test_a_real_server_scores_in_order_with_errors_in_place(url: str) -> None:

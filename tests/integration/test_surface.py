@@ -55,7 +55,13 @@ async def test_a_ready_service_is_healthy(service: Service, path: str) -> None:
     assert (response.status_code, strict(response)) == (200, {"status": "ready"})
 
 
-@pytest.mark.parametrize("path", ["/", "/scores", "/v1/score", "/health/x", "/%00"])
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
+async def test_load_balancers_may_probe_with_head(service: Service, path: str) -> None:
+    response = await service.http.head(path)
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/score/", "/scores", "/v1/score", "/health/x", "/%00"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_an_unknown_path_is_a_problem(service: Service, method: str, path: str) -> None:
     response = await service.http.request(method, path)

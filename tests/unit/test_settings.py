@@ -34,6 +34,11 @@ def test_a_variable_sets_what_a_flag_sets(environment: Environment) -> None:
     assert from_environment.port == 9000
 
 
+def test_an_empty_variable_leaves_the_default(environment: Environment) -> None:
+    environment["FIVESCORE_MODEL"] = ""  # compose files write this for a variable that is not set
+    assert load({}).model == DEMO
+
+
 def test_a_flag_wins_over_its_variable(environment: Environment) -> None:
     environment["FIVESCORE_PORT"] = "9000"
     assert load({"port": "9001"}).port == 9001

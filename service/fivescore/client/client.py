@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import time
 from collections.abc import Sequence
 from typing import Any, Self
 
 import httpx
+
+log = logging.getLogger(__name__)
 
 RETRIED = frozenset({429, 502, 503})
 """Statuses after which the same request may succeed."""
@@ -50,6 +53,8 @@ class AsyncRewardClient:
             )
         except httpx.InvalidURL as error:
             raise ClientError("bad_url", f"{url}: {error}") from error
+        if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
+            raise ClientError("bad_url", f"{url}: give an address such as http://127.0.0.1:8000")
 
     async def __aenter__(self) -> Self:
         return self
@@ -79,6 +84,7 @@ class AsyncRewardClient:
         content = json.dumps(body, allow_nan=False)
         give_up = time.monotonic() + self._retry_seconds
         wait, longest = BACKOFF_SECONDS
+        told = False
         while True:
             advised = 0.0
             try:
@@ -96,6 +102,9 @@ class AsyncRewardClient:
             pause = max(advised, wait * random.uniform(0.5, 1.0))
             if time.monotonic() + pause > give_up:
                 raise failure
+            if not told:
+                log.warning("%s; trying again for up to %.0f s", failure, self._retry_seconds)
+                told = True
             await asyncio.sleep(pause)
             wait = min(2 * wait, longest)
 

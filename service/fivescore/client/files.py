@@ -23,6 +23,7 @@ from fivescore.types import parse_pair
 
 FIELDS = ("prompt", "response", "token_ids")
 """Fields of an input line that are sent; others, such as ids and labels, stay behind."""
+TOO_MUCH = ("body_too_large", "too_many_pairs")
 ANSWER_START = b'{"input": "'
 """How an output line starts; a last line that was cut short starts so too."""
 
@@ -78,9 +79,27 @@ async def _score(
 ) -> list[dict[str, Any]]:
     parsed = [_parse(line) for line in lines]
     pairs = [pair for pair in parsed if "error" not in pair]
-    scores = iter(await client.score(pairs, **options) if pairs else [])
+    scores = iter(await _fitting(client, pairs, options))
     answers = [pair if "error" in pair else next(scores) for pair in parsed]
     return [{"input": _hash(line), **answer} for line, answer in zip(lines, answers, strict=True)]
+
+
+async def _fitting(
+    client: AsyncRewardClient, pairs: list[dict[str, Any]], options: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The scores of pairs, in halves where they are too much for one request."""
+    try:
+        return await client.score(pairs, **options) if pairs else []
+    except ClientError as error:
+        if error.code not in TOO_MUCH:
+            raise
+        if len(pairs) == 1:
+            return [{"error": {"code": error.code, "detail": error.detail}}]
+    half = len(pairs) // 2
+    return [
+        *await _fitting(client, pairs[:half], options),
+        *await _fitting(client, pairs[half:], options),
+    ]
 
 
 def _parse(line: bytes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ _PREFIX = re.compile(r"^(\(\S+ pid=\d+\) )*(ERROR \S+ \S+ \[\S+\] )?")
 _CAUSE = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Interrupt)): (.+)")
 _UNTOLD = ("Engine core initialization failed", "WorkerProc initialization failed")
 MOST_LINES = 2000
+QUIET_SECONDS = 0.2
+SETTLE_SECONDS = 5.0
 
 
 class StartupOutput:
@@ -38,6 +41,7 @@ class StartupOutput:
         self._quiet = quiet
         self._held: deque[bytes] = deque(maxlen=MOST_LINES)
         self._holding = False
+        self._last = time.monotonic()
         self.starting = True
 
     def relay(self, source: int) -> None:
@@ -49,10 +53,12 @@ class StartupOutput:
                 lines, pending = [*lines, pending], b""
             for line in lines:
                 self._take(line)
-        self._take(pending)
+        if pending:
+            self._take(pending)
         os.close(source)
 
     def _take(self, line: bytes) -> None:
+        self._last = time.monotonic()
         if self.starting and (self._holding or _TROUBLE.search(line)):
             self._holding = True
             self._held.append(line)
@@ -67,6 +73,9 @@ class StartupOutput:
 
     def cause(self) -> str | None:
         """The innermost error among the lines kept back; the lines go to the debug log."""
+        give_up = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < min(give_up, self._last + QUIET_SECONDS):
+            time.sleep(QUIET_SECONDS / 4)  # a process that failed may still be writing why
         cause = None
         for raw in list(self._held):
             line = _PREFIX.sub("", raw.decode(errors="replace").rstrip())

@@ -60,7 +60,13 @@ def create_app(
         loading.cancel()
         await scorer.close()
 
-    app = FastAPI(title="fivescore", version=__version__, lifespan=life, redoc_url=None)
+    app = FastAPI(
+        title="fivescore",
+        version=__version__,
+        lifespan=life,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     app.state.scorer = scorer
     app.state.settings = settings
     app.add_middleware(RequestContext, metrics=scorer.metrics)
@@ -71,6 +77,8 @@ def create_app(
         app.add_api_route(
             path, endpoint, methods=[method], response_model=None, openapi_extra=extra
         )
+        if path.startswith("/health"):  # some load balancers probe with HEAD
+            app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 

@@ -211,9 +211,11 @@ class Scorer:
         self.metrics.request_pairs.observe(len(pairs))
         with self._admission.admit(len(pairs)):
             try:
-                async with asyncio.timeout(options.timeout_seconds):
+                async with asyncio.timeout(options.timeout_seconds) as deadline:
                     return await self._score_all(model, pairs, options, request_id)
             except TimeoutError as error:
+                if not deadline.expired():
+                    raise
                 raise DeadlineExceeded(
                     f"timeout_seconds: the deadline of {options.timeout_seconds} s passed;"
                     " send fewer pairs or allow more time"
