@@ -1,8 +1,10 @@
 """How much of vLLM's own offline speed is left through ``POST /score``: ``make bench``.
 
-Both engines are loaded once, with the same arguments. Each round sends the same new pairs to one
-after the other, in alternating order: to the server as text in POSTs of 64, to ``LLM.encode`` as
-token ids in one call. The answer is the median share over the rounds.
+The server and an offline ``LLM`` are loaded with the same arguments, several times over, because
+the speed of a process differs from one start to the next. Each round sends new pairs of the same
+texts to all sides, in rotating order: to the server as text in POSTs of 64, one after another and
+two at a time; to ``LLM.encode`` as token ids in one call. The answer is the median share over all
+rounds.
 """
 
 from __future__ import annotations
@@ -32,6 +34,11 @@ from loadtest import pairs as workloads
 from loadtest.processes import Offline, fivescore_server, offline_engine
 
 BATCH = 64
+CLIENTS = {"one after another": 1, "two at a time": 2}
+"""POSTs in flight, by the name of the side."""
+SIDES = ("offline", *CLIENTS)
+Round = dict[str, float]
+"""Seconds by side, and the round's pairs and tokens."""
 MOST_CHARACTERS = 1600
 """About 400 tokens: longer pairs of RM-Bench are left out."""
 RESULT = Path(__file__).parent / "results" / "offline_share.json"
@@ -39,22 +46,18 @@ RESULT = Path(__file__).parent / "results" / "offline_share.json"
 
 def main() -> int:
     arguments = _arguments()
-    with tempfile.TemporaryDirectory() as folder:
-        logs = Path(folder)
-        print("starting the server", file=sys.stderr)
-        flags = arguments.serve.split()
-        with fivescore_server(arguments.model, logs / "server.log", *flags) as url:
-            print("starting the offline engine", file=sys.stderr)
-            with offline_engine(arguments.model, logs / "offline.log") as offline:
-                rounds = asyncio.run(_measure(arguments, url, offline))
+    rounds: list[Round] = []
+    for life in range(arguments.lives):
+        print(f"starting server and offline engine {life + 1}/{arguments.lives}", file=sys.stderr)
+        rounds += _live(arguments, life)
     result = _summarise(arguments, rounds)
     if arguments.output:
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")
     print(
-        f"POST /score in batches of {BATCH}: {result['share']:.2f} of offline LLM.encode"
-        f" ({result['server_pairs_per_second']:.0f} of {result['offline_pairs_per_second']:.0f}"
-        f" pairs/s, medians of {len(rounds)} rounds of {result['pairs']} pairs,"
-        f" {result['tokens_per_pair']:.0f} tokens a pair)"
+        f"POST /score in batches of {BATCH}: {result['share']:.2f} of offline LLM.encode one after"
+        f" another, {result['share_two_at_a_time']:.2f} two at a time (medians of {len(rounds)}"
+        f" rounds of {result['pairs']} pairs, {result['tokens_per_pair']:.0f} tokens a pair;"
+        f" offline {result['offline_pairs_per_second']:.0f} pairs/s)"
     )
     return 0
 
@@ -63,46 +66,47 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=DEMO, help="folder of the checkpoint [the demo]")
     parser.add_argument("--rmbench", type=Path, help="RM-Bench JSON file [made text]")
-    parser.add_argument("--pairs", type=int, default=512, help="pairs a round [512]")
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds [5]")
-    parser.add_argument("--clients", type=int, default=2, help="POSTs at a time [2]")
-    parser.add_argument("--serve", default="", metavar="FLAGS", help="more flags for the server")
+    parser.add_argument("--pairs", type=int, default=512, help="most pairs a round [512]")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds a life [5]")
+    parser.add_argument("--lives", type=int, default=3, help="starts of both sides [3]")
+    parser.add_argument("--serve", default="", metavar="FLAGS", help="server flags: --serve='...'")
     parser.add_argument("--output", type=Path, help=f"write JSON, such as {RESULT}")
     return parser.parse_args()
 
 
+def _live(arguments: argparse.Namespace, life: int) -> list[Round]:
+    with tempfile.TemporaryDirectory() as folder:
+        logs = Path(folder)
+        flags = arguments.serve.split()
+        with (
+            fivescore_server(arguments.model, logs / "server.log", *flags) as url,
+            offline_engine(arguments.model, logs / "offline.log") as offline,
+        ):
+            return asyncio.run(_measure(arguments, life, url, offline))
+
+
 async def _measure(
-    arguments: argparse.Namespace, url: str, offline: Offline
-) -> list[dict[str, float]]:
+    arguments: argparse.Namespace, life: int, url: str, offline: Offline
+) -> list[Round]:
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     conversation = Checkpoint(Settings(model=arguments.model)).conversation()
     pairs = _pairs(arguments, tokenizer)
-    rounds: list[dict[str, float]] = []
+    rounds: list[Round] = []
     async with httpx.AsyncClient(base_url=url, timeout=600) as http:
-        for number in range(-1, arguments.rounds):  # the first warms up and does not count
-            mine = workloads.marked(pairs, f"round {number}:")
-            ids = [sequence for sequence in conversation.encode(mine) if isinstance(sequence, list)]
-            order = (True, False) if number % 2 else (False, True)
-            took = {
-                server: await _post_all(http, mine, arguments.clients)
-                if server
-                else await asyncio.to_thread(offline.seconds, ids)
-                for server in order
-            }
-            tokens = sum(map(len, ids))
-            rounds.append(
-                {
-                    "server": took[True],
-                    "offline": took[False],
-                    "pairs": len(mine),
-                    "tokens": tokens,
-                }
-            )
-            print(
-                f"round {number + 1}/{arguments.rounds}: server {len(mine) / took[True]:.0f},"
-                f" offline {len(mine) / took[False]:.0f} pairs/s",
-                file=sys.stderr,
-            )
+        for number in range(arguments.rounds + 1):  # the first warms up and does not count
+            took: Round = {"pairs": len(pairs)}
+            for turn in range(len(SIDES)):
+                side = SIDES[(turn + number) % len(SIDES)]
+                mine = workloads.marked(pairs, f"{life}.{number}.{turn}:")
+                if side == "offline":
+                    ids = [s for s in conversation.encode(mine) if isinstance(s, list)]
+                    took["tokens"] = sum(map(len, ids))
+                    took[side] = await asyncio.to_thread(offline.seconds, ids)
+                else:
+                    took[side] = await _post_all(http, mine, CLIENTS[side])
+            rounds.append(took)
+            rates = ", ".join(f"{side} {len(pairs) / took[side]:.0f}" for side in SIDES)
+            print(f"round {number}/{arguments.rounds}, pairs/s: {rates}", file=sys.stderr)
     return rounds[1:]
 
 
@@ -119,10 +123,9 @@ def _fits(pair: Pair) -> bool:
 
 
 async def _post_all(http: httpx.AsyncClient, pairs: Sequence[Pair], clients: int) -> float:
-    bodies = iter(
-        json.dumps({"pairs": [pair.model_dump(exclude_none=True) for pair in batch]}).encode()
-        for batch in (pairs[i : i + BATCH] for i in range(0, len(pairs), BATCH))
-    )
+    rows = [pair.model_dump(exclude_none=True) for pair in pairs]
+    batches = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+    bodies = iter([json.dumps({"pairs": batch}).encode() for batch in batches])
 
     async def client() -> None:
         for body in bodies:
@@ -134,19 +137,19 @@ async def _post_all(http: httpx.AsyncClient, pairs: Sequence[Pair], clients: int
     return time.perf_counter() - started
 
 
-def _summarise(arguments: argparse.Namespace, rounds: list[dict[str, float]]) -> dict[str, Any]:
-    def median(name: str) -> float:
-        return statistics.median(row[name] for row in rounds)
+def _summarise(arguments: argparse.Namespace, rounds: list[Round]) -> dict[str, Any]:
+    def median(side: str, over: str = "pairs") -> float:
+        return statistics.median(row[over] / row[side] for row in rounds)
 
-    count = int(median("pairs"))
     return {
-        "share": statistics.median(row["offline"] / row["server"] for row in rounds),
-        "server_pairs_per_second": count / median("server"),
-        "offline_pairs_per_second": count / median("offline"),
-        "pairs": count,
+        "share": median("one after another", "offline"),
+        "share_two_at_a_time": median("two at a time", "offline"),
+        "server_pairs_per_second": median("one after another"),
+        "server_pairs_per_second_two_at_a_time": median("two at a time"),
+        "offline_pairs_per_second": median("offline"),
+        "pairs": int(rounds[0]["pairs"]),
         "batch": BATCH,
-        "clients": arguments.clients,
-        "tokens_per_pair": median("tokens") / count,
+        "tokens_per_pair": 1 / median("tokens"),
         "rounds": rounds,
         "text": arguments.rmbench.name if arguments.rmbench else "made",
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",

@@ -17,6 +17,7 @@ from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.utils.torch_utils import available_cpu_count
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
@@ -31,7 +32,7 @@ RAW_SCORES = PoolingParams(task="classify", use_activation=False)
 OURS = ("model", "runner", "pooler-config")
 """Engine arguments that fivescore itself decides."""
 CPU_BLOCK_SIZE = 32
-"""Tokens a prefix-cache block: vLLM's CPU default of 128 shares less of a prompt."""
+"""Tokens a prefix-cache block; a prompt is shared in whole blocks, and vLLM's CPU default is 128."""
 LEAST_KV_CACHE_BYTES = 256 * 2**20
 KV_CACHE_SEQUENCES = 8
 """Sequences of the model's full length that the CPU's default KV cache holds."""
@@ -164,9 +165,8 @@ def _parse(model: str, options: Mapping[str, Any]) -> AsyncEngineArgs:
 
 def _cpu_defaults(args: AsyncEngineArgs) -> dict[str, Any]:
     """What pays on a CPU: see ``docs/performance.md`` for the measurements."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        spare = max(1, len(os.sched_getaffinity(0)) - 1)  # one core for the HTTP process
-        os.environ["OMP_NUM_THREADS"] = str(spare)
+    # vLLM would serve with one thread otherwise.
+    os.environ.setdefault("OMP_NUM_THREADS", str(available_cpu_count()))
     defaults: dict[str, Any] = {
         "dtype": "float32",
         "enforce_eager": True,
