@@ -32,7 +32,7 @@ RAW_SCORES = PoolingParams(task="classify", use_activation=False)
 OURS = ("model", "runner", "pooler-config")
 """Engine arguments that fivescore itself decides."""
 CPU_BLOCK_SIZE = 32
-"""Tokens a prefix-cache block; a prompt is shared in whole blocks, and vLLM's CPU default is 128."""
+"""Tokens a prefix-cache block: prompts are shared in whole blocks; vLLM's CPU default is 128."""
 LEAST_KV_CACHE_BYTES = 256 * 2**20
 KV_CACHE_SEQUENCES = 8
 """Sequences of the model's full length that the CPU's default KV cache holds."""
