@@ -56,11 +56,14 @@ class Checkpoint:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        from transformers import AutoConfig, AutoTokenizer
+
         check(settings.model)
-        self._tokenizer = self._read_tokenizer()
+        self._tokenizer = self._read("tokenizer", AutoTokenizer)
         self._manifest = self._read_manifest()
-        if not OVERRIDES & settings.engine.keys():
-            self.conversation(self._manifest_for(self._read_outputs()))
+        if not OVERRIDES & settings.engine.keys():  # a misfit shows before the engine loads
+            config = self._read("config.json", AutoConfig)
+            self.conversation(self._manifest_for(config.num_labels))
 
     @property
     def max_tokens(self) -> int | None:
@@ -97,36 +100,17 @@ class Checkpoint:
         manifests.check_outputs(manifest, outputs)
         return manifest
 
-    def _read_outputs(self) -> int:
-        """The head's outputs as config.json has them, so that a misfit shows before the load."""
-        from transformers import AutoConfig
-
+    def _read(self, what: str, loader: Any) -> Any:
         settings = self._settings
         try:
-            config = AutoConfig.from_pretrained(
+            return loader.from_pretrained(
                 settings.model,
                 revision=settings.revision,
                 trust_remote_code=settings.trust_remote_code,
             )
         except Exception as error:  # the library raises many kinds for a checkpoint that is wrong
             raise ConfigurationError(
-                f"model {settings.model}: its config.json cannot be loaded: {_first_line(error)}"
-            ) from error
-        return int(config.num_labels)
-
-    def _read_tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        settings = self._settings
-        try:
-            return AutoTokenizer.from_pretrained(
-                settings.model,
-                revision=settings.revision,
-                trust_remote_code=settings.trust_remote_code,
-            )
-        except Exception as error:  # the library raises many kinds for a checkpoint that is wrong
-            raise ConfigurationError(
-                f"model {settings.model}: its tokenizer cannot be loaded: {_first_line(error)}"
+                f"model {settings.model}: its {what} cannot be loaded: {_first_line(error)}"
             ) from error
 
     def _read_manifest(self) -> Manifest | None:
