@@ -54,6 +54,7 @@ its benchmarks run on a real engine without a download. Do not train a policy ag
 | combined reward | Nemotron-4-340B-Reward's published weights, see `reward.json` |
 | weights | seeded random initialisation (seed {SEED}), no training |
 | tokenizer | byte-level BPE, {VOCAB_SIZE:,} entries, Llama 3's turn format |
+| tokenizer's training text | prompts and responses of RM-Bench (chat, code, safety) and LLMBar |
 | context | {MAX_TOKENS:,} tokens |
 | made by | `python -m fivescore.demo.build` |
 """
