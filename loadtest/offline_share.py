@@ -88,9 +88,8 @@ def _live(arguments: argparse.Namespace, life: int) -> list[Round]:
 async def _measure(
     arguments: argparse.Namespace, life: int, url: str, offline: Offline
 ) -> list[Round]:
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     conversation = Checkpoint(Settings(model=arguments.model)).conversation()
-    pairs = _pairs(arguments, tokenizer)
+    pairs = _pairs(arguments)
     rounds: list[Round] = []
     async with httpx.AsyncClient(base_url=url, timeout=600) as http:
         for number in range(arguments.rounds + 1):  # the first warms up and does not count
@@ -110,11 +109,12 @@ async def _measure(
     return rounds[1:]
 
 
-def _pairs(arguments: argparse.Namespace, tokenizer: Any) -> list[Pair]:
+def _pairs(arguments: argparse.Namespace) -> list[Pair]:
     if arguments.rmbench:
         pairs = workloads.from_rmbench(arguments.rmbench)
         return [pair for pair in pairs if _fits(pair)][: arguments.pairs]
-    words = [token[1:] for token in sorted(tokenizer.get_vocab()) if token[0] == "\u0120"]
+    vocabulary = AutoTokenizer.from_pretrained(arguments.model).get_vocab()
+    words = [token[1:] for token in sorted(vocabulary) if token[0] == "\u0120"]
     return workloads.made(arguments.pairs, [word for word in words if word.isalpha()])
 
 

@@ -31,6 +31,8 @@ from transformers import (
     Qwen3ForSequenceClassification,
 )
 
+from fivescore.demo.build import PATTERN
+
 MAX_TOKENS = 512
 """Every checkpoint's context: a test of the exact limit stays cheap."""
 VOCAB_SIZE = 700
@@ -191,14 +193,10 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> Path:
 
 
 def _byte_level_bpe(added: Sequence[AddedToken]) -> Tokenizer:
-    pattern = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -22,6 +22,7 @@ FivescoreError
 
 from __future__ import annotations
 
+import contextlib
 from typing import ClassVar
 
 
@@ -120,3 +121,11 @@ class EngineError(ScoringError):
 
 class NonFinite(ScoringError):
     code = "non_finite"
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, in one line; its kind where it says nothing."""
+    with contextlib.suppress(IndexError, AttributeError, TypeError):
+        if hasattr(error, "errors"):  # pydantic's message spreads over many lines
+            return str(error.errors()[0]["msg"])
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

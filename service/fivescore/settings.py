@@ -34,12 +34,6 @@ class Settings(BaseSettings):
     )
 
     model: str = Field(DEMO, description="folder or hub id of the checkpoint [the bundled demo]")
-
-    @field_validator("model")
-    @classmethod
-    def _expand_home(cls, model: str) -> str:
-        return str(Path(model).expanduser()) if model.startswith("~") else model
-
     revision: str | None = Field(None, description="branch, tag or commit of a hub checkpoint")
     name: str | None = Field(None, description="the model's name in answers [its folder's or id]")
     manifest: str | None = Field(
@@ -66,6 +60,11 @@ class Settings(BaseSettings):
         60, description="how long accepted requests may go on after SIGTERM"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
+
+    @field_validator("model")
+    @classmethod
+    def _expand_home(cls, model: str) -> str:
+        return str(Path(model).expanduser()) if model.startswith("~") else model
 
 
 def load(flags: dict[str, Any]) -> Settings:

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from fivescore.client.client import AsyncRewardClient, ClientError
 from fivescore.errors import InvalidPair
-from fivescore.types import parse_pair
+from fivescore.types import Pair, parse_pair
 
-FIELDS = ("prompt", "response", "token_ids")
+FIELDS = tuple(Pair.model_fields)
 """Fields of an input line that are sent; others, such as ids and labels, stay behind."""
 TOO_MUCH = ("body_too_large", "too_many_pairs")
 ANSWER_START = b'{"input": "'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import multiprocessing
 import os
@@ -23,7 +22,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from fivescore.engine.output import relayed
-from fivescore.errors import ConfigurationError, EngineDead, EngineError
+from fivescore.errors import ConfigurationError, EngineDead, EngineError, first_line
 from fivescore.types import ModelInfo, Output
 
 log = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ class VllmEngine:
                 self._engine = AsyncLLM.from_vllm_config(config)
             except Exception as error:
                 log.debug("the engine did not start", exc_info=True)
-                raise _startup_error(self._model, output.cause() or _first_line(error)) from error
+                raise _startup_error(self._model, output.cause() or first_line(error)) from error
             output.release()
         return _describe(self._model, config)
 
@@ -101,7 +100,7 @@ class VllmEngine:
         except EngineDeadError as error:
             raise EngineDead("the engine has stopped") from error
         except (EngineGenerateError, VLLMClientError) as error:
-            cause = _first_line(error.__cause__ or error)
+            cause = first_line(error.__cause__ or error)
             log.error("request %s: the engine failed: %s", request_id, cause)
             raise EngineError(f"the engine failed on this pair: {cause}") from error
         return Output(last.outputs.data.reshape(-1).tolist(), last.num_cached_tokens or 0)
@@ -160,7 +159,7 @@ def _parse(model: str, options: Mapping[str, Any]) -> AsyncEngineArgs:
     try:
         return AsyncEngineArgs.from_cli_args(parsed)
     except Exception as error:  # it looks the model up; the libraries beneath raise many kinds
-        raise ConfigurationError(f"{model}: {_first_line(error)}") from error
+        raise ConfigurationError(f"{model}: {first_line(error)}") from error
 
 
 def _cpu_defaults(args: AsyncEngineArgs) -> dict[str, Any]:
@@ -219,10 +218,3 @@ def _startup_error(model: str, cause: str) -> ConfigurationError:
             f" --max-tokens ({cause})"
         )
     return ConfigurationError(f"model {model}: {cause}")
-
-
-def _first_line(error: BaseException) -> str:
-    with contextlib.suppress(IndexError, AttributeError, TypeError):
-        if hasattr(error, "errors"):  # pydantic's message spreads over many lines
-            return str(error.errors()[0]["msg"])
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

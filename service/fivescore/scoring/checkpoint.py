@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fivescore.errors import ConfigurationError
+from fivescore.errors import ConfigurationError, first_line
 from fivescore.scoring import manifest as manifests
 from fivescore.scoring.conversation import Conversation
 from fivescore.scoring.manifest import Manifest, PromptFormat
@@ -55,10 +55,11 @@ class Checkpoint:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
         from transformers import AutoConfig, AutoTokenizer
 
         check(settings.model)
+        self._settings = settings
+        self._conversations: dict[PromptFormat, Conversation] = {}
         self._tokenizer = self._read("tokenizer", AutoTokenizer)
         self._manifest = self._read_manifest()
         if not OVERRIDES & settings.engine.keys():  # a misfit shows before the engine loads
@@ -93,7 +94,10 @@ class Checkpoint:
     def conversation(self, manifest: Manifest | None = None) -> Conversation:
         """The checkpoint's way from pairs to token ids, by its own manifest or another."""
         chosen = manifest or self._manifest
-        return Conversation(chosen.prompt if chosen else PromptFormat(), self._tokenizer)
+        prompt = chosen.prompt if chosen else PromptFormat()
+        if prompt not in self._conversations:  # copying a large tokenizer takes a second
+            self._conversations[prompt] = Conversation(prompt, self._tokenizer)
+        return self._conversations[prompt]
 
     def _manifest_for(self, outputs: int) -> Manifest:
         manifest = self._manifest or manifests.for_outputs(outputs)
@@ -110,7 +114,7 @@ class Checkpoint:
             )
         except Exception as error:  # the library raises many kinds for a checkpoint that is wrong
             raise ConfigurationError(
-                f"model {settings.model}: its {what} cannot be loaded: {_first_line(error)}"
+                f"model {settings.model}: its {what} cannot be loaded: {first_line(error)}"
             ) from error
 
     def _read_manifest(self) -> Manifest | None:
@@ -128,12 +132,8 @@ class Checkpoint:
                 _raise_exceptions_for_connection_errors=False,
             )
         except OSError as error:
-            raise ConfigurationError(f"model {settings.model}: {_first_line(error)}") from error
+            raise ConfigurationError(f"model {settings.model}: {first_line(error)}") from error
         return None if path is None else manifests.read(path)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _short_name(model: str) -> str:

@@ -16,7 +16,7 @@ structure. In ``raw`` the caller writes the structure.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fivescore.errors import ConfigurationError, InvalidPair
@@ -31,8 +31,6 @@ STEERLM_SYSTEM = (
 """The system prompt that NeMo's SteerLM models were trained with (NeMo-Aligner)."""
 SYSTEM_TURN, TURN, LABELS = "<extra_id_0>", "<extra_id_1>", "<extra_id_2>"
 _HELPSTEER2_TURN = re.compile(rf"\n{TURN}(Assistant|User)\n")
-
-Render = Callable[[list[Message]], str]
 
 
 class Conversation:

@@ -138,7 +138,7 @@ class Scorer:
         found = await asyncio.to_thread(Checkpoint, self._settings)
         self._engine = await asyncio.to_thread(self._make_engine, self._settings, found.max_tokens)
         info = await self._engine.load()
-        return found.fit(info)
+        return await asyncio.to_thread(found.fit, info)
 
     def drain(self) -> None:
         """Refuse new requests from now on; accepted ones finish."""
