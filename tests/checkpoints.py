@@ -31,7 +31,7 @@ from transformers import (
     Qwen3ForSequenceClassification,
 )
 
-from fivescore.demo.build import PATTERN
+from fivescore.demo.vocabulary import PATTERN
 
 MAX_TOKENS = 512
 """Every checkpoint's context: a test of the exact limit stays cheap."""

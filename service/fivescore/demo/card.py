@@ -20,7 +20,7 @@ pipeline_tag: text-classification
 # fivescore demo checkpoint
 
 A very small reward model that knows a few simple things: how long a response is, how long its
-words and sentences are, and, roughly, whether it fits the prompt, is in order and is complete.
+words are, and, roughly, whether it fits the prompt, is in order and is complete.
 **Do not train a policy against it**: it knows nothing about truth, safety or usefulness, and its
 labels were made by rules, not by people. It exists so that the service, its tests and its
 benchmarks run on a real engine without a download, and give scores that one can reason about.
@@ -67,7 +67,7 @@ with one kind of damage: {kinds}. The labels are from 0 to 4:
 
 * verbosity is the length in words, on a logarithmic scale: 8 words are 0, 512 are 4. What the
   prompt asks for is not considered;
-* complexity is the readability index LIX (long words and long sentences): 20 is 0, 70 is 4;
+* complexity is the share of words longer than six letters: 10% are 0, 50% are 4;
 * coherence, correctness and helpfulness are 4 less what the damage costs:
 
 | damage | helpfulness | correctness | coherence |
@@ -77,7 +77,7 @@ with one kind of damage: {kinds}. The labels are from 0 to 4:
 ## Recipe
 
 ```
-python -m fivescore.demo.train --text FOLDER --output FOLDER
+python -m fivescore.demo.build --text FOLDER
 ```
 
 makes the rows, the start and the checkpoint: `fivescore train` with {recipe}.
@@ -101,7 +101,7 @@ def write(output: Path, text: Path, made: Path) -> None:
 
     Args:
         text: the folder with RM-Bench and LLMBar.
-        made: what ``train`` noted about the run.
+        made: what ``build`` noted about the run.
     """
     noted = json.loads(made.read_text())
     costs = (f"| {name} | {' | '.join(map(str, cost))} |" for name, cost in COSTS.items())

@@ -18,7 +18,7 @@ WORD_ROWS = 6000
 KINDS = {
     "intact": 2.0,
     "mismatched": 4.0,
-    "shuffled": 3.5,
+    "shuffled": 6.0,
     "truncated": 2.0,
     "repeated": 1.0,
     "specialised": 0.5,
@@ -28,7 +28,7 @@ KINDS = {
 PAIRED = ("shuffled", "truncated")
 WHOLE = 0.1
 """How often a response is used whole and not up to one of its first sentence ends."""
-LONGEST, KEPT_LONG = 200, 0.2
+LONGEST, KEPT_LONG = 200, 0.3
 """Words; of the longer rows few are kept, because they take most of the time."""
 _ASK = (
     "Tell me about {}.",

@@ -20,9 +20,19 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaModel
 
-FEATURES = CONSTANT, TURN_END, LENGTH, BEGINS, LETTERS, RARITY, IN_RESPONSE, IN_PROMPT, *SHARED = (
-    range(10)
-)
+FEATURES = (
+    CONSTANT,
+    TURN_END,
+    LENGTH,
+    BEGINS,
+    LETTERS,
+    ENDS,
+    LONG,
+    RARITY,
+    IN_RESPONSE,
+    IN_PROMPT,
+    *SHARED,
+) = range(17)
 """Dimensions of the residual stream with a meaning at the start."""
 SCALE = 1.0
 """Of the embeddings, and ``STRONG`` times that of their features."""
@@ -123,6 +133,21 @@ def _share(attention: Any, config: LlamaConfig) -> None:
         v[start, IN_PROMPT] = 1.0
         attention.o_proj.weight[:, start : start + config.head_dim] = 0.0
         attention.o_proj.weight[SHARED[head], start] = SCALE
+    _average(attention, config, len(_LOOKS))
+
+
+def _average(attention: Any, config: LlamaConfig, head: int) -> None:
+    """A head that looks at the whole response alike, and tells the mean of some features."""
+    rows = slice(head * config.head_dim, (head + 1) * config.head_dim)
+    slowest = head * config.head_dim + config.head_dim // 2 - 1
+    for weight in (attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight):
+        weight[rows] = 0.0
+    attention.o_proj.weight[:, rows] = 0.0
+    attention.q_proj.weight[slowest, CONSTANT] = 1.5
+    attention.k_proj.weight[slowest, IN_RESPONSE] = 2.0
+    for place, feature in enumerate((LENGTH, BEGINS, LETTERS, ENDS, LONG)):
+        attention.v_proj.weight[rows.start + place, feature] = 1.0
+        attention.o_proj.weight[SHARED[len(_LOOKS) + place], rows.start + place] = SCALE
 
 
 def _embeddings(config: LlamaConfig, tokenizer: Any) -> torch.Tensor:
@@ -141,6 +166,8 @@ def _embeddings(config: LlamaConfig, tokenizer: Any) -> torch.Tensor:
         rows[index, [*FEATURES]] = 0.0
         rows[index, CONSTANT] = STRONG
         rows[index, LENGTH] = (len(word) - 4) / 2
+        rows[index, LONG] = float(len(word) > 6)
+        rows[index, ENDS] = STRONG * float(any(mark in text for mark in ".!?:\n"))
         rows[index, BEGINS] = float(text[:1].isspace())
         rows[index, RARITY] = math.log2(index + 1) - 9.5  # merges are learned by frequency
         rows[index, LETTERS] = float(word.isalpha())

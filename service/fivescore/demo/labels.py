@@ -3,8 +3,8 @@
 ``verbosity``
     The response's length in words w, as log2(w / 8) * 2/3: 8 words are 0, 512 words are 4.
 ``complexity``
-    The readability index LIX (Bjoernsson 1968): words per sentence, plus the percentage of words
-    longer than six letters. LIX 20 is 0, LIX 70 is 4.
+    The share of words longer than six letters, the part of the readability index LIX (Bjoernsson
+    1968) that is about words: 10% are 0, 50% are 4.
 ``coherence``, ``correctness``, ``helpfulness``
     4, less what the damage costs (``COSTS``), never below 0.
 """
@@ -25,7 +25,6 @@ COSTS: dict[str, tuple[float, float, float]] = {
 }
 """Damage to its cost in (helpfulness, correctness, coherence)."""
 _WORD = re.compile(r"[^\W\d_]+")
-_SENTENCE_END = re.compile(r"[.!?:]+(?:\s|$)|\n+")
 
 
 def labels(response: str, damage: tuple[str, ...] = ()) -> dict[str, float]:
@@ -42,14 +41,10 @@ def verbosity(response: str) -> float:
 
 
 def complexity(response: str) -> float:
-    """Long words and long sentences, by LIX."""
+    """Long words, as LIX counts them."""
     words = _WORD.findall(response)
-    sentences = sum(1 for part in _SENTENCE_END.split(response) if part and part.strip())
-    if not words:
-        return 0.0
-    long_words = sum(len(word) > 6 for word in words)
-    lix = len(words) / max(sentences, 1) + 100 * long_words / len(words)
-    return _clip((lix - 20) / 12.5)
+    share = sum(len(word) > 6 for word in words) / max(len(words), 1)
+    return _clip((share - 0.1) * 10)
 
 
 def _clip(value: float) -> float:

@@ -15,14 +15,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 PYTHON = (
     *("asyncio", "concurrent", "email", "http", "json", "logging", "multiprocessing"),
     *("unittest", "urllib", "xml"),
 )
-PACKAGES = (*PYTHON, "matplotlib", "networkx", "numpy", "pandas", "sympy", "torch")
-"""Documentation under the PSF's licence (Python's and matplotlib's) and BSD licences."""
+PSF = (*PYTHON, "matplotlib")
+BSD = ("networkx", "numpy", "pandas", "scipy", "sympy", "torch")
+APACHE = ("huggingface_hub", "transformers", "vllm")
+PACKAGES = (*PSF, *BSD, *APACHE)
+"""Packages whose documentation is used, by their licences."""
+TOPIC_WORDS = (50, 200)
+"""How long a part of the Python language reference is, at least and about at most."""
 RM_BENCH = ("chat", "code", "safety-response")
 HELD_OUT_PERCENT, VALIDATION_PERCENT = 20, 12
 _WHOLE = re.compile(r"[.!?)}\]\"'`*|]\s*$|[^\x00-\u2fff]\s*$")
@@ -30,6 +36,7 @@ _LAST_SENTENCE = re.compile(r"(?s)^(.*[^\d\s][.!?])\s.*$")
 _HEADING = re.compile(
     r"(?m)^\s*(?:[A-Z][\w ]+:?\n\s*[-=~*]{3,}|(?:Args?|Arguments|Returns?|Examples?):?$)"
 )
+_UNDERLINE = re.compile(r"(?m)^[-*=~^]{3,}$")
 _ROLE = re.compile(r":(?:\w+:)?\w+:`~?([^`]*)`")
 
 
@@ -93,7 +100,7 @@ def _mend(response: str, cut_off: bool) -> str:
 def documentation() -> list[Text]:
     """Functions and classes of installed packages: questions about them, and their docstrings."""
     seen: set[str] = set()
-    texts = []
+    texts = _topics()
     for package in PACKAGES:
         for name, docstring in _docstrings(package):
             summary, _, rest = _HEADING.split(docstring)[0].partition("\n\n")
@@ -105,6 +112,27 @@ def documentation() -> list[Text]:
             texts.append(Text(f"{package} {name}", "docs", _ask(package, name, summary), rest))
             texts.append(Text(f"{package} {name}", "docs", _ask(package, name, ""), key))
     return texts
+
+
+def _topics() -> list[Text]:
+    """Paragraphs of the Python language reference, which Python brings for its ``help()``."""
+    least, most = TOPIC_WORDS
+    texts = []
+    for name, topic in sorted(topics.items()):
+        part: list[str] = []
+        for paragraph in _prose(_UNDERLINE.sub("", topic)).split("\n\n"):
+            part.append(paragraph)
+            if sum(len(one.split()) for one in part) >= most:
+                texts.append(_topic(name, part, len(texts)))
+                part = []
+        if sum(len(one.split()) for one in part) >= least:
+            texts.append(_topic(name, part, len(texts)))
+    return texts
+
+
+def _topic(name: str, paragraphs: list[str], number: int) -> Text:
+    prompt = f"What does the Python reference say about {name}?"
+    return Text(f"topic {number}", "docs", prompt, "\n\n".join(paragraphs))
 
 
 def _docstrings(package: str) -> Iterator[tuple[str, str]]:

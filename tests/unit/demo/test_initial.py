@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, LlamaModel
 
-from fivescore.demo import initial, train
+from fivescore.demo import build, initial
 
 
 def test_a_word_of_the_prompt_is_marked_in_the_response_and_no_other(tmp_path: Path) -> None:
-    train.write_start(tmp_path)
+    build.write_start(build.CHECKPOINT, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     turns = [
         {"role": "user", "content": "Tell me about drawers."},

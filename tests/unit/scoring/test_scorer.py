@@ -67,9 +67,13 @@ async def test_the_engine_gets_the_ids_of_the_conversation_and_the_manifest_read
         (result,) = await score(scorer, pair())
         (expected,) = ids(scorer, [pair()])
     assert engine.submitted == [expected]
-    attribute = len(expected) + 2.0  # the demo's manifest adds 2
-    assert set(result.attributes.values()) == {attribute}
-    assert result.reward == pytest.approx(attribute * (0.3 + 0.74 + 0.46 + 0.47 - 0.33))
+    manifest = scorer.model.manifest
+    offsets = {name: affine.offset for name, affine in manifest.attributes.items()}
+    assert result.attributes == {name: len(expected) + offset for name, offset in offsets.items()}
+    weights = dict(zip(offsets, (0.3, 0.74, 0.46, 0.47, -0.33), strict=True))
+    assert result.reward == pytest.approx(
+        sum(weight * result.attributes[name] for name, weight in weights.items())
+    )
     assert (result.tokens, result.cached_tokens, result.truncated) == (len(expected), 1, False)
 
 
