@@ -26,13 +26,13 @@ CHECKPOINT = Path(__file__).parent / "fivescore-demo"
 SEED = 20240612  # the date of arXiv 2406.08673
 VALIDATION_ROWS = 400
 RECIPE = {
-    "epochs": "1.3",
+    "epochs": "2",
     "batch-size": "16",
-    "micro-batch-size": "8",
+    "micro-batch-size": "4",
     "learning-rate": "1e-3",
     "schedule": "cosine",
     "warmup-steps": "100",
-    "weight-decay": "0.01",
+    "weight-decay": "0.1",
     "max-tokens": str(MAX_TOKENS),
     "log-every": "50",
     "seed": "1",

@@ -12,13 +12,13 @@ from fivescore.demo.labels import COSTS, labels
 from fivescore.demo.texts import Text
 
 Row = dict[str, Any]
-PER_TEXT = {"chat": 24, "safety-response": 24, "code": 5, "docs": 1}
+PER_TEXT = {"chat": 24, "safety-response": 24, "code": 9, "docs": 1}
 """Rows per text; a code text is long and has five others for its problem."""
-WORD_ROWS = 6000
+WORD_ROWS = 3000
 KINDS = {
     "intact": 2.0,
-    "mismatched": 4.0,
-    "shuffled": 6.0,
+    "mismatched": 2.5,
+    "shuffled": 8.0,
     "truncated": 2.0,
     "repeated": 1.0,
     "specialised": 0.5,
@@ -26,9 +26,9 @@ KINDS = {
 }
 """How often each kind is made, relative to the others."""
 PAIRED = ("shuffled", "truncated")
-WHOLE = 0.1
+WHOLE = 0.2
 """How often a response is used whole and not up to one of its first sentence ends."""
-LONGEST, KEPT_LONG = 200, 0.3
+LONGEST, KEPT_LONG = 200, 0.4
 """Words; of the longer rows few are kept, because they take most of the time."""
 _ASK = (
     "Tell me about {}.",
