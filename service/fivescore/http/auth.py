@@ -1,4 +1,4 @@
-"""Who may ask. Every route but the probes wants a key once the service has keys."""
+"""Who may ask. Every route but the probes and the page wants a key once the service has keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fivescore.errors import Unauthorized
 from fivescore.http.problems import on_error
 
-OPEN = frozenset({"/health", "/health/live", "/health/ready"})
+OPEN = frozenset({"/", "/health", "/health/live", "/health/ready"})
+"""A browser opens the page without a key; the page holds no data, and asks for the key itself."""
 
 
 class Keys:
