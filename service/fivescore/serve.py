@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -22,6 +22,9 @@ from fivescore.scoring.scorer import Scorer
 from fivescore.settings import Settings, load
 from fivescore.telemetry import logging as logs
 from fivescore.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from fivescore.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,7 @@ def serve(flags: dict[str, Any]) -> int:
         ConfigurationError: the service cannot run as it is set.
     """
     settings = load(flags)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     check(settings.model)
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
@@ -46,6 +49,11 @@ def serve(flags: dict[str, Any]) -> int:
     if not settings.api_key and not ipaddress.ip_address(host).is_loopback:
         log.warning(
             "anyone who reaches %s port %d can use this service: set FIVESCORE_API_KEY", host, port
+        )
+    if settings.log_texts:
+        log.warning(
+            "--log-texts is on: every prompt and response that clients send goes to this log, and"
+            " to whoever reads it; turn it off when you have seen what you looked for"
         )
     _raise_file_limit()
     return _Server(settings).run_on(listener)
@@ -59,7 +67,8 @@ class _Server(uvicorn.Server):
         self._failure: Exception | None = None
         self._grace_seconds = settings.shutdown_grace_seconds
         self._drainage: asyncio.Task[None] | None = None
-        app = create_app(settings, self._scorer, self._stop_for)
+        tracing = start_tracing(settings.otlp_traces_endpoint)
+        app = create_app(settings, self._scorer, self._stop_for, tracing)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -114,6 +123,25 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def start_tracing(endpoint: str | None) -> Tracing | None:
+    """Traces to ``endpoint``, if there is one. Only then imports OpenTelemetry.
+
+    Raises:
+        ConfigurationError: a package is missing, or one of OpenTelemetry's variables is wrong.
+    """
+    if endpoint is None:
+        return None
+    try:
+        from fivescore.telemetry import tracing
+
+        return tracing.start(endpoint)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"--otlp-traces-endpoint: there is no {error.name} here:"
+            " pip install 'fivescore[tracing]'"
+        ) from error
+
+
 def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
     """The engine that the settings choose. Imports it, which takes seconds for vLLM."""
     if settings.backend == "fake":
@@ -124,6 +152,8 @@ def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", quiet)
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM reports its use to its makers
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # of the engine's libraries
+    if settings.otlp_traces_endpoint is not None:  # gRPC's threads do not survive a fork
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     try:
         from fivescore.engine.vllm import VllmEngine
     except ModuleNotFoundError as error:
@@ -138,6 +168,7 @@ def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
         revision=settings.revision,
         max_tokens=max_tokens,
         trust_remote_code=settings.trust_remote_code,
+        otlp_traces_endpoint=settings.otlp_traces_endpoint,
     )
 
 

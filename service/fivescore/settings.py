@@ -22,6 +22,8 @@ CLIENT_VARIABLES = frozenset({"FIVESCORE_URL"})
 """Read by ``fivescore score``, not by the server."""
 LIKENESS = 0.8
 """How alike names must be, 0 to 1, for one to be offered instead of the other."""
+_ENDPOINT = r"^https?://[^\s/@?#]+(/[^\s?#]*)?$"
+"""Without user and query, which would be keys: those belong into OTEL_EXPORTER_OTLP_HEADERS."""
 _KEY = re.compile(r"[!-+\--~]{1,512}")
 DEMO = str(Path(__file__).parent / "demo" / "fivescore-demo")
 
@@ -58,6 +60,9 @@ class Settings(BaseSettings):
     max_inflight_pairs: Annotated[int, Field(ge=1)] = Field(
         65_536, description="pairs admitted and not answered; more are refused with 429"
     )
+    max_inflight_tokens: Annotated[int, Field(ge=1)] = Field(
+        2**24, description="tokens in flight from which on new requests are refused with 429"
+    )
     shutdown_grace_seconds: Annotated[int, Field(ge=0)] = Field(
         60, description="how long accepted requests may go on after SIGTERM"
     )
@@ -85,7 +90,18 @@ class Settings(BaseSettings):
     reward_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_.-]+)+$")] = Field(
         "/reward", description="where slime finds its reward"
     )
+    otlp_traces_endpoint: Annotated[str, Field(pattern=_ENDPOINT)] | None = Field(
+        None,
+        description="where OpenTelemetry traces are sent, as http://HOST:4317; OpenTelemetry's own"
+        " variables (OTEL_*) set the rest [none are made]",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="of log lines: text in a terminal and JSON elsewhere, or always one"
+    )
+    log_texts: bool = Field(
+        False, description="log what clients send, for debugging: prompts, responses and errors"
+    )
 
     @field_validator("model", "policy_tokenizer")
     @classmethod
@@ -125,7 +141,9 @@ def load(flags: dict[str, Any]) -> Settings:
         fault = error.errors()[0]
         name = str(fault["loc"][0])
         given = f"--{name.replace('_', '-')}" if name in flags else PREFIX + name.upper()
-        got = "" if name == "api_key" else f", got {fault['input']!r}"  # a key is never shown
+        # A key is never shown, and someone may try to put one into the endpoint.
+        secret = name in ("api_key", "otlp_traces_endpoint")
+        got = "" if secret else f", got {fault['input']!r}"
         raise ConfigurationError(f"{given}: {fault['msg']}{got}") from error
     except Exception as error:  # pydantic-settings: a value that should be JSON and is not
         raise ConfigurationError(f"environment: {error}") from error

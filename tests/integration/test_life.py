@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from fivescore.errors import ConfigurationError
+from fivescore.scoring.inflight import Headers
 from fivescore.types import ModelInfo, Output
 from tests.integration.service import OTHER, PAIR, Service, assert_problem, serving
 from tests.unit.engines import DEMO_INFO, HeldEngine, RecordingEngine, SlowToLoad
@@ -114,7 +115,9 @@ async def test_the_engines_death_ends_every_request_in_flight() -> None:
 
 
 class Surprising(RecordingEngine):
-    async def encode(self, token_ids: list[int], request_id: str) -> Output:
+    async def encode(
+        self, token_ids: list[int], request_id: str, trace_headers: Headers = None
+    ) -> Output:
         raise ZeroDivisionError("secret internals")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from fivescore.scoring.inflight import Headers
 from fivescore.types import ModelInfo, Output
 
 DEMO_INFO = ModelInfo(
@@ -28,7 +29,9 @@ class RecordingEngine:
     async def load(self) -> ModelInfo:
         return DEMO_INFO
 
-    async def encode(self, token_ids: list[int], request_id: str) -> Output:
+    async def encode(
+        self, token_ids: list[int], request_id: str, trace_headers: Headers = None
+    ) -> Output:
         self.submitted.append(token_ids)
         self.request_ids.append(request_id)
         return Output([float(len(token_ids))] * 5, cached_tokens=1)
@@ -52,8 +55,10 @@ class HeldEngine(RecordingEngine):
         self._sequences = sequences
         self._unfinished = 0
 
-    async def encode(self, token_ids: list[int], request_id: str) -> Output:
-        output = await super().encode(token_ids, request_id)
+    async def encode(
+        self, token_ids: list[int], request_id: str, trace_headers: Headers = None
+    ) -> Output:
+        output = await super().encode(token_ids, request_id, trace_headers)
         self._unfinished += 1
         if len(self.submitted) >= self._sequences:
             self.busy.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from fivescore.types import ModelInfo, Output
@@ -17,8 +18,12 @@ class Engine(Protocol):
             ConfigurationError: the model or a setting cannot work; the detail says why.
         """
 
-    async def encode(self, token_ids: list[int], request_id: str) -> Output:
+    async def encode(
+        self, token_ids: list[int], request_id: str, trace_headers: Mapping[str, str] | None = None
+    ) -> Output:
         """The head's outputs at the last token. Cancelling aborts the work in the engine.
+
+        ``trace_headers`` are the W3C trace context that the engine's own spans belong to.
 
         Raises:
             EngineError: this sequence failed; others are not touched.

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 from array import array
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,7 +80,9 @@ class FakeEngine:
             engine="fake",
         )
 
-    async def encode(self, token_ids: list[int], request_id: str) -> Output:
+    async def encode(
+        self, token_ids: list[int], request_id: str, trace_headers: Mapping[str, str] | None = None
+    ) -> Output:
         if self._dead:
             raise EngineDead("the engine has stopped")
         self._submitted += 1

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -15,18 +15,22 @@ from starlette.exceptions import HTTPException
 
 from fivescore import __version__
 from fivescore.errors import ConfigurationError, FivescoreError
-from fivescore.http import health, problems, routes
-from fivescore.http.auth import Keys
+from fivescore.http import health, page, problems, routes
+from fivescore.http.auth import OPEN, Keys
 from fivescore.http.compat import nemo_gym, openai, openrlhf, slime, tei, vllm
 from fivescore.http.context import RequestContext
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import Settings
+
+if TYPE_CHECKING:
+    from fivescore.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
 REWARD = "/reward"
 """slime's route, unless the settings move it."""
 ROUTES: tuple[tuple[str, str, Any], ...] = (
+    ("GET", "/", page.page),
     ("POST", "/score", routes.score),
     ("POST", "/v1/score", vllm.score),
     ("POST", "/rerank", vllm.rerank),
@@ -56,12 +60,16 @@ BODIES, DEFINITIONS = models_json_schema(
 
 
 def create_app(
-    settings: Settings, scorer: Scorer, on_failure: Callable[[Exception], None]
+    settings: Settings,
+    scorer: Scorer,
+    on_failure: Callable[[Exception], None],
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The service. It listens at once and loads the model meanwhile.
 
     Args:
         on_failure: called when the model cannot be loaded; the service can then only stop.
+        tracing: makes a span of every request; closed with the service.
     """
 
     @asynccontextmanager
@@ -70,6 +78,8 @@ def create_app(
         yield
         loading.cancel()
         await scorer.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="fivescore",
@@ -81,7 +91,9 @@ def create_app(
     app.state.scorer = scorer
     app.state.settings = settings
     app.add_middleware(Keys, keys=[key.get_secret_value() for key in settings.api_key])
-    app.add_middleware(RequestContext, metrics=scorer.metrics)
+    app.add_middleware(
+        RequestContext, metrics=scorer.metrics, tracing=tracing, log_texts=settings.log_texts
+    )
     app.add_exception_handler(FivescoreError, problems.on_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
     _add_routes(app, settings.reward_path)
@@ -100,7 +112,7 @@ def _add_routes(app: FastAPI, reward_path: str) -> None:
             response_model=None,
             openapi_extra=_body_of(endpoint),
         )
-        if path.startswith("/health"):  # some load balancers probe with HEAD
+        if path in OPEN:  # some load balancers probe with HEAD
             app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from fivescore.types import Output
 
-Encode = Callable[[list[int], str], Awaitable[Output]]
+Headers = Mapping[str, str] | None
+Encode = Callable[[list[int], str, Headers], Awaitable[Output]]
 
 
 class Flight:
@@ -33,14 +34,15 @@ class Flights:
         self._encode = encode
         self._flights: dict[bytes, Flight] = {}
 
-    def join(self, token_ids: list[int], request_id: str) -> Flight:
+    def join(self, token_ids: list[int], request_id: str, trace_headers: Headers = None) -> Flight:
         """Submit a sequence, or wait with those who submitted the same one."""
         key = array("i", token_ids).tobytes()
         flight = self._flights.get(key)
         if flight is not None:
             flight.waiters += 1
             return flight
-        flight = Flight(key, asyncio.ensure_future(self._encode(token_ids, request_id)))
+        work = self._encode(token_ids, request_id, trace_headers)
+        flight = Flight(key, asyncio.ensure_future(work))
         self._flights[key] = flight
         flight.task.add_done_callback(lambda task: self._landed(flight))
         return flight

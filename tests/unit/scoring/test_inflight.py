@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from fivescore.errors import EngineError
-from fivescore.scoring.inflight import Flights
+from fivescore.scoring.inflight import Flights, Headers
 from fivescore.types import Output
 
 
@@ -16,12 +16,14 @@ class Encode:
 
     def __init__(self) -> None:
         self.submitted: list[tuple[list[int], str]] = []
+        self.headers: list[Headers] = []
         self.aborted: list[str] = []
         self.gate = asyncio.Event()
         self.fault: Exception | None = None
 
-    async def __call__(self, token_ids: list[int], request_id: str) -> Output:
+    async def __call__(self, token_ids: list[int], request_id: str, headers: Headers) -> Output:
         self.submitted.append((token_ids, request_id))
+        self.headers.append(headers)
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
@@ -139,3 +141,13 @@ async def test_an_error_that_nobody_waits_for_any_more_is_not_reported_as_lost(
     del flight
     await turn()
     assert reported == []
+
+
+async def test_a_sequence_belongs_to_the_trace_of_whoever_submitted_it(
+    flights: Flights, encode: Encode
+) -> None:
+    first, second = {"traceparent": "00-a-b-01"}, {"traceparent": "00-c-d-01"}
+    joined = [flights.join([1], "a", first), flights.join([1], "b", second), flights.join([2], "c")]
+    encode.gate.set()
+    await asyncio.gather(*(flight.wait() for flight in joined))
+    assert encode.headers == [first, None]
