@@ -12,6 +12,7 @@ FivescoreError
 │   └── ClientGone            client_gone         the client closed the connection
 ├── ServiceUnavailable                            another replica, or the same one later
 │   ├── Overloaded            overloaded          too many pairs or tokens in flight
+│   ├── RateLimited           rate_limited        more pairs came with this key than its rate allows
 │   ├── Loading               loading             the model is not loaded yet
 │   ├── Draining              draining            the service is shutting down
 │   └── EngineDead            engine_dead         the engine stopped and cannot score
@@ -105,6 +106,10 @@ class Overloaded(ServiceUnavailable):
     ) -> None:
         super().__init__(detail, retry_after, **facts)
         self.reason = reason
+
+
+class RateLimited(ServiceUnavailable):
+    code = "rate_limited"
 
 
 class Loading(ServiceUnavailable):

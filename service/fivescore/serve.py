@@ -46,10 +46,7 @@ def serve(flags: dict[str, Any]) -> int:
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     log.info("listening on http://%s:%d (/docs, /metrics)", host, port)
-    if not settings.api_key and not ipaddress.ip_address(host).is_loopback:
-        log.warning(
-            "anyone who reaches %s port %d can use this service: set FIVESCORE_API_KEY", host, port
-        )
+    tell_who_may_ask(settings, host, port)
     if settings.log_texts:
         log.warning(
             "--log-texts is on: every prompt and response that clients send goes to this log, and"
@@ -57,6 +54,22 @@ def serve(flags: dict[str, Any]) -> int:
         )
     _raise_file_limit()
     return _Server(settings).run_on(listener)
+
+
+def tell_who_may_ask(settings: Settings, host: str, port: int) -> None:
+    """Warn where a network can reach what wants no key; ``host`` is the address listened on."""
+    if ipaddress.ip_address(host).is_loopback:
+        return
+    if not settings.guarded:
+        log.warning(
+            "NO KEYS ARE SET: everyone who reaches %s port %d can use the model and read /metrics."
+            " Set FIVESCORE_API_KEY or --api-key-file, or listen on 127.0.0.1", host, port,
+        )  # fmt: skip
+    elif settings.open_routes:
+        log.warning(
+            "everyone who reaches %s port %d can ask %s: --open-routes wants no key for them",
+            host, port, ", ".join(settings.open_routes),
+        )  # fmt: skip
 
 
 class _Server(uvicorn.Server):
@@ -90,7 +103,7 @@ class _Server(uvicorn.Server):
         if isinstance(self._failure, ConfigurationError):
             raise self._failure
         if self._failure is not None:
-            log.error("the model could not be loaded", exc_info=self._failure)
+            log.error("the service cannot go on", exc_info=self._failure)
         return 1 if self._failure else 0
 
     def _stop_for(self, failure: Exception) -> None:

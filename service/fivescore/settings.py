@@ -24,7 +24,8 @@ LIKENESS = 0.8
 """How alike names must be, 0 to 1, for one to be offered instead of the other."""
 _ENDPOINT = r"^https?://[^\s/@?#]+(/[^\s?#]*)?$"
 """Without user and query, which would be keys: those belong into OTEL_EXPORTER_OTLP_HEADERS."""
-_KEY = re.compile(r"[!-+\--~]{1,512}")
+KEY = re.compile(r"[!-+\--~]{1,512}")
+KEY_RULE = "a key is 1 to 512 visible ASCII characters without a comma"
 DEMO = str(Path(__file__).parent / "demo" / "fivescore-demo")
 
 
@@ -63,11 +64,32 @@ class Settings(BaseSettings):
     max_inflight_tokens: Annotated[int, Field(ge=1)] = Field(
         2**24, description="tokens in flight from which on new requests are refused with 429"
     )
+    engine_restarts: Annotated[int, Field(ge=0)] = Field(
+        8,
+        description="new starts of a lost engine within ten minutes; at one more the service ends",
+    )
+    engine_hang_seconds: Annotated[float, Field(gt=0)] = Field(
+        120, description="an engine that has work and answers nothing for so long counts as lost"
+    )
     shutdown_grace_seconds: Annotated[int, Field(ge=0)] = Field(
         60, description="how long accepted requests may go on after SIGTERM"
     )
     api_key: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="keys that clients must send, separated by commas [none: anyone may ask]"
+    )
+    api_key_file: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="file of such keys, one a line; a change of it counts without a restart",
+    )
+    open_routes: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="routes that want no key beside the probes and the page, separated by commas,"
+        " as /metrics [none]",
+    )
+    key_pairs_per_second: Annotated[float, Field(ge=1e-3, allow_inf_nan=False)] | None = Field(
+        None,
+        description="pairs that each key may send in a second; it saves up 60 seconds of them"
+        " [as many as are let in]",
     )
     policy_tokenizer: str | None = Field(
         None,
@@ -103,12 +125,12 @@ class Settings(BaseSettings):
         False, description="log what clients send, for debugging: prompts, responses and errors"
     )
 
-    @field_validator("model", "policy_tokenizer")
+    @field_validator("model", "policy_tokenizer", "api_key_file")
     @classmethod
     def _expand_home(cls, model: str | None) -> str | None:
         return str(Path(model).expanduser()) if model and model.startswith("~") else model
 
-    @field_validator("api_key", "score_range", mode="before")
+    @field_validator("api_key", "open_routes", "score_range", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
@@ -116,8 +138,8 @@ class Settings(BaseSettings):
     @field_validator("api_key")
     @classmethod
     def _usable(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(not _KEY.fullmatch(key.get_secret_value()) for key in keys):
-            raise ValueError("a key is 1 to 512 visible ASCII characters without a comma")
+        if any(not KEY.fullmatch(key.get_secret_value()) for key in keys):
+            raise ValueError(KEY_RULE)
         return keys
 
     @field_validator("score_range")
@@ -126,6 +148,11 @@ class Settings(BaseSettings):
         if bounds is not None and bounds[0] >= bounds[1]:
             raise ValueError("LOW must be below HIGH")
         return bounds
+
+    @property
+    def guarded(self) -> bool:
+        """Whether clients must send a key."""
+        return bool(self.api_key) or self.api_key_file is not None
 
 
 def load(flags: dict[str, Any]) -> Settings:

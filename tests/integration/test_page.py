@@ -124,7 +124,7 @@ async def ask_page(service: Service) -> int:
 async def test_the_page_is_there_while_the_model_loads_and_after_it_failed() -> None:
     async with serving(options={"load_seconds": 3600}, settle=False) as service:
         assert await ask_page(service) == 200
-    async with serving(options={"die_after": 1}) as service:
+    async with serving(options={"die_after": 1}, engine_restarts=0) as service:
         await service.score({"pairs": [PAIR]})
         assert service.scorer.state == "failed"
         assert await ask_page(service) == 200

@@ -39,6 +39,13 @@ class RecordingEngine:
     def unfinished(self) -> int:
         return 0
 
+    @property
+    def alive(self) -> bool:
+        return not self.closed
+
+    def kill(self) -> None:
+        self.closed = True
+
     async def close(self) -> None:
         self.closed = True
 

@@ -19,16 +19,28 @@ class Engine(Protocol):
         """
 
     async def encode(
-        self, token_ids: list[int], request_id: str, trace_headers: Mapping[str, str] | None = None
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Mapping[str, str] | None = None,
+        priority: int = 0,
     ) -> Output:
         """The head's outputs at the last token. Cancelling aborts the work in the engine.
 
-        ``trace_headers`` are the W3C trace context that the engine's own spans belong to.
+        ``trace_headers`` are the W3C trace context that the engine's own spans belong to. Of what
+        waits in the engine, the lowest ``priority`` goes first.
 
         Raises:
             EngineError: this sequence failed; others are not touched.
-            EngineDead: the engine stopped; nothing will be scored until it is loaded again.
+            EngineDead: the engine stopped; it will not score again.
         """
+
+    @property
+    def alive(self) -> bool:
+        """False once it has stopped for good; asks nobody, so that it can be looked at often."""
+
+    def kill(self) -> None:
+        """End its processes at once, whatever they do. ``close`` still cleans up."""
 
     async def close(self) -> None:
         """Stop the engine and its processes. May be called before, during and after ``load``."""

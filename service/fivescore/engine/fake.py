@@ -34,6 +34,10 @@ class FakeOptions(BaseModel):
     """Every n-th sequence fails on its own."""
     nan_every: Annotated[int, Field(ge=0)] = 0
     """Every n-th sequence gets NaN outputs."""
+    hang_after: Annotated[int, Field(ge=0)] = 0
+    """From the n-th sequence on none is answered, until the engine is killed."""
+    poison: Annotated[int, Field(ge=0)] = 0
+    """A token id: the engine dies of every sequence that has it."""
     die_after: Annotated[int, Field(ge=0)] = 0
     """The engine dies at the n-th sequence."""
 
@@ -59,7 +63,7 @@ class FakeEngine:
             ) from error
         self._submitted = 0
         self._outputs = 0
-        self._dead = False
+        self._dead = asyncio.Event()
 
     async def load(self) -> ModelInfo:
         await asyncio.sleep(self._options.load_seconds)
@@ -81,27 +85,42 @@ class FakeEngine:
         )
 
     async def encode(
-        self, token_ids: list[int], request_id: str, trace_headers: Mapping[str, str] | None = None
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Mapping[str, str] | None = None,
+        priority: int = 0,
     ) -> Output:
-        if self._dead:
+        if self._dead.is_set():
             raise EngineDead("the engine has stopped")
         self._submitted += 1
         number = self._submitted
         await asyncio.sleep(self._options.latency_seconds)
+        if self._options.poison and self._options.poison in token_ids:
+            self._dead.set()
+        if self._options.hang_after and number >= self._options.hang_after:
+            await self._dead.wait()
         self._raise_faults(number)
         if _is_nth(number, self._options.nan_every):
             return Output([float("nan")] * self._outputs)
         return Output(_hashed(token_ids, self._outputs))
 
     def _raise_faults(self, number: int) -> None:
-        if self._dead or (self._options.die_after and number >= self._options.die_after):
-            self._dead = True
+        if self._dead.is_set() or (self._options.die_after and number >= self._options.die_after):
+            self._dead.set()
             raise EngineDead("the engine has stopped")
         if _is_nth(number, self._options.fail_every):
             raise EngineError("the engine failed on this pair")
 
+    @property
+    def alive(self) -> bool:
+        return not self._dead.is_set()
+
+    def kill(self) -> None:
+        self._dead.set()
+
     async def close(self) -> None:
-        self._dead = True
+        self._dead.set()
 
 
 def _is_nth(number: int, every: int) -> bool:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+import psutil
 from vllm import PoolingParams, __version__
 from vllm.config import PoolerConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -98,13 +99,21 @@ class VllmEngine:
         return config
 
     async def encode(
-        self, token_ids: list[int], request_id: str, trace_headers: Mapping[str, str] | None = None
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Mapping[str, str] | None = None,
+        priority: int = 0,
     ) -> Output:
         if self._engine is None:
             raise EngineDead("the engine is not running")
         try:
             answers = self._engine.encode(
-                tokens_input(token_ids), RAW_SCORES, request_id, trace_headers=trace_headers
+                tokens_input(token_ids),
+                RAW_SCORES,
+                request_id,
+                trace_headers=trace_headers,
+                priority=priority,
             )
             async for answer in answers:
                 last = answer
@@ -115,6 +124,17 @@ class VllmEngine:
             log.error("request %s: the engine failed: %s", request_id, cause)
             raise EngineError(f"the engine failed on this pair: {cause}") from error
         return Output(last.outputs.data.reshape(-1).tolist(), last.num_cached_tokens or 0)
+
+    @property
+    def alive(self) -> bool:
+        return self._engine is not None and not self._engine.errored
+
+    def kill(self) -> None:
+        manager = self._engine.engine_core.resources.engine_manager if self._engine else None
+        for process in manager.processes if manager else ():
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()  # the ranks of tensor parallelism
+            process.kill()
 
     async def close(self) -> None:
         if self._engine is not None:
@@ -144,6 +164,7 @@ def _arguments(
         "convert": "classify",
         "enable_prefix_caching": True,
         "enable_chunked_prefill": True,
+        "scheduling_policy": "priority",
         "custom_histogram_buckets": HISTOGRAM_BUCKETS,
         **(_cpu_defaults(arguments) if current_platform.is_cpu() else {}),
         **defaults,

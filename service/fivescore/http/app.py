@@ -16,9 +16,11 @@ from starlette.exceptions import HTTPException
 from fivescore import __version__
 from fivescore.errors import ConfigurationError, FivescoreError
 from fivescore.http import health, page, problems, routes
-from fivescore.http.auth import OPEN, Keys
+from fivescore.http.auth import OPEN, Keys, open_routes
 from fivescore.http.compat import nemo_gym, openai, openrlhf, slime, tei, vllm
 from fivescore.http.context import RequestContext
+from fivescore.http.keyring import Keyring
+from fivescore.http.ratelimit import RateLimit
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import Settings
 
@@ -70,13 +72,20 @@ def create_app(
     Args:
         on_failure: called when the model cannot be loaded; the service can then only stop.
         tracing: makes a span of every request; closed with the service.
+
+    Raises:
+        ConfigurationError: a route or the file of keys is not as the settings say.
     """
+
+    keyring = Keyring((key.get_secret_value() for key in settings.api_key), settings.api_key_file)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_load(scorer, on_failure))
+        watching = asyncio.create_task(keyring.watch())
         yield
         loading.cancel()
+        watching.cancel()
         await scorer.close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
@@ -88,15 +97,18 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
+    scorer.on_failure = on_failure
     app.state.scorer = scorer
     app.state.settings = settings
-    app.add_middleware(Keys, keys=[key.get_secret_value() for key in settings.api_key])
+    app.state.rate_limit = RateLimit(settings.key_pairs_per_second)
+    _add_routes(app, settings.reward_path)
+    paths = {path for route in app.routes if (path := getattr(route, "path", None))}
+    app.add_middleware(Keys, keyring=keyring, open_routes=open_routes(settings.open_routes, paths))
     app.add_middleware(
         RequestContext, metrics=scorer.metrics, tracing=tracing, log_texts=settings.log_texts
     )
     app.add_exception_handler(FivescoreError, problems.on_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
-    _add_routes(app, settings.reward_path)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 

@@ -26,6 +26,7 @@ _STATUS = {
     "unauthorized": (401, "The key is missing or wrong"),
     "client_gone": (CLIENT_CLOSED, "The client closed the connection"),
     "overloaded": (429, "Too much in flight"),
+    "rate_limited": (429, "More pairs than the key's rate allows"),
     "loading": (503, "The model is loading"),
     "draining": (503, "The service is shutting down"),
     "engine_dead": (503, "The engine has stopped"),

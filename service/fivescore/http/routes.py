@@ -12,10 +12,10 @@ from fivescore.errors import FivescoreError, InvalidRequest
 from fivescore.http.body import json_response, read_json
 from fivescore.http.compat import vllm
 from fivescore.http.compat.surface import respond
-from fivescore.http.context import summarise, trace_of
-from fivescore.http.disconnect import until_gone
+from fivescore.http.context import summarise
 from fivescore.http.health import scorer_of
 from fivescore.http.problems import item
+from fivescore.http.ratelimit import score_within_rate
 from fivescore.scoring.scorer import Options
 from fivescore.types import PAIR_FIELDS, Pair, Score, faults, parse_pair, sentence
 
@@ -57,7 +57,7 @@ async def score(request: Request) -> Response:
         return await respond(request, body, vllm.scores)
     items, options, bare = parse(body)
     pairs = [parse_pair(value) for value in items]
-    results = await until_gone(request, scorer.score(pairs, options, trace_of(request.scope)))
+    results = await score_within_rate(request, pairs, options)
     if bare and isinstance(results[0], FivescoreError):
         raise results[0]
     usage = summarise(request.scope, results)

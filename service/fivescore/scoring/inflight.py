@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from fivescore.types import Output
 
 Headers = Mapping[str, str] | None
-Encode = Callable[[list[int], str, Headers], Awaitable[Output]]
+Encode = Callable[[list[int], str, Headers, int], Awaitable[Output]]
 
 
 class Flight:
@@ -34,14 +34,20 @@ class Flights:
         self._encode = encode
         self._flights: dict[bytes, Flight] = {}
 
-    def join(self, token_ids: list[int], request_id: str, trace_headers: Headers = None) -> Flight:
+    def join(
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Headers = None,
+        priority: int = 0,
+    ) -> Flight:
         """Submit a sequence, or wait with those who submitted the same one."""
         key = array("i", token_ids).tobytes()
         flight = self._flights.get(key)
         if flight is not None:
             flight.waiters += 1
             return flight
-        work = self._encode(token_ids, request_id, trace_headers)
+        work = self._encode(token_ids, request_id, trace_headers, priority)
         flight = Flight(key, asyncio.ensure_future(work))
         self._flights[key] = flight
         flight.task.add_done_callback(lambda task: self._landed(flight))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from fivescore.engine.base import Engine
+from fivescore.engine.supervisor import Limits, Supervisor
 from fivescore.errors import (
     DeadlineExceeded,
     Draining,
@@ -31,6 +32,7 @@ from fivescore.scoring.admission import Admission, Admitted
 from fivescore.scoring.batching import Batcher
 from fivescore.scoring.checkpoint import Checkpoint, Model
 from fivescore.scoring.chunks import CHUNK_PAIRS, characters, chunks
+from fivescore.scoring.fairness import Fairness, Share
 from fivescore.scoring.inflight import Flight, Flights
 from fivescore.scoring.truncation import keep_end, shorten
 from fivescore.settings import Settings
@@ -42,9 +44,11 @@ from fivescore.types import Output, Pair, Score
 log = logging.getLogger(__name__)
 
 MakeEngine = Callable[[Settings, int | None], Engine]
-State = Literal["loading", "ready", "draining", "failed"]
+State = Literal["loading", "ready", "restarting", "draining", "failed"]
 
 HEARTBEAT_SECONDS = 10
+RESTART_WINDOW_SECONDS = 600.0
+"""Over which new starts of the engine are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +57,14 @@ class Options:
 
     ``weights`` combine the attributes instead of the manifest's; ``truncate="prompt_start"`` drops
     the oldest tokens of a pair that is too long, and keeps its end; ``max_tokens`` is a limit below
-    the model's; ``timeout_seconds`` is the request's own deadline.
+    the model's; ``timeout_seconds`` is the request's own deadline; a lower ``priority`` goes first.
     """
 
     weights: Mapping[str, float] | None = None
     truncate: Literal["never", "prompt_start"] = "never"
     timeout_seconds: float | None = None
     max_tokens: int | None = None
+    priority: int = 0
 
 
 class _Encoded(NamedTuple):
@@ -76,6 +81,7 @@ class _Sequence(NamedTuple):
     place: int
     tokens: int
     truncated: bool
+    tag: int
     flight: Flight
 
 
@@ -86,6 +92,7 @@ class _Work(NamedTuple):
     options: Options
     trace: Trace
     admitted: Admitted
+    share: Share
 
 
 class Scorer:
@@ -99,10 +106,13 @@ class Scorer:
         self.metrics = metrics
         self._settings = settings
         self._make_engine = make_engine
-        self._engine: Engine | None = None
+        self._engine: Supervisor | None = None
         self._loaded: Model | None = None
         self._state: State = "loading"
         self._admission = Admission(settings.max_inflight_pairs, settings.max_inflight_tokens)
+        self.on_failure: Callable[[Exception], None] = lambda error: None
+        """Called when the engine is lost for good."""
+        self._fairness = Fairness()
         self._flights = Flights(self._encode_in_engine)
         self._tokenise: Batcher[Pair, _Encoded] = Batcher(self._render_and_tokenise, CHUNK_PAIRS)
         metrics.inflight.set_function(lambda: self._admission.inflight)
@@ -162,9 +172,28 @@ class Scorer:
 
     async def _load_model(self) -> Model:
         found = await asyncio.to_thread(Checkpoint, self._settings)
-        self._engine = await asyncio.to_thread(self._make_engine, self._settings, found.max_tokens)
+        self._engine = Supervisor(
+            lambda: self._make_engine(self._settings, found.max_tokens),
+            Limits(
+                self._settings.engine_restarts,
+                RESTART_WINDOW_SECONDS,
+                self._settings.engine_hang_seconds,
+            ),
+            self._engine_changed,
+            self._engine_failed,
+        )
         info = await self._engine.load()
         return await asyncio.to_thread(found.fit, info)
+
+    def _engine_changed(self, running: bool) -> None:
+        if not running:
+            self.metrics.restarts.inc()
+        if self._state != "draining":
+            self._enter("ready" if running else "restarting")
+
+    def _engine_failed(self, error: Exception) -> None:
+        self._enter("failed")
+        self.on_failure(error)
 
     def drain(self) -> None:
         """Refuse new requests from now on; accepted ones finish."""
@@ -189,6 +218,8 @@ class Scorer:
         try:
             if self._state == "draining":
                 raise Draining("the service is shutting down: send this to another replica")
+            if self._state == "restarting" and self._engine is not None:
+                raise self._engine.restarting()
             if self._state == "failed":
                 raise EngineDead("the engine has stopped and cannot score", retry_after=10)
             return self.model
@@ -249,7 +280,8 @@ class Scorer:
         self.metrics.request_pairs.observe(len(pairs))
         with self._admission.admit(len(pairs)) as admitted:
             trace.add("admit", asked, time.perf_counter())
-            work = _Work(model, options, trace, admitted)
+            share = self._fairness.share(options.priority)
+            work = _Work(model, options, trace, admitted, share)
             try:
                 async with asyncio.timeout(options.timeout_seconds) as deadline:
                     return await self._score_all(pairs, work)
@@ -347,22 +379,24 @@ class Scorer:
         work.admitted.add_tokens(len(ids))
         trace = work.trace
         headers = trace.engine_headers(index)
-        flight = self._flights.join(ids, f"{trace.request_id}-{index}", headers)
-        return _Sequence(index, len(ids), truncated, flight)
+        tag, priority = work.share.next(len(ids))
+        flight = self._flights.join(ids, f"{trace.request_id}-{index}", headers, priority)
+        return _Sequence(index, len(ids), truncated, tag, flight)
 
     async def _encode_in_engine(
-        self, token_ids: list[int], request_id: str, trace_headers: Mapping[str, str] | None
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Mapping[str, str] | None,
+        priority: int,
     ) -> Output:
         assert self._engine is not None
-        return await self._engine.encode(token_ids, request_id, trace_headers)
+        return await self._engine.encode(token_ids, request_id, trace_headers, priority)
 
     async def _finish(self, sequence: _Sequence, work: _Work) -> Score | ScoringError:
         try:
             output = await sequence.flight.wait()
-        except EngineDead:
-            if self._state != "draining":
-                self._enter("failed")
-            raise
+            self._fairness.served(sequence.tag)
         except ScoringError as error:
             return error
         began = time.perf_counter()

@@ -37,7 +37,7 @@ OUTCOMES = (
     "cancelled",
     "internal_error",
 )
-STATES = ("loading", "ready", "draining", "failed")
+STATES = ("loading", "ready", "restarting", "draining", "failed")
 LIMITS = ("pairs", "tokens")
 REJECTIONS = ("pairs", "tokens", "loading", "draining", "engine_dead")
 """Why a request was not let in: a limit that was met, or the service's state."""
@@ -128,6 +128,11 @@ class Metrics:
             "fivescore_engine_state",
             "1 for the state that the engine is in.",
             ("state",),
+            registry=registry,
+        )
+        self.restarts = Counter(
+            "fivescore_engine_restarts",
+            "Times that a lost engine was replaced.",
             registry=registry,
         )
         self._load = Gauge(

@@ -76,7 +76,7 @@ tiny = app(max_body_bytes=8)
 of_two_pairs = app(max_pairs=2)
 loading = app(engine=SlowToLoad(), settle=False)
 draining = app()
-dying = app(options={"die_after": 1})
+dying = app(options={"die_after": 1}, engine_restarts=0)
 nan = app(options={"nan_every": 1})
 failing = app(options={"fail_every": 1})
 

@@ -285,11 +285,11 @@ class Dying(RecordingEngine):
         return output
 
 
-async def test_the_engines_death_fails_the_request_and_every_later_one() -> None:
+async def test_the_engines_death_fails_the_request_and_those_until_the_next_one_runs() -> None:
     async with scoring(Dying()) as scorer:
         with pytest.raises(EngineDead):
             await score(scorer, pair("a"), pair("b"), pair("c"))
-        assert scorer.state == "failed"
+        assert scorer.state == "restarting"
         with pytest.raises(EngineDead):
             await score(scorer, pair())
 
