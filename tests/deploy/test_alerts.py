@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,11 @@ def promtool(*arguments: str | Path) -> None:
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-def test_promtool_takes_the_configuration() -> None:
-    promtool("check", "config", FOLDER / "prometheus.yml")
+def test_promtool_takes_the_configuration(tmp_path: Path) -> None:
+    """As it is mounted: with the key's file beside it, which it refuses to miss."""
+    shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "metrics-key").write_text("none")
+    promtool("check", "config", tmp_path / "prometheus.yml")
 
 
 def test_promtool_takes_the_rules() -> None:

@@ -30,6 +30,8 @@ TRAFFIC_SECONDS = float(os.environ.get("TRAFFIC_SECONDS", "20"))
 FAULTS = ("--max-inflight-pairs", "64", "--engine.latency-seconds", "0.05",
           "--engine.fail-every", "41", "--engine.nan-every", "37")  # fmt: skip
 PANELS = panels()
+OURS = [panel for panel in PANELS if panel.source == "fivescore"]
+KEY = "a-key-of-this-test"
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +39,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A Prometheus that has scraped a busy service for a while, and still does."""
     tool("prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
-    with server(*FAULTS) as process:
+    with server("--api-key", KEY, *FAULTS) as process:
         url = process.ready().url
         with (
-            prometheus(folder, url.removeprefix("http://")) as found,
-            traffic(url, mixed, large, large, large),
+            prometheus(folder, url.removeprefix("http://"), KEY) as found,
+            traffic(url, mixed, large, large, large, key=KEY),
         ):
             time.sleep(TRAFFIC_SECONDS)
             yield found
@@ -52,7 +54,17 @@ def _ask(found: Prometheus, queries: list[str]) -> None:
         found.wait_for(one)
 
 
-OURS = [panel for panel in PANELS if panel.source == "fivescore"]
+def test_without_traffic_no_panel_shows_nan(tmp_path: Path) -> None:
+    """A service that has just started: numbers or nothing, never NaN."""
+    tool("prometheus")
+    with (
+        server() as process,
+        prometheus(tmp_path, process.ready().url.removeprefix("http://")) as found,
+    ):
+        found.wait_for("rate(fivescore_pairs_total[5s])")
+        httpx.post(f"{process.url}/score", json={"pairs": []}, trust_env=False)
+        for panel in OURS:
+            assert all(value == value for value in found.values(panel.text)), panel
 
 
 @pytest.mark.parametrize("panel", OURS, ids=lambda panel: panel.place)
@@ -93,19 +105,6 @@ def test_a_name_that_is_wrong_has_no_data(watched: Prometheus) -> None:
         'sum(rate(fivescore_pairs_total{outcome="timeout"}[10s])) or vector(0)'
     )
     assert [bool(watched.values(one)) for one in hidden] == [True, False]
-
-
-def test_without_traffic_no_panel_shows_nan(tmp_path: Path) -> None:
-    """A service that has just started: numbers or nothing, never NaN."""
-    tool("prometheus")
-    with (
-        server() as process,
-        prometheus(tmp_path, process.ready().url.removeprefix("http://")) as found,
-    ):
-        found.wait_for("rate(fivescore_pairs_total[5s])")
-        httpx.post(f"{process.url}/score", json={"pairs": []}, trust_env=False)
-        for panel in OURS:
-            assert all(value == value for value in found.values(panel.text)), panel
 
 
 def test_vllm_and_dcgm_are_looked_at_elsewhere() -> None:

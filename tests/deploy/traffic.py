@@ -47,14 +47,17 @@ def large(http: httpx.Client, number: int) -> None:
 
 
 @contextmanager
-def traffic(url: str, *kinds: Callable[[httpx.Client, int], object]) -> Iterator[None]:
+def traffic(
+    url: str, *kinds: Callable[[httpx.Client, int], object], key: str = "none"
+) -> Iterator[None]:
     """Send each kind on a thread of its own until the end; a failure of one is the test's."""
+    headers = {"Authorization": f"Bearer {key}"}
     stop = threading.Event()
     failures: list[BaseException] = []
 
     def send(kind: Callable[[httpx.Client, int], object]) -> None:
         try:
-            with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+            with httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False) as http:
                 for number in itertools.count():
                     kind(http, number)
                     if stop.wait(0.05):

@@ -368,7 +368,9 @@ async def test_what_is_not_finite_is_counted_by_attribute_and_told_once_a_reques
         (line,) = [record for record in lines.records() if record["level"] == "error"]
         assert "2 pairs" in line["msg"]
         assert "pair 0, has 3 tokens" in line["msg"]
-        assert hashlib.sha256(array("i", [7, 8, 9]).tobytes()).hexdigest() in line["msg"]
+        assert (line["pairs"], line["pair"], line["tokens"]) == (2, 0, 3)
+        assert line["sha256"] == hashlib.sha256(array("i", [7, 8, 9]).tobytes()).hexdigest()
+        assert line["request_id"] == lines.last()["request_id"]
 
 
 async def test_what_is_not_finite_is_counted_though_the_request_fails_afterwards() -> None:

@@ -429,12 +429,18 @@ class Scorer:
             for name in error.names:
                 self.metrics.non_finite.labels(name).inc()
         if bad:
+            first = bad[0]
             log.error(
-                "request %s: %d pairs with outputs that are not finite; the first, pair %d, has %d"
-                " tokens, sha256 %s",
-                work.trace.request_id, len(bad), bad[0].place, bad[0].tokens,
-                hashlib.sha256(bad[0].flight.key).hexdigest(),
-            )  # fmt: skip
+                "request %(request_id)s: %(pairs)d pairs with outputs that are not finite; the"
+                " first, pair %(pair)d, has %(tokens)d tokens, sha256 %(sha256)s",
+                {
+                    "request_id": work.trace.request_id,
+                    "pairs": len(bad),
+                    "pair": first.place,
+                    "tokens": first.tokens,
+                    "sha256": hashlib.sha256(first.flight.key).hexdigest(),
+                },
+            )
 
 
 def _known_ids(model: Model, pair: Pair, options: Options) -> list[int] | FivescoreError | None:

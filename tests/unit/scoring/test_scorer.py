@@ -428,3 +428,27 @@ async def test_a_rendered_text_is_scored_as_its_conversation() -> None:
         one, other = await score(scorer, pair(), Pair(text=text))
         assert one == other
     assert len(engine.submitted) == 1
+
+
+# Stages
+
+
+async def test_the_engine_works_from_the_first_chunk_on_while_others_are_tokenised() -> None:
+    trace = Trace()
+    async with scoring(RecordingEngine()) as scorer:
+        await scorer.score([pair(f"prompt {n}") for n in range(3 * CHUNK_PAIRS)], trace=trace)
+    tokenise, engine, reward = (trace.stages[name] for name in ("tokenise", "engine", "reward"))
+    assert tokenise.began < engine.began < tokenise.ended
+    assert engine.began < reward.began < reward.ended < engine.ended
+    assert trace.stages["admit"].ended <= trace.stages["render"].began < tokenise.began
+
+
+async def test_a_batch_is_one_piece_of_each_requests_time() -> None:
+    """However many pairs are in it."""
+    trace = Trace()
+    async with scoring(RecordingEngine()) as scorer:
+        await scorer.score([pair("the same", str(n)) for n in range(8)], trace=trace)
+    for name in ("render", "tokenise"):
+        stage = trace.stages[name]
+        assert stage.seconds == stage.ended - stage.began
+    assert trace.stages["render"].ended == trace.stages["tokenise"].began

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, MutableMapping
 
 import pytest
@@ -77,6 +78,16 @@ def test_spans_have_the_times_of_the_stages() -> None:
         began, ended = _times(spans[stage])
         assert began - start == pytest.approx((1 + place) * 1e6, abs=10)
         assert ended - start == pytest.approx((2 + place) * 1e6, abs=10)
+
+
+def test_times_are_those_of_the_wall_clock() -> None:
+    exporter = InMemorySpanExporter()
+    before = time.time_ns()
+    span = Tracing(SimpleSpanProcessor(exporter)).begin(Trace(), [], time.perf_counter())
+    span.end("POST /score", {}, None, time.perf_counter())
+    began, ended = _times(exporter.get_finished_spans()[0])
+    clocks = 1_000_000  # nanoseconds between readings of the two clocks
+    assert before - clocks <= began <= ended <= time.time_ns() + clocks
 
 
 def test_a_stage_in_pieces_says_how_long_it_took_in_all() -> None:
