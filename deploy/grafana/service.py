@@ -37,7 +37,13 @@ TARGET_SECONDS = 2.5
 """What the board starts with and the alert FivescoreSlow has; ours to choose, yours to change."""
 OBJECTIVE = 0.99
 """The share of requests that should be answered within the target."""
-STATES = {1: ("loading", PLAIN), 2: ("ready", GOOD), 3: ("draining", WARNING), 4: ("failed", BAD)}
+STATES = {
+    1: ("loading", PLAIN),
+    2: ("ready", GOOD),
+    3: ("restarting", WARNING),
+    4: ("draining", WARNING),
+    5: ("failed", BAD),
+}
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 

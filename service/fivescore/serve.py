@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import logging
 import os
@@ -17,6 +18,7 @@ import uvicorn
 from fivescore.engine.base import Engine
 from fivescore.errors import ConfigurationError
 from fivescore.http.app import create_app
+from fivescore.http.connection import RESERVE, Connection
 from fivescore.scoring.checkpoint import check
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import Settings, load
@@ -30,8 +32,10 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 2048
 """Connections the kernel holds for us: trainers open hundreds at once (OpenRLHF, verl)."""
-KEEP_ALIVE_SECONDS = 75
-"""Longer than the idle time of the trainers' connection pools."""
+FILES_BESIDE_CONNECTIONS = 192
+"""Open files that the process itself needs: libraries, logs, pipes to the engine."""
+FLUSH_SECONDS = 5
+"""For answers that are ready and not yet written when the last pair is scored."""
 
 
 def serve(flags: dict[str, Any]) -> int:
@@ -52,7 +56,7 @@ def serve(flags: dict[str, Any]) -> int:
             "--log-texts is on: every prompt and response that clients send goes to this log, and"
             " to whoever reads it; turn it off when you have seen what you looked for"
         )
-    _raise_file_limit()
+    settings = _within_file_limit(settings, _raise_file_limit())
     return _Server(settings).run_on(listener)
 
 
@@ -76,7 +80,9 @@ class _Server(uvicorn.Server):
     """uvicorn with an app that it tells when to drain, and that tells it when to stop."""
 
     def __init__(self, settings: Settings) -> None:
-        self._scorer = Scorer(settings, make_engine, Metrics())
+        metrics = Metrics()
+        metrics.open_connections.set_function(lambda: len(self.server_state.connections))
+        self._scorer = Scorer(settings, make_engine, metrics)
         self._failure: Exception | None = None
         self._grace_seconds = settings.shutdown_grace_seconds
         self._drainage: asyncio.Task[None] | None = None
@@ -85,10 +91,13 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                # Called as a class is; uvicorn asks no more of it.
+                http=functools.partial(Connection, settings, metrics),  # type: ignore[arg-type]
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_keep_alive=settings.keep_alive_seconds,
                 timeout_graceful_shutdown=settings.shutdown_grace_seconds,
             )
         )
@@ -118,22 +127,42 @@ class _Server(uvicorn.Server):
             loop = asyncio.get_running_loop()
             loop.call_soon_threadsafe(self._start_drainage, sig, frame)
         else:
-            super().handle_exit(sig, frame)
+            self._exit(sig, frame, seconds=0)
 
     def _start_drainage(self, sig: int, frame: Any) -> None:
         self._drainage = asyncio.create_task(self._exit_when_drained(sig, frame))
 
     async def _exit_when_drained(self, sig: int, frame: Any) -> None:
+        seconds = 0
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._scorer.drained(), self._grace_seconds)
+            seconds = FLUSH_SECONDS
+        self._exit(sig, frame, seconds)
+
+    def _exit(self, sig: int, frame: Any, seconds: int) -> None:
+        """Stop; what is not answered within ``seconds`` is answered with 503."""
+        self.config.timeout_graceful_shutdown = seconds
         super().handle_exit(sig, frame)
 
 
-def _raise_file_limit() -> None:
+def _raise_file_limit() -> int:
     """A connection is an open file, and shells allow 1024 where trainers open more."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _within_file_limit(settings: Settings, files: int) -> Settings:
+    """The settings, with no more connections than the process may have files open."""
+    room = max(1, files - FILES_BESIDE_CONNECTIONS - RESERVE)
+    if files == resource.RLIM_INFINITY or settings.max_connections <= room:
+        return settings
+    log.warning(
+        "--max-connections %d: this process may open only %d files (ulimit -n), so it takes %d",
+        settings.max_connections, files, room,
+    )  # fmt: skip
+    return settings.model_copy(update={"max_connections": room})
 
 
 def start_tracing(endpoint: str | None) -> Tracing | None:

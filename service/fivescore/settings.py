@@ -28,6 +28,8 @@ KEY = re.compile(r"[!-+\--~]{1,512}")
 KEY_RULE = "a key is 1 to 512 visible ASCII characters without a comma"
 DEMO = str(Path(__file__).parent / "demo" / "fivescore-demo")
 
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
@@ -57,6 +59,28 @@ class Settings(BaseSettings):
     max_pairs: Annotated[int, Field(ge=1)] = Field(10_000, description="pairs per request")
     max_body_bytes: Annotated[int, Field(ge=1)] = Field(
         64 * 2**20, description="bytes per request body"
+    )
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        8192, description="connections open at once; on more only probes are answered"
+    )
+    max_header_bytes: Annotated[int, Field(ge=1)] = Field(
+        2**15, description="bytes of a request's line and headers"
+    )
+    max_headers: Annotated[int, Field(ge=1)] = Field(100, description="headers per request")
+    max_target_bytes: Annotated[int, Field(ge=1)] = Field(
+        8192, description="bytes of a request's path and query"
+    )
+    header_timeout_seconds: Seconds = Field(
+        20, description="time for a request's line and headers, from their first byte on"
+    )
+    client_timeout_seconds: Seconds = Field(
+        30, description="time in which a client must have sent, or read, what the next setting says"
+    )
+    client_min_bytes_per_second: Annotated[int, Field(ge=1)] = Field(
+        1024, description="the least rate of sending a body and of reading an answer"
+    )
+    keep_alive_seconds: Annotated[int, Field(ge=1)] = Field(
+        75, description="how long a connection may stay open without a request"
     )
     max_inflight_pairs: Annotated[int, Field(ge=1)] = Field(
         65_536, description="pairs admitted and not answered; more are refused with 429"

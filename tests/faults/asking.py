@@ -62,6 +62,14 @@ class Asker:
         ended = time.monotonic()
         return Answer(tally, ended, ended - due)
 
+    async def ready(self) -> bool:
+        """Whether it is there, and takes requests."""
+        try:
+            async with self._session.get("/health/ready") as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
     async def one_by_one(self, known: Sequence[Known]) -> list[Answer]:
         """A request for each pair, one after the other."""
         return [await self.ask([pair]) for pair in known]

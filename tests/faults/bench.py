@@ -13,11 +13,15 @@ from tests.faults.target import Target
 
 HANG_SECONDS = 15
 """Of ``--engine-hang-seconds`` here: many times what the demo takes for its longest silence."""
+SLOW_SECONDS = 5
+"""What a slow client gets here for its headers, and for each part of its body."""
 FLAGS = (
     "--engine-hang-seconds", str(HANG_SECONDS),
     # Scenarios share a server, and each kill counts for ten minutes.
     "--engine-restarts", "1000",
     "--shutdown-grace-seconds", "300",
+    "--header-timeout-seconds", str(SLOW_SECONDS),
+    "--client-timeout-seconds", str(SLOW_SECONDS),
 )  # fmt: skip
 
 
@@ -33,10 +37,12 @@ class Scale:
     killed_pairs: int
     drained_pairs: int
     undone_pairs: int
-    rolling_backend: str
+    spare_backend: str
+    """Of servers beside the one that scenarios share."""
     rolling_quiet_seconds: float
     clients: int
     rounds: int
+    abandoned_pairs: int
     idle_connections: int
     slow_connections: int
     traffic_seconds: float
@@ -51,8 +57,8 @@ FULL = Scale(
     overload_seconds=60, capacity_seconds=20, inflight_pairs=1024,
     kills=5, killed_pairs=2000,
     drained_pairs=500, undone_pairs=4000,
-    rolling_backend="vllm", rolling_quiet_seconds=10,
-    clients=1000, rounds=20,
+    spare_backend="vllm", rolling_quiet_seconds=10,
+    clients=1000, rounds=20, abandoned_pairs=4000,
     idle_connections=2000, slow_connections=200, traffic_seconds=30,
     soak_seconds=1800,
     job_pairs=50_000,
@@ -63,8 +69,8 @@ SHORT = Scale(
     overload_seconds=12, capacity_seconds=6, inflight_pairs=512,
     kills=2, killed_pairs=600,
     drained_pairs=500, undone_pairs=500,
-    rolling_backend="fake", rolling_quiet_seconds=3,
-    clients=150, rounds=4,
+    spare_backend="fake", rolling_quiet_seconds=3,
+    clients=150, rounds=4, abandoned_pairs=1000,
     idle_connections=500, slow_connections=50, traffic_seconds=6,
     soak_seconds=36,
     job_pairs=3000,
@@ -86,6 +92,8 @@ class Bench:
         self._target: Target | None = None
         self._flags: tuple[str, ...] = ()
         self._started = 0
+        self.load_seconds = 0.0
+        """How long the first server took to be ready; 0 before there was one."""
 
     async def known(self, count: int) -> list[Known]:
         """Pairs with known scores; computed now if they were not before."""
@@ -99,6 +107,7 @@ class Bench:
         if self._target is None:
             self._target, self._flags = self.start(*FLAGS, *flags), flags
             await self._target.wait_ready()
+            self.load_seconds = self.load_seconds or self._target.load_seconds
         await self._target.until("ready", self._target.ready)
         await self._target.until("no work", self._target.idle)
         return self._target
@@ -113,5 +122,3 @@ class Bench:
         target, self._target = self._target, None
         if target is not None:
             await target.stop()
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Mapping
@@ -102,7 +103,7 @@ def _vocabulary(folder: Path) -> list[str]:
 
 
 def _check_told_apart(known: list[Known]) -> None:
-    near = [one.agrees(_entry(other)) for one, other in zip(known, known[1:], strict=False)]
+    near = [one.agrees(_entry(other)) for one, other in itertools.pairwise(known)]
     if sum(near) > (1 - TOLD_APART) * len(near):
         raise ValueError(f"{sum(near)} of {len(near)} pairs score like their neighbours")
 

@@ -38,9 +38,10 @@ class Load:
 
     @property
     def right_per_second(self) -> float:
-        """Pairs answered right while the load lasted."""
-        end = self.began + self.seconds
-        return sum(a.tally.right for a in self.answers if a.ended <= end) / self.seconds
+        """Pairs answered right, until the last answer: what is accepted in the load's last second
+        takes its time too."""
+        ended = max((answer.ended for answer in self.answers), default=self.began)
+        return self.tally.right / max(ended - self.began, self.seconds)
 
     @property
     def latencies(self) -> list[float]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import psutil
 
-from tests.e2e.server import STOP_SECONDS, Server
+from tests.e2e.server import Server
 
 PATIENCE_SECONDS = 600.0
 """For anything that must happen at some time; how soon is for bounds to say."""
@@ -115,6 +115,14 @@ class Target:
         await asyncio.to_thread(self.server.stop)
 
 
+def is_there(process: psutil.Process) -> bool:
+    """Whether it has not ended; one that nobody has waited for yet has."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Peak:
     """Samples a target's memory while the body runs; ``bytes`` is the most that was seen."""
 
@@ -136,6 +144,3 @@ class Peak:
             usage = await asyncio.to_thread(self._target.usage)
             self.bytes = max(self.bytes, usage.memory)
             await asyncio.sleep(self._every)
-
-
-__all__ = ["PATIENCE_SECONDS", "STOP_SECONDS", "Peak", "Target", "Usage"]

@@ -235,7 +235,7 @@ async def test_an_open_route_that_does_not_exist_stops_the_start(named: str) -> 
         ("127.0.0.1", {"api_key": KEY, "open_routes": "/metrics"}, ""),
     ],
 )
-def test_what_a_network_can_reach_without_a_key_is_warned_of(
+async def test_what_a_network_can_reach_without_a_key_is_warned_of(
     host: str, settings: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG, "fivescore"):

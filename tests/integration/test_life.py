@@ -118,7 +118,7 @@ async def test_an_engine_that_is_lost_for_good_ends_the_service() -> None:
         response = await service.score({"pairs": [OTHER, PAIR]})
         assert_problem(response, 503, "engine_dead")
         async with asyncio.timeout(20):
-            while not service.failures:
+            while not service.failures:  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.01)
         assert await status(service, "/health/live") == (503, "failed")
         assert await status(service, "/health/ready") == (503, "failed")
@@ -136,7 +136,11 @@ async def test_the_engines_death_ends_every_request_in_flight() -> None:
 
 class Surprising(RecordingEngine):
     async def encode(
-        self, token_ids: list[int], request_id: str, trace_headers: Headers = None
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Headers = None,
+        priority: int = 0,
     ) -> Output:
         raise ZeroDivisionError("secret internals")
 

@@ -347,7 +347,11 @@ class NotFinite(RecordingEngine):
     """NaN in the second output and infinity in the fifth, for sequences of an odd length."""
 
     async def encode(
-        self, token_ids: list[int], request_id: str, trace_headers: Headers = None
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Headers = None,
+        priority: int = 0,
     ) -> Output:
         odd = len(token_ids) % 2
         return Output([1.0, math.nan, 1.0, 1.0, math.inf] if odd else [1.0] * 5)
@@ -376,11 +380,15 @@ async def test_what_is_not_finite_is_counted_by_attribute_and_told_once_a_reques
 async def test_what_is_not_finite_is_counted_though_the_request_fails_afterwards() -> None:
     class Late(NotFinite):
         async def encode(
-            self, token_ids: list[int], request_id: str, trace_headers: Headers = None
+            self,
+            token_ids: list[int],
+            request_id: str,
+            trace_headers: Headers = None,
+            priority: int = 0,
         ) -> Output:
             if len(token_ids) == 2:
                 await asyncio.sleep(60)
-            return await super().encode(token_ids, request_id, trace_headers)
+            return await super().encode(token_ids, request_id, trace_headers, priority)
 
     async with serving(Late()) as service:
         body = {"pairs": [IDS, {"token_ids": [1, 2]}], "timeout_seconds": 0.1}
@@ -508,7 +516,11 @@ class Broken(RecordingEngine):
     """Fails as libraries do: with what it was given in the message, and in that of the cause."""
 
     async def encode(
-        self, token_ids: list[int], request_id: str, trace_headers: Headers = None
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Headers = None,
+        priority: int = 0,
     ) -> Output:
         try:
             raise ValueError(f"{SECRET} {KEY}")

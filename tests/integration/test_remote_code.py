@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from fivescore.settings import DEMO
+from fivescore.errors import ConfigurationError
+from fivescore.scoring.checkpoint import Checkpoint
+from fivescore.settings import DEMO, Settings
 
 CODE = """
 import os
-open(os.environ["MARKER"], "a").write("ran\\n")
+open(os.environ["MARKER"], "a").write("ran")
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 class OwnConfig(LlamaConfig):
     model_type = "own"
@@ -25,79 +27,88 @@ class OwnTokenizer(PreTrainedTokenizerFast):
 """
 CONFIG = {"AutoConfig": "own.OwnConfig"}
 TOKENIZER = {"AutoTokenizer": [None, "own.OwnTokenizer"]}
+LOAD = """
+import sys
+from fivescore.scoring.checkpoint import Checkpoint
+from fivescore.settings import Settings
+Checkpoint(Settings(model=sys.argv[1], trust_remote_code=sys.argv[2] == "yes"))
+"""
 
 
-def checkpoint(folder: Path, model_type: str, config: Any, tokenizer: Any) -> Path:
+@pytest.fixture
+def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that the code leaves where it ran, even if somebody says yes to being asked."""
+    path = tmp_path / "marker"
+    monkeypatch.setenv("MARKER", str(path))
+    monkeypatch.setattr("builtins.input", lambda *_: "yes")
+    return path
+
+
+def checkpoint(folder: Path, model_type: str, config: Any, tokenizer: Any) -> str:
     """The demo with code of its own, which its files name."""
     shutil.copytree(DEMO, folder)
     (folder / "own.py").write_text(CODE)
-    said = json.loads((folder / "config.json").read_text())
-    said |= {"model_type": model_type} | ({"auto_map": config} if config else {})
-    (folder / "config.json").write_text(json.dumps(said))
-    said = json.loads((folder / "tokenizer_config.json").read_text())
+    write(folder / "config.json", model_type=model_type, **({"auto_map": config} if config else {}))
     if tokenizer:
-        said |= {"auto_map": tokenizer, "tokenizer_class": "OwnTokenizer"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(said))
-    return folder
+        own = {"auto_map": tokenizer, "tokenizer_class": "OwnTokenizer"}
+        write(folder / "tokenizer_config.json", **own)
+    return str(folder)
 
 
-def start(folder: Path, *flags: str) -> tuple[subprocess.CompletedProcess[str], bool]:
-    """Load it on the fake engine, which then fails on purpose; and whether the code ran.
+def write(file: Path, **members: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | members))
 
-    At a terminal's answer "yes": nobody may be asked either.
-    """
-    marker = folder.parent / "marker"
-    environment = {**os.environ, "MARKER": str(marker), "HF_HOME": str(folder.parent / "home")}
+
+@pytest.mark.parametrize(
+    ("model_type", "config", "tokenizer", "what"),
+    [
+        ("own", CONFIG, None, "config.json"),
+        ("own", CONFIG, TOKENIZER, "tokenizer"),
+        ("llama", None, TOKENIZER, "tokenizer"),
+    ],
+)
+def test_code_of_a_checkpoint_is_refused_in_one_line_and_does_not_run(
+    tmp_path: Path, marker: Path, model_type: str, config: Any, tokenizer: Any, what: str
+) -> None:
+    model = checkpoint(tmp_path / "model", model_type, config, tokenizer)
+    with pytest.raises(ConfigurationError) as caught:
+        Checkpoint(Settings(model=model))
+    assert not marker.exists()
+    told = caught.value.detail
+    assert told.startswith(f"model {model}: its {what} cannot be loaded: ")
+    assert "custom code" in told
+    assert "--trust-remote-code" in told
+    assert "\n" not in told
+
+
+def test_code_that_is_not_needed_does_not_run_either(tmp_path: Path, marker: Path) -> None:
+    Checkpoint(Settings(model=checkpoint(tmp_path / "model", "llama", CONFIG, None)))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_code_of_a_policys_tokenizer_never_runs(
+    tmp_path: Path, marker: Path, trusted: bool
+) -> None:
+    policy = checkpoint(tmp_path / "policy", "own", CONFIG, TOKENIZER)
+    with pytest.raises(ConfigurationError, match=r"^policy_tokenizer .* contains custom code"):
+        Checkpoint(Settings(policy_tokenizer=policy, trust_remote_code=trusted))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("trusted", ["yes", "no"])
+def test_code_runs_where_the_operator_asks_for_it(
+    tmp_path: Path, marker: Path, trusted: str
+) -> None:
+    """The others would find the marker, then, too. The library keeps a copy of such code."""
+    model = checkpoint(tmp_path / "model", "own", CONFIG, TOKENIZER)
     done = subprocess.run(
-        [sys.executable, "-m", "fivescore", "serve", "--backend", "fake", "--port", "0",
-         "--engine.load-error", "it got as far as the engine", *flags],
-        input="yes\n" * 10,
-        env=environment,
+        [sys.executable, "-c", LOAD, model, trusted],
+        env={**os.environ, "HF_HOME": str(tmp_path / "home")},
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
-    )  # fmt: skip
-    return done, marker.exists()
-
-
-@pytest.mark.parametrize(
-    ("config", "tokenizer", "said"),
-    [(CONFIG, None, "its config.json"), (CONFIG, TOKENIZER, "its tokenizer"),
-     (None, TOKENIZER, "its tokenizer")],
-    ids=["config", "both", "tokenizer"],
-)  # fmt: skip
-def test_code_of_a_checkpoint_is_refused_in_one_line_and_does_not_run(
-    tmp_path: Path, config: Any, tokenizer: Any, said: str
-) -> None:
-    model_type = "own" if config else "llama"
-    folder = checkpoint(tmp_path / "model", model_type, config, tokenizer)
-    done, ran = start(folder, "--model", str(folder))
-    assert not ran
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("fivescore: error: ")
-    print(last)
-
-
-def test_code_that_is_not_needed_does_not_run_either(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "model", "llama", CONFIG, None)
-    done, ran = start(folder, "--model", str(folder))
-    assert not ran
-    assert done.stderr.splitlines()[-1] == "fivescore: error: it got as far as the engine"
-
-
-def test_code_of_a_policys_tokenizer_never_runs(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "policy", "own", CONFIG, TOKENIZER)
-    for flags in ((), ("--trust-remote-code",)):
-        done, ran = start(folder, "--policy-tokenizer", str(folder), *flags)
-        assert not ran
-        assert done.returncode == 1
-        print(done.stderr.splitlines()[-1])
-
-
-def test_code_runs_where_the_operator_asks_for_it(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "model", "own", CONFIG, TOKENIZER)
-    done, ran = start(folder, "--model", str(folder), "--trust-remote-code")
-    assert ran
-    print(done.stderr)
+    )
+    assert marker.exists() == (trusted == "yes"), done.stderr
+    assert (done.returncode == 0) == (trusted == "yes"), done.stderr

@@ -44,10 +44,14 @@ class _Engine(FakeEngine):
         self.headers: dict[str, str] = {}
 
     async def encode(
-        self, token_ids: list[int], request_id: str, trace_headers: Mapping[str, str] | None = None
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Mapping[str, str] | None = None,
+        priority: int = 0,
     ) -> Output:
         self.headers[request_id] = (trace_headers or {}).get("traceparent", "")
-        return await super().encode(token_ids, request_id, trace_headers)
+        return await super().encode(token_ids, request_id, trace_headers, priority)
 
 
 @dataclass

@@ -24,16 +24,22 @@ class RecordingEngine:
     def __init__(self) -> None:
         self.submitted: list[list[int]] = []
         self.request_ids: list[str] = []
+        self.priorities: list[int] = []
         self.closed = False
 
     async def load(self) -> ModelInfo:
         return DEMO_INFO
 
     async def encode(
-        self, token_ids: list[int], request_id: str, trace_headers: Headers = None
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Headers = None,
+        priority: int = 0,
     ) -> Output:
         self.submitted.append(token_ids)
         self.request_ids.append(request_id)
+        self.priorities.append(priority)
         return Output([float(len(token_ids))] * 5, cached_tokens=1)
 
     def unfinished(self) -> int:
@@ -63,9 +69,13 @@ class HeldEngine(RecordingEngine):
         self._unfinished = 0
 
     async def encode(
-        self, token_ids: list[int], request_id: str, trace_headers: Headers = None
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Headers = None,
+        priority: int = 0,
     ) -> Output:
-        output = await super().encode(token_ids, request_id, trace_headers)
+        output = await super().encode(token_ids, request_id, trace_headers, priority)
         self._unfinished += 1
         if len(self.submitted) >= self._sequences:
             self.busy.set()

@@ -40,7 +40,10 @@ class Engine(Protocol):
         """False once it has stopped for good; asks nobody, so that it can be looked at often."""
 
     def kill(self) -> None:
-        """End its processes at once, whatever they do. ``close`` still cleans up."""
+        """End its processes at once, whatever they do, and fail what is in it with EngineDead.
+
+        Called on the event loop; ``close`` still cleans up.
+        """
 
     async def close(self) -> None:
         """Stop the engine and its processes. May be called before, during and after ``load``."""

@@ -6,6 +6,7 @@ Selected with ``--backend fake``; its options are given as ``--engine.NAME VALUE
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from array import array
@@ -95,7 +96,7 @@ class FakeEngine:
             raise EngineDead("the engine has stopped")
         self._submitted += 1
         number = self._submitted
-        await asyncio.sleep(self._options.latency_seconds)
+        await self._work()
         if self._options.poison and self._options.poison in token_ids:
             self._dead.set()
         if self._options.hang_after and number >= self._options.hang_after:
@@ -104,6 +105,14 @@ class FakeEngine:
         if _is_nth(number, self._options.nan_every):
             return Output([float("nan")] * self._outputs)
         return Output(_hashed(token_ids, self._outputs))
+
+    async def _work(self) -> None:
+        """Take its time; killing it ends that."""
+        if not self._options.latency_seconds:
+            await asyncio.sleep(0)
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._dead.wait(), self._options.latency_seconds)
 
     def _raise_faults(self, number: int) -> None:
         if self._dead.is_set() or (self._options.die_after and number >= self._options.die_after):

@@ -139,7 +139,7 @@ class Supervisor:
         if engine is None or engine is not self._engine or self._closed:
             return
         self._engine = None
-        self._silence = 0.0
+        self._silence, self._silent_since = 0.0, time.monotonic()
         log.error("the engine is lost (%s) with %d sequences in it", how, len(self._suspects))
         self._suspects.blame()
         self._changed(False)

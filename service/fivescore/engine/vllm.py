@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -130,11 +131,16 @@ class VllmEngine:
         return self._engine is not None and not self._engine.errored
 
     def kill(self) -> None:
-        manager = self._engine.engine_core.resources.engine_manager if self._engine else None
+        if self._engine is None:
+            return
+        manager = self._engine.engine_core.resources.engine_manager
         for process in manager.processes if manager else ():
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()  # the ranks of tensor parallelism
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may have died by itself
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.kill()  # the ranks of tensor parallelism
+                process.kill()
+        # What notices a death may be stopped by ``close`` before it has told whoever waits.
+        self._engine.output_processor.propagate_error(EngineDeadError())
 
     async def close(self) -> None:
         if self._engine is not None:

@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
-from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from fivescore import __version__
@@ -20,6 +18,7 @@ from fivescore.http.auth import OPEN, Keys, open_routes
 from fivescore.http.compat import nemo_gym, openai, openrlhf, slime, tei, vllm
 from fivescore.http.context import RequestContext
 from fivescore.http.keyring import Keyring
+from fivescore.http.openapi import describe
 from fivescore.http.ratelimit import RateLimit
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import Settings
@@ -54,10 +53,6 @@ ROUTES: tuple[tuple[str, str, Any], ...] = (
     ("GET", "/health/live", health.live),
     ("GET", "/metrics", health.metrics),
     ("GET", "/version", health.version),
-)
-REFERENCE = "#/components/schemas/{model}"
-BODIES, DEFINITIONS = models_json_schema(
-    [(routes.Batch, "validation"), (routes.Single, "validation")], ref_template=REFERENCE
 )
 
 
@@ -109,7 +104,7 @@ def create_app(
     )
     app.add_exception_handler(FivescoreError, problems.on_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
 
@@ -122,30 +117,9 @@ def _add_routes(app: FastAPI, reward_path: str) -> None:
             endpoint,
             methods=[method],
             response_model=None,
-            openapi_extra=_body_of(endpoint),
         )
         if path in OPEN:  # some load balancers probe with HEAD
             app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
-
-
-def _body_of(endpoint: Any) -> dict[str, Any] | None:
-    """The body that an endpoint parses by itself, for the description."""
-    if endpoint is routes.score:
-        content: dict[str, Any] = {"schema": {"anyOf": list(BODIES.values())}}
-    elif hasattr(endpoint, "example"):
-        content = {"schema": {"type": "object"}, "example": endpoint.example}
-    else:
-        return None
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's description, with the bodies that ``POST /score`` parses by itself."""
-    if app.openapi_schema is None:
-        app.openapi_schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        schemas = app.openapi_schema.setdefault("components", {}).setdefault("schemas", {})
-        schemas.update(DEFINITIONS["$defs"])
-    return app.openapi_schema
 
 
 async def _load(scorer: Scorer, on_failure: Callable[[Exception], None]) -> None:

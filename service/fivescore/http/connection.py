@@ -7,7 +7,11 @@ passes closes its connection, after a problem document where HTTP still has a pl
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import logging
+import sys
+import termios
 import uuid
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -41,7 +45,7 @@ class Refusal:
     detail: str
 
 
-class _Refused(Exception):  # noqa: N818  # raised through the parser, which it stops
+class _Refused(Exception):  # raised through the parser, which it stops
     """The request is refused by its head alone."""
 
 
@@ -58,8 +62,12 @@ class Connection(HttpToolsProtocol):
         self._writing: asyncio.TimerHandle | None = None
         self._received = 0
         self._head_bytes = 0
+        self._unparsed = 0
+        self._begun = False
+        self._body_came = False
         self._refusal: Refusal | None = None
         self._over = False
+        self._lost = False
         window = limits.client_timeout_seconds
         self._least = int(window * limits.client_min_bytes_per_second)
 
@@ -89,6 +97,7 @@ class Connection(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         self._received += len(data)
+        self._begun = False
         if self._phase == "idle":
             self._enter("head")
         try:
@@ -98,9 +107,9 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(self._refusal or _malformed())
             return
-        if self._phase == "head":
-            self._head_bytes += len(data)
-            if self._head_bytes > self._limits.max_header_bytes:
+        if self._phase == "head" and not self._begun:
+            self._unparsed += len(data)  # the parser holds a field back until all of it is there
+            if self._unparsed > self._limits.max_header_bytes:
                 self._refuse(_head_too_large(self._limits))
                 return
         self._arm()
@@ -114,7 +123,7 @@ class Connection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         if self.transport.get_write_buffer_size():
-            self._abort("slow_reader")
+            self._expect_request()  # still reading its answer: that has a clock of its own
         elif not self.transport.is_closing():
             self._metrics.connections_closed.labels("idle").inc()
             self.transport.close()
@@ -123,7 +132,9 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._head_bytes = 0
+        self._head_bytes = self._unparsed = 0
+        self._begun, self._body_came = True, False
+        self._armed = ""
         self._enter("head")
 
     def on_url(self, url: bytes) -> None:
@@ -159,6 +170,10 @@ class Connection(HttpToolsProtocol):
         if over:
             self.cycle.keep_alive = False
         self._enter("body")
+
+    def on_body(self, body: bytes) -> None:
+        self._body_came = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -227,6 +242,9 @@ class Connection(HttpToolsProtocol):
         if self._phase == "answer" and not continued:
             self._enter("idle")
         elif self._phase == "body" and not continued:
+            if self.expect_100_continue and not self._body_came:
+                self.transport.close()  # it may keep the body back, or not: what follows is unclear
+                return
             self._unset_keepalive_if_required()
             if self._armed == "body" and self._timer is not None:
                 self._timer.cancel()  # from now on it has one window for all the rest
@@ -239,15 +257,26 @@ class Connection(HttpToolsProtocol):
 
     def _watch_writing(self) -> None:
         if self._writing is None:
-            left = self.transport.get_write_buffer_size()
             seconds = self._limits.client_timeout_seconds
-            self._writing = self.loop.call_later(seconds, self._check_writing, left)
+            self._writing = self.loop.call_later(seconds, self._check_writing, self._unread())
+
+    def _unread(self) -> int:
+        """Bytes that the client has not taken, with those that the kernel holds.
+
+        The kernel takes more from us only once a third of its megabytes is gone: our own buffer
+        alone would let a slow client look like one that stands still.
+        """
+        queued = bytes(4)
+        with contextlib.suppress(OSError):
+            file = self.transport.get_extra_info("socket").fileno()
+            queued = fcntl.ioctl(file, termios.TIOCOUTQ, queued)
+        return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
     def _check_writing(self, before: int) -> None:
         self._writing = None
-        left = self.transport.get_write_buffer_size()
-        if not left:
+        if not self.transport.get_write_buffer_size():
             return
+        left = self._unread()
         if left > before or before - left >= min(self._least, before):
             self._watch_writing()
         else:
@@ -256,8 +285,10 @@ class Connection(HttpToolsProtocol):
     # The end.
 
     def _abort(self, reason: str) -> None:
-        self._tell(reason)
-        self.transport.abort()
+        if not self._lost:
+            self._lost = True
+            self._tell(reason)
+            self.transport.abort()
 
     def _tell(self, reason: str) -> None:
         self._metrics.connections_closed.labels(reason).inc()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fivescore.errors import FivescoreError
-from fivescore.http.problems import problem, request_id_of
+from fivescore.errors import Draining, FivescoreError
+from fivescore.http.problems import on_error, problem, request_id_of
 from fivescore.telemetry.logging import without_messages
 from fivescore.telemetry.metrics import Metrics
 from fivescore.telemetry.trace import Trace
@@ -72,17 +74,29 @@ class RequestContext:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
-        except Exception as error:
-            self._tell_failure(request_id, error)
-            scope["fivescore.code"] = "internal_error"
-            if not status:
-                await _answer_internal_error(scope, receive, send_with_id)
+            await self._run(scope, receive, send_with_id, lambda: bool(status))
         finally:
             ended = time.perf_counter()
             self._record(scope, status, ended - started)
             if span is not None:
                 _end(span, scope, status, ended)
+
+    async def _run(
+        self, scope: Scope, receive: Receive, send: Send, answered: Callable[[], bool]
+    ) -> None:
+        """Run the app; whatever ends it, there is an answer."""
+        request_id = request_id_of(scope)
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:  # only the end of the grace period cancels a request
+            scope["fivescore.code"] = Draining.code
+            if not answered():
+                await _answer_draining(scope, receive, send)
+        except Exception as error:
+            self._tell_failure(request_id, error)
+            scope["fivescore.code"] = "internal_error"
+            if not answered():
+                await _answer_internal_error(scope, receive, send)
 
     def _tell_failure(self, request_id: str, error: Exception) -> None:
         if self._log_texts:
@@ -194,4 +208,10 @@ async def _answer_internal_error(scope: Scope, receive: Receive, send: Send) -> 
         "the service failed; its log has the cause under this request_id",
         request_id_of(scope),
     )
+    await response(scope, receive, send)
+
+
+async def _answer_draining(scope: Scope, receive: Receive, send: Send) -> None:
+    error = Draining("the service stopped before this was done: send it to another replica")
+    response = await on_error(Request(scope), error)
     await response(scope, receive, send)

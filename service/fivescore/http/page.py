@@ -44,5 +44,5 @@ _HEADERS = {
 
 async def page(request: Request) -> Response:
     """The page, open to all; it asks for a key where the service has keys, before any data."""
-    key = "required" if request.app.state.settings.api_key else "none"
+    key = "required" if request.app.state.settings.guarded else "none"
     return Response(_PAGE.replace("{{key}}", key), headers=_HEADERS, media_type="text/html")

@@ -30,6 +30,7 @@ OUTCOMES = (
     "invalid_request",
     "too_many_pairs",
     "overloaded",
+    "rate_limited",
     "loading",
     "draining",
     "engine_dead",
@@ -39,8 +40,21 @@ OUTCOMES = (
 )
 STATES = ("loading", "ready", "restarting", "draining", "failed")
 LIMITS = ("pairs", "tokens")
-REJECTIONS = ("pairs", "tokens", "loading", "draining", "engine_dead")
+REJECTIONS = ("pairs", "tokens", "rate_limited", "loading", "draining", "engine_dead")
 """Why a request was not let in: a limit that was met, or the service's state."""
+CLOSED = (
+    "idle",
+    "slow_head",
+    "slow_body",
+    "slow_reader",
+    "unread_body",
+    "head_too_large",
+    "target_too_long",
+    "encoding",
+    "malformed",
+    "too_many",
+)
+"""Why the service closed a connection."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *SECONDS)
 PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
@@ -114,6 +128,15 @@ class Metrics:
             ("kind",),
             registry=registry,
         )
+        self.open_connections = Gauge(
+            "fivescore_open_connections", "Connections that are open.", registry=registry
+        )
+        self.connections_closed = Counter(
+            "fivescore_connections_closed",
+            "Connections that the service closed, by reason.",
+            ("reason",),
+            registry=registry,
+        )
         self._attribute = Distributions(
             "fivescore_attribute_score", "Scores by attribute.", SCORES, registry, "attribute"
         )
@@ -152,6 +175,7 @@ class Metrics:
             (self.stage_seconds, STAGES),
             (self.rejections, REJECTIONS),
             (self.inflight_limit, LIMITS),
+            (self.connections_closed, CLOSED),
         ):
             for value in values:
                 metric.labels(value)

@@ -98,6 +98,14 @@ async def test_a_hung_engine_is_killed_and_replaced() -> None:
         assert (await retried(one, [2])).values
 
 
+async def test_the_engine_after_a_hung_one_has_all_the_time_again() -> None:
+    plant = Plant({"hang-after": 1}, {"latency-seconds": 0.15})
+    async with plant.supervised(Limits(5, 60, 0.3)) as one:
+        answers = await asyncio.gather(*(retried(one, [i]) for i in range(20)))
+        assert len(answers) == 20
+        assert plant.changes == [False, True]
+
+
 async def test_a_hang_shows_although_every_client_gives_up_before() -> None:
     plant = Plant({"hang-after": 1}, {})
     async with plant.supervised(Limits(5, 60, 0.1)) as one:

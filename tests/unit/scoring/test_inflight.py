@@ -21,7 +21,9 @@ class Encode:
         self.gate = asyncio.Event()
         self.fault: Exception | None = None
 
-    async def __call__(self, token_ids: list[int], request_id: str, headers: Headers) -> Output:
+    async def __call__(
+        self, token_ids: list[int], request_id: str, headers: Headers, priority: int
+    ) -> Output:
         self.submitted.append((token_ids, request_id))
         self.headers.append(headers)
         try:

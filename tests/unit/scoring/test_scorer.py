@@ -277,9 +277,13 @@ class Dying(RecordingEngine):
     """Dies at its second sequence."""
 
     async def encode(
-        self, token_ids: list[int], request_id: str, trace_headers: Headers = None
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Headers = None,
+        priority: int = 0,
     ) -> Output:
-        output = await super().encode(token_ids, request_id, trace_headers)
+        output = await super().encode(token_ids, request_id, trace_headers, priority)
         if len(self.submitted) > 1:
             raise EngineDead("the engine has stopped")
         return output
