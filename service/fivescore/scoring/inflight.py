@@ -56,14 +56,15 @@ class Flights:
     def leave(self, flight: Flight) -> None:
         """Stop waiting; the last to leave an unfinished flight aborts it in the engine."""
         flight.waiters -= 1
-        if flight.waiters == 0 and not flight.task.done():
+        if flight.waiters == 0:
             self._forget(flight)
             flight.task.cancel()
 
     def _landed(self, flight: Flight) -> None:
-        self._forget(flight)
-        if not flight.task.cancelled():
-            flight.task.exception()  # seen here, so that asyncio does not report it as lost
+        # An answer is there to be shared until the last has left: a request's own later chunks may
+        # have the same pair.
+        if flight.task.cancelled() or flight.task.exception() is not None:
+            self._forget(flight)
 
     def _forget(self, flight: Flight) -> None:
         if self._flights.get(flight.key) is flight:

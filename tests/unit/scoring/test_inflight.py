@@ -73,6 +73,32 @@ async def test_what_has_landed_is_computed_again(flights: Flights, encode: Encod
     assert encode.aborted == []
 
 
+async def test_an_answer_is_shared_until_the_last_has_left(
+    flights: Flights, encode: Encode
+) -> None:
+    encode.gate.set()
+    first = flights.join([1], "first")
+    await first.wait()
+    later = flights.join([1], "later")
+    assert await later.wait() == await first.wait()
+    flights.leave(first)
+    assert flights.join([1], "latest") is first
+    assert [name for _, name in encode.submitted] == ["first"]
+
+
+async def test_a_failure_is_not_shared_with_whoever_comes_later(
+    flights: Flights, encode: Encode
+) -> None:
+    encode.gate.set()
+    encode.fault = EngineError("failed")
+    first = flights.join([1], "first")
+    with pytest.raises(EngineError):
+        await first.wait()
+    encode.fault = None
+    later = flights.join([1], "later")
+    assert (await later.wait()).values == [1.0]
+
+
 async def test_the_last_to_leave_aborts_it(flights: Flights, encode: Encode) -> None:
     first, second = flights.join([1], "a"), flights.join([1], "b")
     await turn()
