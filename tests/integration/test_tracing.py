@@ -244,7 +244,7 @@ async def test_a_fault_of_the_service_is_an_error(monkeypatch: pytest.MonkeyPatc
     assert not root.events
 
 
-async def test_a_cancelled_request_ends_its_spans() -> None:
+async def test_a_request_cut_off_by_the_shutdown_ends_its_spans() -> None:
     async with _traced(latency_seconds=30) as traced:
         asked = asyncio.create_task(traced.service.score({"token_ids": [1, 2, 3]}))
         async with asyncio.timeout(30):
@@ -256,7 +256,7 @@ async def test_a_cancelled_request_ends_its_spans() -> None:
     root = spans["POST /score"]
     assert set(spans) == {"POST /score", "admit", "engine"}
     assert root.status.status_code is StatusCode.ERROR
-    assert _attributes(root)["error.type"] == "cancelled"
+    assert _attributes(root)["error.type"] == "draining"
     assert (spans["engine"].end_time or 0) <= (root.end_time or 0)
 
 

@@ -192,7 +192,7 @@ def responses_of(endpoint: Endpoint, keys: bool) -> dict[str, Schema]:
     """The answers of an endpoint by status; ``keys`` is whether it wants one where there are."""
     schema = ANSWERS.get(endpoint, STRING)
     content = {
-        media: {"schema": schema if media == "application/json" else STRING}
+        media: {"schema": schema} if media == "application/json" else {}
         for media in MEDIA.get(endpoint, ("application/json",))
     }
     found: dict[str, Schema] = {"200": {"description": "The answer", "content": content}}
