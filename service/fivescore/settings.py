@@ -82,11 +82,15 @@ class Settings(BaseSettings):
     keep_alive_seconds: Annotated[int, Field(ge=1)] = Field(
         75, description="how long a connection may stay open without a request"
     )
-    max_inflight_pairs: Annotated[int, Field(ge=1)] = Field(
-        65_536, description="pairs admitted and not answered; more are refused with 429"
+    max_inflight_pairs: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="pairs admitted and not answered; more are refused with 429"
+        " [512 times the sequences of an engine step]",
     )
-    max_inflight_tokens: Annotated[int, Field(ge=1)] = Field(
-        2**24, description="tokens in flight from which on new requests are refused with 429"
+    max_inflight_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="tokens in flight from which on new requests are refused with 429"
+        " [8192 times the tokens of an engine step]",
     )
     engine_restarts: Annotated[int, Field(ge=0)] = Field(
         8,

@@ -157,6 +157,9 @@ class ModelInfo:
     device: str
     engine: str
     """The engine and its version, ``vllm 0.32.0``."""
+    step_sequences: int = 128
+    step_tokens: int = 2048
+    """The most that one step of the engine computes; the defaults are vLLM's on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)

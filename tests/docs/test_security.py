@@ -8,6 +8,7 @@ from pathlib import Path
 from fivescore.http.auth import OPEN
 from fivescore.http.keyring import MOST_BYTES, MOST_KEYS
 from fivescore.http.ratelimit import BURST_SECONDS
+from fivescore.scoring.admission import STEPS_OF_SEQUENCES, STEPS_OF_TOKENS
 from fivescore.scoring.checkpoint import CHARACTERS_PER_TOKEN, LEAST_MAX_CHARACTERS
 from fivescore.settings import Settings
 
@@ -28,13 +29,20 @@ def test_every_test_it_points_to_exists() -> None:
         assert re.search(rf"^(async )?def {test}\(", source, re.MULTILINE), (file, test)
 
 
+DERIVED = {
+    "max_tokens": "the model's",
+    "max_inflight_pairs": f"{STEPS_OF_SEQUENCES} engine steps",
+    "max_inflight_tokens": f"{STEPS_OF_TOKENS} engine steps",
+}
+
+
 def test_every_limit_is_listed_with_its_default_and_no_other() -> None:
     rows = re.findall(r"^\| `--([a-z-]+)` \| (.*?) \|", SECURITY, re.MULTILINE)
     listed = {name.replace("-", "_"): default for name, default in rows}
     limits = {name: field for name, field in Settings.model_fields.items() if LIMITS.match(name)}
     assert listed.keys() == limits.keys()
     for name, field in limits.items():
-        default = {"max_tokens": "the model's"}.get(name, "none")
+        default = DERIVED.get(name, "none")
         assert listed[name] == (default if field.default is None else str(field.default)), name
 
 

@@ -17,6 +17,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
 from vllm.platforms import current_platform
+from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.utils.torch_utils import available_cpu_count
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -93,7 +94,8 @@ class VllmEngine:
 
     def configure(self) -> VllmConfig:
         """The engine's whole configuration; completes ``arguments`` with what it decides."""
-        config = self.arguments.create_engine_config()
+        # Without a context vLLM takes a CPU's small steps on every device.
+        config = self.arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)
         if current_platform.is_cpu() and self.arguments.kv_cache_memory_bytes is None:
             self.arguments.kv_cache_memory_bytes = _cpu_kv_cache_bytes(config)
             config.cache_config.kv_cache_memory_bytes = self.arguments.kv_cache_memory_bytes
@@ -246,6 +248,8 @@ def _describe(model: str, config: VllmConfig) -> ModelInfo:
         dtype=str(settings.dtype).removeprefix("torch."),
         device=current_platform.get_device_name(),
         engine=f"vllm {__version__}",
+        step_sequences=scheduler.max_num_seqs,
+        step_tokens=scheduler.max_num_batched_tokens,
     )
 
 

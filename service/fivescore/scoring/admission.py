@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fivescore.errors import Overloaded
+from fivescore.types import ModelInfo
 
 RETRY_SECONDS = (1, 30)
 """Bounds of the advice in Retry-After."""
+STEPS_OF_SEQUENCES, STEPS_OF_TOKENS = 512, 8192
+"""Steps of the engine that the default limits hold: trainers send in bursts, and wait."""
 HALF_LIFE_SECONDS = 10.0
 """How fast the measured drain rate forgets."""
 
@@ -24,9 +27,10 @@ class Admission:
     request is refused while those of others reach ``token_limit``, and its own come on top.
     """
 
-    def __init__(self, limit: int, token_limit: int) -> None:
-        self.limit = limit
-        self.token_limit = token_limit
+    def __init__(self, limit: int | None = None, token_limit: int | None = None) -> None:
+        self._given = limit, token_limit
+        self.limit = limit or 0
+        self.token_limit = token_limit or 0
         self.inflight = 0
         self.tokens = 0
         self.idle = asyncio.Event()
@@ -34,6 +38,12 @@ class Admission:
         self.idle.set()
         self._rate = 0.0
         self._measured = time.monotonic()
+
+    def fit(self, info: ModelInfo) -> None:
+        """Take the limits that were not given from the engine's capacity."""
+        limit, token_limit = self._given
+        self.limit = limit or STEPS_OF_SEQUENCES * info.step_sequences
+        self.token_limit = token_limit or STEPS_OF_TOKENS * info.step_tokens
 
     @contextmanager
     def admit(self, pairs: int) -> Iterator[Admitted]:

@@ -117,8 +117,8 @@ class Scorer:
         self._tokenise: Batcher[Pair, _Encoded] = Batcher(self._render_and_tokenise, CHUNK_PAIRS)
         metrics.inflight.set_function(lambda: self._admission.inflight)
         metrics.inflight_tokens.set_function(lambda: self._admission.tokens)
-        metrics.inflight_limit.labels("pairs").set(settings.max_inflight_pairs)
-        metrics.inflight_limit.labels("tokens").set(settings.max_inflight_tokens)
+        metrics.inflight_limit.labels("pairs").set_function(lambda: self._admission.limit)
+        metrics.inflight_limit.labels("tokens").set_function(lambda: self._admission.token_limit)
 
     @property
     def state(self) -> State:
@@ -183,6 +183,7 @@ class Scorer:
             self._engine_failed,
         )
         info = await self._engine.load()
+        self._admission.fit(info)
         return await asyncio.to_thread(found.fit, info)
 
     def _engine_changed(self, running: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import ExitStack
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from fivescore.errors import Overloaded
 from fivescore.scoring.admission import RETRY_SECONDS, Admission
+from tests.unit.engines import DEMO_INFO
 
 
 def refusal(admission: Admission, pairs: int = 1) -> Overloaded:
@@ -86,6 +88,18 @@ def test_retry_after_is_always_a_whole_number_in_its_bounds(
         retry_after = refusal(admission).retry_after
     assert isinstance(retry_after, int)
     assert RETRY_SECONDS[0] <= retry_after <= RETRY_SECONDS[1]
+
+
+# Limits
+
+
+def test_limits_that_were_not_given_follow_the_engine() -> None:
+    info = dataclasses.replace(DEMO_INFO, step_sequences=4, step_tokens=100)
+    derived, given = Admission(), Admission(7, 9)
+    derived.fit(info)
+    given.fit(info)
+    assert (derived.limit, derived.token_limit) == (2048, 819_200)
+    assert (given.limit, given.token_limit) == (7, 9)
 
 
 # Tokens
