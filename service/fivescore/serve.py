@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import logging
 import os
 import resource
 import signal
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from fivescore.engine.base import Engine
 from fivescore.errors import ConfigurationError
 from fivescore.http.app import create_app
+from fivescore.http.connection import RESERVE, Connection
 from fivescore.scoring.checkpoint import check
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import Settings, load
 from fivescore.telemetry import logging as logs
 from fivescore.telemetry.metrics import Metrics
 
+if TYPE_CHECKING:
+    from fivescore.telemetry.tracing import Tracing
+
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
 """Connections the kernel holds for us: trainers open hundreds at once (OpenRLHF, verl)."""
-KEEP_ALIVE_SECONDS = 75
-"""Longer than the idle time of the trainers' connection pools."""
+FILES_BESIDE_CONNECTIONS = 192
+"""Open files that the process itself needs: libraries, logs, pipes to the engine."""
+FLUSH_SECONDS = 5
+"""For answers that are ready and not yet written when the last pair is scored."""
 
 
 def serve(flags: dict[str, Any]) -> int:
@@ -38,35 +45,59 @@ def serve(flags: dict[str, Any]) -> int:
         ConfigurationError: the service cannot run as it is set.
     """
     settings = load(flags)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     check(settings.model)
     listener = _listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     log.info("listening on http://%s:%d (/docs, /metrics)", host, port)
-    if not settings.api_key and not ipaddress.ip_address(host).is_loopback:
+    tell_who_may_ask(settings, host, port)
+    if settings.log_texts:
         log.warning(
-            "anyone who reaches %s port %d can use this service: set FIVESCORE_API_KEY", host, port
+            "--log-texts is on: every prompt and response that clients send goes to this log, and"
+            " to whoever reads it; turn it off when you have seen what you looked for"
         )
-    _raise_file_limit()
+    settings = _within_file_limit(settings, _raise_file_limit())
     return _Server(settings).run_on(listener)
+
+
+def tell_who_may_ask(settings: Settings, host: str, port: int) -> None:
+    """Warn where a network can reach what wants no key; ``host`` is the address listened on."""
+    if ipaddress.ip_address(host).is_loopback:
+        return
+    if not settings.guarded:
+        log.warning(
+            "NO KEYS ARE SET: everyone who reaches %s port %d can use the model and read /metrics."
+            " Set FIVESCORE_API_KEY or --api-key-file, or listen on 127.0.0.1", host, port,
+        )  # fmt: skip
+    elif settings.open_routes:
+        log.warning(
+            "everyone who reaches %s port %d can ask %s: --open-routes wants no key for them",
+            host, port, ", ".join(settings.open_routes),
+        )  # fmt: skip
 
 
 class _Server(uvicorn.Server):
     """uvicorn with an app that it tells when to drain, and that tells it when to stop."""
 
     def __init__(self, settings: Settings) -> None:
-        self._scorer = Scorer(settings, make_engine, Metrics())
+        metrics = Metrics()
+        metrics.open_connections.set_function(lambda: len(self.server_state.connections))
+        self._scorer = Scorer(settings, make_engine, metrics)
         self._failure: Exception | None = None
         self._grace_seconds = settings.shutdown_grace_seconds
         self._drainage: asyncio.Task[None] | None = None
-        app = create_app(settings, self._scorer, self._stop_for)
+        tracing = start_tracing(settings.otlp_traces_endpoint)
+        app = create_app(settings, self._scorer, self._stop_for, tracing)
         super().__init__(
             uvicorn.Config(
                 app,
+                # Called as a class is; uvicorn asks no more of it.
+                http=functools.partial(Connection, settings, metrics),  # type: ignore[arg-type]
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_keep_alive=settings.keep_alive_seconds,
                 timeout_graceful_shutdown=settings.shutdown_grace_seconds,
             )
         )
@@ -81,7 +112,7 @@ class _Server(uvicorn.Server):
         if isinstance(self._failure, ConfigurationError):
             raise self._failure
         if self._failure is not None:
-            log.error("the model could not be loaded", exc_info=self._failure)
+            log.error("the service cannot go on", exc_info=self._failure)
         return 1 if self._failure else 0
 
     def _stop_for(self, failure: Exception) -> None:
@@ -96,22 +127,61 @@ class _Server(uvicorn.Server):
             loop = asyncio.get_running_loop()
             loop.call_soon_threadsafe(self._start_drainage, sig, frame)
         else:
-            super().handle_exit(sig, frame)
+            self._exit(sig, frame, seconds=0)
 
     def _start_drainage(self, sig: int, frame: Any) -> None:
         self._drainage = asyncio.create_task(self._exit_when_drained(sig, frame))
 
     async def _exit_when_drained(self, sig: int, frame: Any) -> None:
+        seconds = 0
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._scorer.drained(), self._grace_seconds)
+            seconds = FLUSH_SECONDS
+        self._exit(sig, frame, seconds)
+
+    def _exit(self, sig: int, frame: Any, seconds: int) -> None:
+        """Stop; what is not answered within ``seconds`` is answered with 503."""
+        self.config.timeout_graceful_shutdown = seconds
         super().handle_exit(sig, frame)
 
 
-def _raise_file_limit() -> None:
+def _raise_file_limit() -> int:
     """A connection is an open file, and shells allow 1024 where trainers open more."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _within_file_limit(settings: Settings, files: int) -> Settings:
+    """The settings, with no more connections than the process may have files open."""
+    room = max(1, files - FILES_BESIDE_CONNECTIONS - RESERVE)
+    if files == resource.RLIM_INFINITY or settings.max_connections <= room:
+        return settings
+    log.warning(
+        "--max-connections %d: this process may open only %d files (ulimit -n), so it takes %d",
+        settings.max_connections, files, room,
+    )  # fmt: skip
+    return settings.model_copy(update={"max_connections": room})
+
+
+def start_tracing(endpoint: str | None) -> Tracing | None:
+    """Traces to ``endpoint``, if there is one. Only then imports OpenTelemetry.
+
+    Raises:
+        ConfigurationError: a package is missing, or one of OpenTelemetry's variables is wrong.
+    """
+    if endpoint is None:
+        return None
+    try:
+        from fivescore.telemetry import tracing
+
+        return tracing.start(endpoint)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"--otlp-traces-endpoint: there is no {error.name} here:"
+            " pip install 'fivescore[tracing]'"
+        ) from error
 
 
 def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
@@ -124,6 +194,8 @@ def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", quiet)
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM reports its use to its makers
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # of the engine's libraries
+    if settings.otlp_traces_endpoint is not None:  # gRPC's threads do not survive a fork
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     try:
         from fivescore.engine.vllm import VllmEngine
     except ModuleNotFoundError as error:
@@ -138,6 +210,7 @@ def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
         revision=settings.revision,
         max_tokens=max_tokens,
         trust_remote_code=settings.trust_remote_code,
+        otlp_traces_endpoint=settings.otlp_traces_endpoint,
     )
 
 

@@ -22,8 +22,13 @@ CLIENT_VARIABLES = frozenset({"FIVESCORE_URL"})
 """Read by ``fivescore score``, not by the server."""
 LIKENESS = 0.8
 """How alike names must be, 0 to 1, for one to be offered instead of the other."""
-_KEY = re.compile(r"[!-+\--~]{1,512}")
+_ENDPOINT = r"^https?://[^\s/@?#]+(/[^\s?#]*)?$"
+"""Without user and query, which would be keys: those belong into OTEL_EXPORTER_OTLP_HEADERS."""
+KEY = re.compile(r"[!-+\--~]{1,512}")
+KEY_RULE = "a key is 1 to 512 visible ASCII characters without a comma"
 DEMO = str(Path(__file__).parent / "demo" / "fivescore-demo")
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -55,14 +60,64 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1)] = Field(
         64 * 2**20, description="bytes per request body"
     )
-    max_inflight_pairs: Annotated[int, Field(ge=1)] = Field(
-        65_536, description="pairs admitted and not answered; more are refused with 429"
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        8192, description="connections open at once; on more only probes are answered"
+    )
+    max_header_bytes: Annotated[int, Field(ge=1)] = Field(
+        2**15, description="bytes of a request's line and headers"
+    )
+    max_headers: Annotated[int, Field(ge=1)] = Field(100, description="headers per request")
+    max_target_bytes: Annotated[int, Field(ge=1)] = Field(
+        8192, description="bytes of a request's path and query"
+    )
+    header_timeout_seconds: Seconds = Field(
+        20, description="time for a request's line and headers, from their first byte on"
+    )
+    client_timeout_seconds: Seconds = Field(
+        30, description="time in which a client must have sent, or read, what the next setting says"
+    )
+    client_min_bytes_per_second: Annotated[int, Field(ge=1)] = Field(
+        1024, description="the least rate of sending a body and of reading an answer"
+    )
+    keep_alive_seconds: Annotated[int, Field(ge=1)] = Field(
+        75, description="how long a connection may stay open without a request"
+    )
+    max_inflight_pairs: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="pairs admitted and not answered; more are refused with 429"
+        " [512 times the sequences of an engine step]",
+    )
+    max_inflight_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="tokens in flight from which on new requests are refused with 429"
+        " [8192 times the tokens of an engine step]",
+    )
+    engine_restarts: Annotated[int, Field(ge=0)] = Field(
+        8,
+        description="new starts of a lost engine within ten minutes; at one more the service ends",
+    )
+    engine_hang_seconds: Annotated[float, Field(gt=0)] = Field(
+        120, description="an engine that has work and answers nothing for so long counts as lost"
     )
     shutdown_grace_seconds: Annotated[int, Field(ge=0)] = Field(
         60, description="how long accepted requests may go on after SIGTERM"
     )
     api_key: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="keys that clients must send, separated by commas [none: anyone may ask]"
+    )
+    api_key_file: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="file of such keys, one a line; a change of it counts without a restart",
+    )
+    open_routes: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="routes that want no key beside the probes and the page, separated by commas,"
+        " as /metrics [none]",
+    )
+    key_pairs_per_second: Annotated[float, Field(ge=1e-3, allow_inf_nan=False)] | None = Field(
+        None,
+        description="pairs that each key may send in a second; it saves up 60 seconds of them"
+        " [as many as are let in]",
     )
     policy_tokenizer: str | None = Field(
         None,
@@ -85,14 +140,25 @@ class Settings(BaseSettings):
     reward_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_.-]+)+$")] = Field(
         "/reward", description="where slime finds its reward"
     )
+    otlp_traces_endpoint: Annotated[str, Field(pattern=_ENDPOINT)] | None = Field(
+        None,
+        description="where OpenTelemetry traces are sent, as http://HOST:4317; OpenTelemetry's own"
+        " variables (OTEL_*) set the rest [none are made]",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="of log lines: text in a terminal and JSON elsewhere, or always one"
+    )
+    log_texts: bool = Field(
+        False, description="log what clients send, for debugging: prompts, responses and errors"
+    )
 
-    @field_validator("model", "policy_tokenizer")
+    @field_validator("model", "policy_tokenizer", "api_key_file")
     @classmethod
     def _expand_home(cls, model: str | None) -> str | None:
         return str(Path(model).expanduser()) if model and model.startswith("~") else model
 
-    @field_validator("api_key", "score_range", mode="before")
+    @field_validator("api_key", "open_routes", "score_range", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
@@ -100,8 +166,8 @@ class Settings(BaseSettings):
     @field_validator("api_key")
     @classmethod
     def _usable(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(not _KEY.fullmatch(key.get_secret_value()) for key in keys):
-            raise ValueError("a key is 1 to 512 visible ASCII characters without a comma")
+        if any(not KEY.fullmatch(key.get_secret_value()) for key in keys):
+            raise ValueError(KEY_RULE)
         return keys
 
     @field_validator("score_range")
@@ -110,6 +176,11 @@ class Settings(BaseSettings):
         if bounds is not None and bounds[0] >= bounds[1]:
             raise ValueError("LOW must be below HIGH")
         return bounds
+
+    @property
+    def guarded(self) -> bool:
+        """Whether clients must send a key."""
+        return bool(self.api_key) or self.api_key_file is not None
 
 
 def load(flags: dict[str, Any]) -> Settings:
@@ -125,7 +196,9 @@ def load(flags: dict[str, Any]) -> Settings:
         fault = error.errors()[0]
         name = str(fault["loc"][0])
         given = f"--{name.replace('_', '-')}" if name in flags else PREFIX + name.upper()
-        got = "" if name == "api_key" else f", got {fault['input']!r}"  # a key is never shown
+        # A key is never shown, and someone may try to put one into the endpoint.
+        secret = name in ("api_key", "otlp_traces_endpoint")
+        got = "" if secret else f", got {fault['input']!r}"
         raise ConfigurationError(f"{given}: {fault['msg']}{got}") from error
     except Exception as error:  # pydantic-settings: a value that should be JSON and is not
         raise ConfigurationError(f"environment: {error}") from error

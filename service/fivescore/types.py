@@ -20,6 +20,8 @@ from pydantic import (
 from fivescore.errors import InvalidPair
 
 _UNION_TAGS = ("text", "messages")
+MOST_FAULTS = 100
+"""Of one pair or request that are told one by one: each costs time and a place in the answer."""
 
 
 def _refuse_surrogates(text: str) -> str:
@@ -50,10 +52,13 @@ def _prompt_kind(value: Any) -> str:
 
 
 Prompt = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[list[Message], Field(min_length=1), Tag("messages")],
+    Annotated[Text, Tag("text")]
+    | Annotated[list[Message], Field(min_length=1, fail_fast=True), Tag("messages")],
     Discriminator(_prompt_kind),
 ]
-TokenIds = Annotated[list[Annotated[int, Field(strict=True, ge=0, lt=2**31)]], Field(min_length=1)]
+TokenIds = Annotated[
+    list[Annotated[int, Field(strict=True, ge=0, lt=2**31)]], Field(min_length=1, fail_fast=True)
+]
 
 
 class Pair(BaseModel):
@@ -102,7 +107,12 @@ def parse_pair(value: Any) -> Pair | InvalidPair:
 
 
 def faults(error: ValidationError) -> list[dict[str, str]]:
-    """Every fault that pydantic found: its ``field`` and, in words, its ``detail``."""
+    """Every fault that pydantic found: its ``field`` and, in words, its ``detail``.
+
+    Of more than ``MOST_FAULTS`` only their number; lists tell the first of theirs.
+    """
+    if (count := error.error_count()) > MOST_FAULTS:
+        return [{"field": "", "detail": f"{count} fields are unknown or wrong"}]
     return [
         {
             "field": ".".join(str(part) for part in fault["loc"] if part not in _UNION_TAGS),
@@ -147,6 +157,9 @@ class ModelInfo:
     device: str
     engine: str
     """The engine and its version, ``vllm 0.32.0``."""
+    step_sequences: int = 128
+    step_tokens: int = 2048
+    """The most that one step of the engine computes; the defaults are vLLM's on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from fivescore import errors
 from fivescore.engine.fake import FakeOptions
 from fivescore.http.app import ROUTES
+from fivescore.http.context import RequestContext, summarise, trace_of
 from fivescore.http.problems import _STATUS
 from fivescore.http.routes import RequestOptions
 from fivescore.scoring.manifest import PRESETS, Manifest
 from fivescore.settings import Settings
-from fivescore.telemetry.metrics import OUTCOMES, Metrics
-from fivescore.types import Pair
+from fivescore.telemetry.logging import TEXT_CHARACTERS, TEXT_PAIRS, Json
+from fivescore.telemetry.metrics import LIMITS, OUTCOMES, REJECTIONS, STATES, Metrics
+from fivescore.telemetry.trace import STAGES
+from fivescore.types import ModelInfo, Pair, Score
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
@@ -123,3 +128,71 @@ def test_the_readme_shows_the_commands_that_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`?make ([a-z]+)`?", README):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("label", [*STAGES, *REJECTIONS, *STATES, *LIMITS])
+def test_every_value_of_a_label_is_documented(label: str) -> None:
+    assert _documented(label)
+
+
+def _section(heading: str) -> str:
+    return REFERENCE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def test_the_labels_of_every_metric_are_documented() -> None:
+    rows = re.findall(r"^\| `(fivescore_\w+)` \| (\w+) \|(.*?)\|", REFERENCE, re.MULTILINE)
+    documented = {name.removesuffix("_total").removesuffix("_info"): row for name, *row in rows}
+    metrics = Metrics()
+    metrics.http_seconds.labels("GET", "/", "200")
+    metrics.loaded(ModelInfo("m", 1, 1, 1, "d", "d", "e"), ["a"], None, 0.0)
+    for family in metrics.registry.collect():
+        kind, labels = documented[family.name]
+        names = re.sub(r"(kind|state|stage|reason|outcome|attribute): .*", r"\1", labels.strip())
+        found = {name for sample in family.samples for name in sample.labels} - {"le"}
+        assert (kind, set(filter(None, names.split(", ")))) == (family.type, found), family.name
+
+
+async def test_the_fields_of_a_requests_log_line_are_documented_and_no_others() -> None:
+    record: list[logging.LogRecord] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        trace = trace_of(scope)
+        for stage in STAGES:
+            trace.add(stage, 0.0, 1.0)
+        trace.trace_id = "0" * 32
+        score = Score({}, 1.0, tokens=1)
+        summarise(scope, [score])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise KeyError
+
+    async def send(message: Message) -> None:
+        pass
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    handler, logger = logging.Handler(), logging.getLogger("fivescore.http.context")
+    handler.emit = record.append  # type: ignore[method-assign, assignment]
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    try:
+        await RequestContext(app, Metrics())(scope, receive, send)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    fields = {name for one in record for name in json.loads(Json().format(one))}
+    cells = re.findall(r"^\| (`.*?) \|", _section("Log lines"), re.MULTILINE)
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == fields
+
+
+def test_the_bounds_of_logged_texts_are_documented() -> None:
+    section = _section("Log lines").replace("\n", " ")
+    assert f"the first {TEXT_PAIRS} pairs" in section
+    assert f"up to {TEXT_CHARACTERS:,} characters" in section
+
+
+def test_the_example_of_server_timing_names_every_stage() -> None:
+    example = re.search(r"^Server-Timing: (.*)$", REFERENCE, re.MULTILINE)
+    assert example
+    assert [part.partition(";")[0] for part in example[1].split(", ")] == list(STAGES)

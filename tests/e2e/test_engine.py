@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
+import re
 from typing import Any
 
 import pytest
 
+from fivescore.telemetry.metrics import SECONDS
 from tests.e2e.server import Server
 
 TOLERANCE = 1e-4
@@ -147,3 +150,34 @@ def test_a_shared_pair_survives_the_client_that_leaves(demo: Server) -> None:
     assert demo.metric(FINISHED) - finished < 1.5 * len(body["pairs"])
     (again,) = demo.score(body["pairs"][-1:])
     assert scores[-1]["reward"] == pytest.approx(again["reward"], rel=0, abs=TOLERANCE)
+
+
+def latencies(server: Server) -> dict[str, float]:
+    """vLLM's own request times: cumulated counts by upper bound, ``sum`` and ``count``."""
+    sample = r'^vllm:e2e_request_latency_seconds_(sum|count|bucket)\{(?:.*?le="(.*?)")?.*\} (\S+)$'
+    found = re.findall(sample, server.http.get("/metrics").text, re.MULTILINE)
+    return {bound or kind: float(value) for kind, bound, value in found}
+
+
+def test_vllms_own_request_times_have_buckets_of_milliseconds(demo: Server) -> None:
+    """Its own start at 0.3 s, and would not tell the times of pairs apart."""
+    bounds = [float(bound) for bound in latencies(demo) if bound not in ("sum", "count")]
+    assert bounds == [0.0005, 0.001, 0.0025, *SECONDS, math.inf]
+
+
+def test_the_time_in_the_engine_holds_vllms_own(demo: Server) -> None:
+    before = latencies(demo)
+    answer = demo.post({"pairs": [{"prompt": passage("timed", 30), "response": "a"}]})
+    after = latencies(demo)
+    found = re.search(r"engine;dur=([\d.]+)", answer.headers["Server-Timing"])
+    assert found
+    assert after["count"] - before["count"] == 1
+    assert 0 < after["sum"] - before["sum"] <= float(found[1]) / 1e3
+
+
+def test_every_line_of_the_log_is_json(demo: Server) -> None:
+    """Ours, vLLM's and its processes': the log is a file here, so nobody reads it in a terminal."""
+    lines = demo.log.read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert all({"ts", "level", "logger", "msg"} <= record.keys() for record in records)
+    assert any(record["msg"].startswith("ready after") for record in records)

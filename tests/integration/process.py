@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LONGEST_SECONDS = 60
+LONGEST_SECONDS = 180
 
 
 class ServerProcess:

@@ -12,11 +12,15 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from fivescore.errors import ConfigurationError
 from fivescore.http.app import ROUTES
 from fivescore.http.auth import OPEN
+from fivescore.serve import tell_who_may_ask
+from fivescore.settings import Settings
 from tests.integration.compat.surfaces import SURFACES
-from tests.integration.service import PAIR, Service, assert_problem, serving
+from tests.integration.service import OTHER, PAIR, Service, assert_problem, serving
 from tests.integration.test_life import Connection
+from tests.unit.engines import HeldEngine
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -191,3 +195,133 @@ async def test_without_keys_anyone_may_ask() -> None:
     async with serving() as service:
         assert (await service.score(PAIR)).status_code == 200
         assert (await service.score(PAIR, Authorization="Bearer any")).status_code == 200
+
+
+# Routes that are open by name
+
+
+async def test_a_route_that_is_named_is_open_and_no_other() -> None:
+    async with serving(api_key=KEY, open_routes="/metrics, /openapi.json") as service:
+        for path in ("/metrics", "/openapi.json", *PROBES):
+            assert (await service.http.get(path)).status_code == 200
+        for method, path in {*GUARDED, *HIDDEN} - {("GET", "/metrics"), ("GET", "/openapi.json")}:
+            assert_unauthorized(await service.http.request(method, path, json=PAIR))
+
+
+async def test_an_open_route_takes_a_wrong_key_too() -> None:
+    async with serving(api_key=KEY, open_routes="/metrics") as service:
+        headers = {"Authorization": "Bearer wrong"}
+        assert (await service.http.get("/metrics", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("named", ["/metrcs", "/metrics,/reward", "metrics", "/health/"])
+async def test_an_open_route_that_does_not_exist_stops_the_start(named: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^--open-routes: .* there are /classify, /docs,"):
+        async with serving(api_key=KEY, open_routes=named, reward_path="/rm"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("host", "settings", "said"),
+    [
+        ("0.0.0.0", {}, "NO KEYS ARE SET"),
+        ("192.0.2.7", {}, "NO KEYS ARE SET"),
+        ("::", {}, "NO KEYS ARE SET"),
+        ("0.0.0.0", {"api_key": KEY}, ""),
+        ("0.0.0.0", {"api_key_file": "/a/file"}, ""),
+        ("0.0.0.0", {"api_key": KEY, "open_routes": "/metrics"}, "can ask /metrics"),
+        ("127.0.0.1", {}, ""),
+        ("::1", {}, ""),
+        ("127.0.0.1", {"api_key": KEY, "open_routes": "/metrics"}, ""),
+    ],
+)
+async def test_what_a_network_can_reach_without_a_key_is_warned_of(
+    host: str, settings: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "fivescore"):
+        tell_who_may_ask(Settings(**settings), host, 8000)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * bool(said)
+    assert said in caplog.text
+    assert not said or host in caplog.text
+
+
+# Pairs a second of each key
+
+RATE = 0.02
+"""A bucket of 1.2 pairs: a key's third pair is too much for most of a minute."""
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+async def test_each_key_has_its_own_rate_on_all_routes_together() -> None:
+    async with serving(api_key=",".join(KEYS), key_pairs_per_second=RATE) as service:
+        assert (await service.score({"pairs": [PAIR, OTHER]}, **bearer(KEY))).status_code == 200
+        problem = assert_problem(await service.score(PAIR, **bearer(KEY)), 429, "rate_limited")
+        assert problem["limit"] == RATE
+        for surface in SURFACES:  # trainers die of a 429
+            response = await service.http.post(
+                surface.path, json=surface.one(PAIR), headers=basic("x", KEY)
+            )
+            problem = assert_problem(response, 503, "rate_limited")
+            assert problem["error"]["code"] == 503
+        assert (await service.score(PAIR, **bearer(OTHER_KEY))).status_code == 200
+        count = {"reason": "rate_limited"}
+        service.http.headers.update(bearer(KEY))
+        refused = await service.metric("fivescore_admission_rejections_total", **count)
+        assert refused == 1 + len(SURFACES)
+        lost = await service.metric("fivescore_pairs_total", outcome="rate_limited")
+        assert lost == 1 + len(SURFACES)
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+async def test_what_a_trainers_route_scores_counts_for_its_key(surface: Any) -> None:
+    async with serving(api_key=KEY, key_pairs_per_second=RATE) as service:
+        for status in (200, 200, 503):
+            response = await service.http.post(
+                surface.path, json=surface.one(PAIR), headers=basic("x", KEY)
+            )
+            assert response.status_code == status
+        assert_problem(await service.score(OTHER, **bearer(KEY)), 429, "rate_limited")
+
+
+async def test_a_request_larger_than_a_bucket_is_served() -> None:
+    async with serving(api_key=KEY, key_pairs_per_second=1) as service:
+        large = {"pairs": [PAIR] * 1000}
+        assert (await service.score(large, **bearer(KEY))).status_code == 200
+        response = await service.score(large, **bearer(KEY))
+        assert response.status_code == 429
+        assert 900 < int(response.headers["Retry-After"]) <= 940
+
+
+async def test_pairs_that_were_refused_for_another_reason_cost_nothing() -> None:
+    engine = HeldEngine()
+    async with serving(
+        engine, api_key=KEY, key_pairs_per_second=RATE, max_inflight_pairs=1, max_pairs=2
+    ) as service:
+        accepted = asyncio.create_task(service.score(PAIR, **bearer(KEY)))
+        await engine.busy.wait()
+        for _ in range(3):
+            response = await service.score(OTHER, **bearer(KEY))
+            assert_problem(response, 429, "overloaded")
+            response = await service.score({"pairs": [PAIR] * 3}, **bearer(KEY))
+            assert_problem(response, 413, "too_many_pairs")
+            response = await service.score({**OTHER, "weights": {"x": 1}}, **bearer(KEY))
+            assert_problem(response, 422, "invalid_request")
+        engine.gate.set()
+        assert (await accepted).status_code == 200
+        assert (await service.score(OTHER, **bearer(KEY))).status_code == 200
+        assert_problem(await service.score(OTHER, **bearer(KEY)), 429, "rate_limited")
+
+
+async def test_who_comes_without_a_key_shares_one_rate_with_all_others() -> None:
+    async with serving(key_pairs_per_second=RATE) as service:
+        for any_key in ("one", "two"):
+            assert (await service.score(PAIR, **bearer(any_key))).status_code == 200
+        assert_problem(await service.score(PAIR, **bearer("three")), 429, "rate_limited")
+    async with serving(key_pairs_per_second=RATE, api_key=KEY, open_routes="/score") as service:
+        for _ in range(2):
+            assert (await service.score(PAIR)).status_code == 200
+        assert_problem(await service.score(PAIR, **bearer("wrong")), 429, "rate_limited")
+        assert (await service.score(PAIR, **bearer(KEY))).status_code == 200

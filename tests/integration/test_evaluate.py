@@ -32,7 +32,9 @@ KEY = "s3cret"
 def faulty() -> Iterator[ServerProcess]:
     """Wants a key, takes a while, fails on every 15th pair and dies at its 500th."""
     faults = ("--engine.latency-seconds", "0.2", "--engine.fail-every", "15")
-    with server(*faults, "--engine.die-after", "500", "--api-key", KEY) as process:
+    with server(
+        *faults, "--engine.die-after", "500", "--engine-restarts", "0", "--api-key", KEY
+    ) as process:
         yield process
 
 

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from fivescore.errors import ConfigurationError
+from fivescore.scoring.inflight import Headers
 from fivescore.types import ModelInfo, Output
 from tests.integration.service import OTHER, PAIR, Service, assert_problem, serving
 from tests.unit.engines import DEMO_INFO, HeldEngine, RecordingEngine, SlowToLoad
@@ -94,11 +95,31 @@ async def test_draining_finishes_what_was_accepted_and_takes_no_more() -> None:
     assert engine.closed
 
 
-async def test_the_engines_death_ends_requests_with_503_and_shows_in_the_probes() -> None:
+async def test_a_lost_engine_is_replaced_and_shows_in_the_probes() -> None:
     async with serving(options={"die_after": 2}) as service:
         assert (await service.score(PAIR)).status_code == 200
         response = await service.score({"pairs": [OTHER, PAIR]})
         assert_problem(response, 503, "engine_dead")
+        assert int(response.headers["Retry-After"]) >= 1
+        assert await status(service, "/health/live") == (200, "restarting")
+        assert await status(service, "/health/ready") == (503, "restarting")
+        assert_problem(await service.score(PAIR), 503, "engine_dead")
+        assert await service.metric("fivescore_engine_state", state="restarting") == 1
+        async with asyncio.timeout(20):
+            while service.scorer.state != "ready":  # noqa: ASYNC110  # there is no event for it
+                await asyncio.sleep(0.05)
+        assert await service.metric("fivescore_engine_restarts_total") == 1
+        assert (await service.score(PAIR)).status_code == 200
+        assert service.failures == []
+
+
+async def test_an_engine_that_is_lost_for_good_ends_the_service() -> None:
+    async with serving(options={"die_after": 2}, engine_restarts=0) as service:
+        response = await service.score({"pairs": [OTHER, PAIR]})
+        assert_problem(response, 503, "engine_dead")
+        async with asyncio.timeout(20):
+            while not service.failures:  # noqa: ASYNC110  # there is no event for it
+                await asyncio.sleep(0.01)
         assert await status(service, "/health/live") == (503, "failed")
         assert await status(service, "/health/ready") == (503, "failed")
         assert_problem(await service.score(PAIR), 503, "engine_dead")
@@ -114,7 +135,13 @@ async def test_the_engines_death_ends_every_request_in_flight() -> None:
 
 
 class Surprising(RecordingEngine):
-    async def encode(self, token_ids: list[int], request_id: str) -> Output:
+    async def encode(
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Headers = None,
+        priority: int = 0,
+    ) -> Output:
         raise ZeroDivisionError("secret internals")
 
 

@@ -45,6 +45,56 @@ async def test_an_upload_of_unknown_length_is_read_no_further_than_the_limit() -
     assert engine.submitted == []
 
 
+async def test_a_length_over_the_limit_is_refused_before_the_body_is_read() -> None:
+    async def untouched() -> AsyncIterator[bytes]:
+        for _ in range(1):
+            raise AssertionError
+        yield b""
+
+    async with serving(max_body_bytes=1000) as service:
+        response = await service.http.post(
+            "/score", content=untouched(), headers={"Content-Length": "1001"}
+        )
+        assert_problem(response, 413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/score", "pairs"), ("/score", "text_2"), ("/v1/score", "queries"),
+        ("/get_reward", "query"), ("/classify", "input"), ("/classify", "input_ids"),
+        ("/predict", "inputs"), ("/rerank", "documents"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("entry", ["x", [], {}, None], ids=str)
+async def test_lists_longer_than_any_request_may_have_are_refused_unread(
+    service: Service, path: str, field: str, entry: object
+) -> None:
+    problem = assert_problem(
+        await service.http.post(path, json={field: [entry] * 10_001}), 413, "too_many_pairs"
+    )
+    assert problem["detail"].startswith(f"{field}: 10001 entries")
+    assert problem["limit"] == 10_000
+
+
+async def test_a_list_of_token_ids_may_be_longer(service: Service) -> None:
+    response = await service.score({"token_ids": [1] * 10_001})
+    assert_problem(response, 422, "too_long")
+
+
+async def test_more_pairs_are_read_where_more_are_allowed() -> None:
+    async with serving(max_pairs=10_002) as service:
+        assert len(await service.scores(*[PAIR] * 10_001)) == 10_001
+
+
+async def test_more_members_than_any_route_knows_are_refused_in_a_few_words(
+    service: Service,
+) -> None:
+    response = await service.score({**PAIR, **{str(i): i for i in range(1000)}})
+    assert "1002 members" in assert_problem(response, 422, "invalid_request")["detail"]
+    assert len(response.content) < 1000
+
+
 async def test_too_many_pairs_are_refused_whole() -> None:
     engine = RecordingEngine()
     async with serving(engine, max_pairs=2) as service:

@@ -228,3 +228,21 @@ async def test_a_batch_reaches_the_engine_once_per_pair_that_differs() -> None:
         assert first == again
         assert first["cached_tokens"] == 1
         assert other["tokens"] == len(engine.submitted[1])
+
+
+async def test_a_priority_reaches_the_engine_on_every_surface_and_a_wrong_one_is_refused() -> None:
+    engine = RecordingEngine()
+    async with serving(engine) as service:
+        for route, body in (("/score", PAIR), ("/predict", {"inputs": "a text"})):
+            ranks = []
+            for priority in ("5", "0", "-5"):
+                response = await service.http.post(
+                    route, json=body, headers={"X-Priority": priority}
+                )
+                assert response.status_code == 200, response.text
+                ranks.append(engine.priorities[-1])
+            assert ranks == sorted(ranks, reverse=True)
+            assert len(set(ranks)) == 3
+            response = await service.http.post(route, json=body, headers={"X-Priority": "soon"})
+            assert_problem(response, 422, "invalid_request")
+            assert "X-Priority" in response.json()["detail"]

@@ -65,7 +65,7 @@ async def test_load_balancers_may_probe_with_head(service: Service, path: str) -
     assert response.status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/score/", "/scores", "/v1/scores", "/health/x", "/%00"])
+@pytest.mark.parametrize("path", ["/score/", "/scores", "/v1/scores", "/health/x", "/%00"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_an_unknown_path_is_a_problem(service: Service, method: str, path: str) -> None:
     response = await service.http.request(method, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from fivescore.scoring.inflight import Headers
 from fivescore.types import ModelInfo, Output
 
 DEMO_INFO = ModelInfo(
@@ -23,18 +24,33 @@ class RecordingEngine:
     def __init__(self) -> None:
         self.submitted: list[list[int]] = []
         self.request_ids: list[str] = []
+        self.priorities: list[int] = []
         self.closed = False
 
     async def load(self) -> ModelInfo:
         return DEMO_INFO
 
-    async def encode(self, token_ids: list[int], request_id: str) -> Output:
+    async def encode(
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Headers = None,
+        priority: int = 0,
+    ) -> Output:
         self.submitted.append(token_ids)
         self.request_ids.append(request_id)
+        self.priorities.append(priority)
         return Output([float(len(token_ids))] * 5, cached_tokens=1)
 
     def unfinished(self) -> int:
         return 0
+
+    @property
+    def alive(self) -> bool:
+        return not self.closed
+
+    def kill(self) -> None:
+        self.closed = True
 
     async def close(self) -> None:
         self.closed = True
@@ -52,8 +68,14 @@ class HeldEngine(RecordingEngine):
         self._sequences = sequences
         self._unfinished = 0
 
-    async def encode(self, token_ids: list[int], request_id: str) -> Output:
-        output = await super().encode(token_ids, request_id)
+    async def encode(
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Headers = None,
+        priority: int = 0,
+    ) -> Output:
+        output = await super().encode(token_ids, request_id, trace_headers, priority)
         self._unfinished += 1
         if len(self.submitted) >= self._sequences:
             self.busy.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from fivescore.types import ModelInfo, Output
@@ -17,12 +18,31 @@ class Engine(Protocol):
             ConfigurationError: the model or a setting cannot work; the detail says why.
         """
 
-    async def encode(self, token_ids: list[int], request_id: str) -> Output:
+    async def encode(
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Mapping[str, str] | None = None,
+        priority: int = 0,
+    ) -> Output:
         """The head's outputs at the last token. Cancelling aborts the work in the engine.
+
+        ``trace_headers`` are the W3C trace context that the engine's own spans belong to. Of what
+        waits in the engine, the lowest ``priority`` goes first.
 
         Raises:
             EngineError: this sequence failed; others are not touched.
-            EngineDead: the engine stopped; nothing will be scored until it is loaded again.
+            EngineDead: the engine stopped; it will not score again.
+        """
+
+    @property
+    def alive(self) -> bool:
+        """False once it has stopped for good; asks nobody, so that it can be looked at often."""
+
+    def kill(self) -> None:
+        """End its processes at once, whatever they do, and fail what is in it with EngineDead.
+
+        Called on the event loop; ``close`` still cleans up.
         """
 
     async def close(self) -> None:

@@ -6,9 +6,11 @@ Selected with ``--backend fake``; its options are given as ``--engine.NAME VALUE
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from array import array
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +35,10 @@ class FakeOptions(BaseModel):
     """Every n-th sequence fails on its own."""
     nan_every: Annotated[int, Field(ge=0)] = 0
     """Every n-th sequence gets NaN outputs."""
+    hang_after: Annotated[int, Field(ge=0)] = 0
+    """From the n-th sequence on none is answered, until the engine is killed."""
+    poison: Annotated[int, Field(ge=0)] = 0
+    """A token id: the engine dies of every sequence that has it."""
     die_after: Annotated[int, Field(ge=0)] = 0
     """The engine dies at the n-th sequence."""
 
@@ -58,7 +64,7 @@ class FakeEngine:
             ) from error
         self._submitted = 0
         self._outputs = 0
-        self._dead = False
+        self._dead = asyncio.Event()
 
     async def load(self) -> ModelInfo:
         await asyncio.sleep(self._options.load_seconds)
@@ -79,26 +85,51 @@ class FakeEngine:
             engine="fake",
         )
 
-    async def encode(self, token_ids: list[int], request_id: str) -> Output:
-        if self._dead:
+    async def encode(
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Mapping[str, str] | None = None,
+        priority: int = 0,
+    ) -> Output:
+        if self._dead.is_set():
             raise EngineDead("the engine has stopped")
         self._submitted += 1
         number = self._submitted
-        await asyncio.sleep(self._options.latency_seconds)
+        await self._work()
+        if self._options.poison and self._options.poison in token_ids:
+            self._dead.set()
+        if self._options.hang_after and number >= self._options.hang_after:
+            await self._dead.wait()
         self._raise_faults(number)
         if _is_nth(number, self._options.nan_every):
             return Output([float("nan")] * self._outputs)
         return Output(_hashed(token_ids, self._outputs))
 
+    async def _work(self) -> None:
+        """Take its time; killing it ends that."""
+        if not self._options.latency_seconds:
+            await asyncio.sleep(0)
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._dead.wait(), self._options.latency_seconds)
+
     def _raise_faults(self, number: int) -> None:
-        if self._dead or (self._options.die_after and number >= self._options.die_after):
-            self._dead = True
+        if self._dead.is_set() or (self._options.die_after and number >= self._options.die_after):
+            self._dead.set()
             raise EngineDead("the engine has stopped")
         if _is_nth(number, self._options.fail_every):
             raise EngineError("the engine failed on this pair")
 
+    @property
+    def alive(self) -> bool:
+        return not self._dead.is_set()
+
+    def kill(self) -> None:
+        self._dead.set()
+
     async def close(self) -> None:
-        self._dead = True
+        self._dead.set()
 
 
 def _is_nth(number: int, every: int) -> bool:

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fivescore.telemetry.logging import relayed as relayed_line
+
 log = logging.getLogger(__name__)
 
 _TROUBLE = re.compile(rb"\bERROR\b|Traceback \(most recent call last\)")
@@ -63,13 +65,13 @@ class StartupOutput:
             self._holding = True
             self._held.append(line)
         elif not (self.starting and self._quiet and _CHATTER.search(line)):
-            os.write(self._terminal, line)
+            os.write(self._terminal, relayed_line(line))
 
     def release(self) -> None:
         """The engine runs: what was kept back is of interest after all."""
         self.starting = False
         while self._held:
-            os.write(self._terminal, self._held.popleft())
+            os.write(self._terminal, relayed_line(self._held.popleft()))
 
     def cause(self) -> str | None:
         """The innermost error among the lines kept back; the lines go to the debug log."""

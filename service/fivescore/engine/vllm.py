@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import os
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+import psutil
 from vllm import PoolingParams, __version__
 from vllm.config import PoolerConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
 from vllm.platforms import current_platform
+from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.utils.torch_utils import available_cpu_count
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -23,15 +26,19 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from fivescore.engine.output import relayed
 from fivescore.errors import ConfigurationError, EngineDead, EngineError, first_line
+from fivescore.telemetry.logging import adopt
+from fivescore.telemetry.metrics import SECONDS
 from fivescore.types import ModelInfo, Output
 
 log = logging.getLogger(__name__)
 
 RAW_SCORES = PoolingParams(task="classify", use_activation=False)
-OURS = ("model", "runner", "pooler-config")
+OURS = ("model", "runner", "pooler-config", "otlp-traces-endpoint")
 """Engine arguments that fivescore itself decides."""
 CPU_BLOCK_SIZE = 32
 """Tokens a prefix-cache block: prompts are shared in whole blocks; vLLM's CPU default is 128."""
+HISTOGRAM_BUCKETS = {"request_latency": [0.0005, 0.001, 0.0025, *SECONDS]}
+"""Seconds; vLLM's own buckets start at 0.3 s, and most pairs take much less."""
 LEAST_KV_CACHE_BYTES = 256 * 2**20
 KV_CACHE_SEQUENCES = 8
 """Sequences of the model's full length that the CPU's default KV cache holds."""
@@ -57,6 +64,7 @@ class VllmEngine:
         revision: str | None = None,
         max_tokens: int | None = None,
         trust_remote_code: bool = False,
+        otlp_traces_endpoint: str | None = None,
     ) -> None:
         self._model = model
         defaults = {
@@ -64,6 +72,7 @@ class VllmEngine:
             "tokenizer_revision": revision,
             "trust_remote_code": trust_remote_code,
             "max_model_len": max_tokens,
+            "otlp_traces_endpoint": otlp_traces_endpoint,
         }
         self.arguments = _arguments(model, options, defaults)
         self._engine: AsyncLLM | None = None
@@ -80,21 +89,35 @@ class VllmEngine:
                 log.debug("the engine did not start", exc_info=True)
                 raise _startup_error(self._model, output.cause() or first_line(error)) from error
             output.release()
+        adopt("vllm")  # only now: until here the relay knows vLLM's lines by their format
         return _describe(self._model, config)
 
     def configure(self) -> VllmConfig:
         """The engine's whole configuration; completes ``arguments`` with what it decides."""
-        config = self.arguments.create_engine_config()
+        # Without a context vLLM takes a CPU's small steps on every device.
+        config = self.arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)
         if current_platform.is_cpu() and self.arguments.kv_cache_memory_bytes is None:
             self.arguments.kv_cache_memory_bytes = _cpu_kv_cache_bytes(config)
             config.cache_config.kv_cache_memory_bytes = self.arguments.kv_cache_memory_bytes
         return config
 
-    async def encode(self, token_ids: list[int], request_id: str) -> Output:
+    async def encode(
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Mapping[str, str] | None = None,
+        priority: int = 0,
+    ) -> Output:
         if self._engine is None:
             raise EngineDead("the engine is not running")
         try:
-            answers = self._engine.encode(tokens_input(token_ids), RAW_SCORES, request_id)
+            answers = self._engine.encode(
+                tokens_input(token_ids),
+                RAW_SCORES,
+                request_id,
+                trace_headers=trace_headers,
+                priority=priority,
+            )
             async for answer in answers:
                 last = answer
         except EngineDeadError as error:
@@ -104,6 +127,22 @@ class VllmEngine:
             log.error("request %s: the engine failed: %s", request_id, cause)
             raise EngineError(f"the engine failed on this pair: {cause}") from error
         return Output(last.outputs.data.reshape(-1).tolist(), last.num_cached_tokens or 0)
+
+    @property
+    def alive(self) -> bool:
+        return self._engine is not None and not self._engine.errored
+
+    def kill(self) -> None:
+        if self._engine is None:
+            return
+        manager = self._engine.engine_core.resources.engine_manager
+        for process in manager.processes if manager else ():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may have died by itself
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.kill()  # the ranks of tensor parallelism
+                process.kill()
+        # What notices a death may be stopped by ``close`` before it has told whoever waits.
+        self._engine.output_processor.propagate_error(EngineDeadError())
 
     async def close(self) -> None:
         if self._engine is not None:
@@ -133,6 +172,8 @@ def _arguments(
         "convert": "classify",
         "enable_prefix_caching": True,
         "enable_chunked_prefill": True,
+        "scheduling_policy": "priority",
+        "custom_histogram_buckets": HISTOGRAM_BUCKETS,
         **(_cpu_defaults(arguments) if current_platform.is_cpu() else {}),
         **defaults,
     }
@@ -207,6 +248,8 @@ def _describe(model: str, config: VllmConfig) -> ModelInfo:
         dtype=str(settings.dtype).removeprefix("torch."),
         device=current_platform.get_device_name(),
         engine=f"vllm {__version__}",
+        step_sequences=scheduler.max_num_seqs,
+        step_tokens=scheduler.max_num_batched_tokens,
     )
 
 

@@ -6,27 +6,32 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
-from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from fivescore import __version__
 from fivescore.errors import ConfigurationError, FivescoreError
-from fivescore.http import health, problems, routes
-from fivescore.http.auth import Keys
+from fivescore.http import health, page, problems, routes
+from fivescore.http.auth import OPEN, Keys, open_routes
 from fivescore.http.compat import nemo_gym, openai, openrlhf, slime, tei, vllm
 from fivescore.http.context import RequestContext
+from fivescore.http.keyring import Keyring
+from fivescore.http.openapi import describe
+from fivescore.http.ratelimit import RateLimit
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import Settings
+
+if TYPE_CHECKING:
+    from fivescore.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
 REWARD = "/reward"
 """slime's route, unless the settings move it."""
 ROUTES: tuple[tuple[str, str, Any], ...] = (
+    ("GET", "/", page.page),
     ("POST", "/score", routes.score),
     ("POST", "/v1/score", vllm.score),
     ("POST", "/rerank", vllm.rerank),
@@ -49,27 +54,36 @@ ROUTES: tuple[tuple[str, str, Any], ...] = (
     ("GET", "/metrics", health.metrics),
     ("GET", "/version", health.version),
 )
-REFERENCE = "#/components/schemas/{model}"
-BODIES, DEFINITIONS = models_json_schema(
-    [(routes.Batch, "validation"), (routes.Single, "validation")], ref_template=REFERENCE
-)
 
 
 def create_app(
-    settings: Settings, scorer: Scorer, on_failure: Callable[[Exception], None]
+    settings: Settings,
+    scorer: Scorer,
+    on_failure: Callable[[Exception], None],
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The service. It listens at once and loads the model meanwhile.
 
     Args:
         on_failure: called when the model cannot be loaded; the service can then only stop.
+        tracing: makes a span of every request; closed with the service.
+
+    Raises:
+        ConfigurationError: a route or the file of keys is not as the settings say.
     """
+
+    keyring = Keyring((key.get_secret_value() for key in settings.api_key), settings.api_key_file)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_load(scorer, on_failure))
+        watching = asyncio.create_task(keyring.watch())
         yield
         loading.cancel()
+        watching.cancel()
         await scorer.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="fivescore",
@@ -78,14 +92,19 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
+    scorer.on_failure = on_failure
     app.state.scorer = scorer
     app.state.settings = settings
-    app.add_middleware(Keys, keys=[key.get_secret_value() for key in settings.api_key])
-    app.add_middleware(RequestContext, metrics=scorer.metrics)
+    app.state.rate_limit = RateLimit(settings.key_pairs_per_second)
+    _add_routes(app, settings.reward_path)
+    paths = {path for route in app.routes if (path := getattr(route, "path", None))}
+    app.add_middleware(Keys, keyring=keyring, open_routes=open_routes(settings.open_routes, paths))
+    app.add_middleware(
+        RequestContext, metrics=scorer.metrics, tracing=tracing, log_texts=settings.log_texts
+    )
     app.add_exception_handler(FivescoreError, problems.on_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
-    _add_routes(app, settings.reward_path)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
 
@@ -98,30 +117,9 @@ def _add_routes(app: FastAPI, reward_path: str) -> None:
             endpoint,
             methods=[method],
             response_model=None,
-            openapi_extra=_body_of(endpoint),
         )
-        if path.startswith("/health"):  # some load balancers probe with HEAD
+        if path in OPEN:  # some load balancers probe with HEAD
             app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
-
-
-def _body_of(endpoint: Any) -> dict[str, Any] | None:
-    """The body that an endpoint parses by itself, for the description."""
-    if endpoint is routes.score:
-        content: dict[str, Any] = {"schema": {"anyOf": list(BODIES.values())}}
-    elif hasattr(endpoint, "example"):
-        content = {"schema": {"type": "object"}, "example": endpoint.example}
-    else:
-        return None
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's description, with the bodies that ``POST /score`` parses by itself."""
-    if app.openapi_schema is None:
-        app.openapi_schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        schemas = app.openapi_schema.setdefault("components", {}).setdefault("schemas", {})
-        schemas.update(DEFINITIONS["$defs"])
-    return app.openapi_schema
 
 
 async def _load(scorer: Scorer, on_failure: Callable[[Exception], None]) -> None:

@@ -1,35 +1,48 @@
-"""Who may ask. Every route but the probes wants a key once the service has keys."""
+"""Who may ask. Once the service has keys every route wants one, but those that are open by name."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fivescore.errors import Unauthorized
+from fivescore.errors import ConfigurationError, Unauthorized
+from fivescore.http.keyring import Keyring
 from fivescore.http.problems import on_error
 
-OPEN = frozenset({"/health", "/health/live", "/health/ready"})
+OPEN = frozenset({"/", "/health", "/health/live", "/health/ready"})
+"""A browser opens the page without a key; the page holds no data, and asks for the key itself."""
+MOST_OFFERED = 8
+"""Keys of one request that are looked at: who has none must not make the service compare many."""
 
 
 class Keys:
-    """ASGI middleware: a request without one of ``keys`` is answered with 401, its body unread.
+    """ASGI middleware: a request without a key of ``keyring`` gets a 401, its body unread.
 
     A key comes as ``Authorization: Bearer KEY``, as the password of ``Authorization: Basic``, which
     is what ``http://any:KEY@host`` sends, or as ``?api_key=KEY``: some trainers can set only a URL.
+
+    Args:
+        open_routes: the paths that want none.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring, open_routes: Collection[str] = OPEN) -> None:
         self._app = app
-        self._keys = [key.encode() for key in keys]
+        self._keyring = keyring
+        self._open = frozenset(open_routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN or self._admits(scope):
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        holder = self._keyring.holder(islice(_offered(scope), MOST_OFFERED))
+        scope["fivescore.key"] = holder
+        if holder is not None or not self._keyring or scope["path"] in self._open:
             await self._app(scope, receive, send)
             return
         error = Unauthorized(
@@ -39,11 +52,24 @@ class Keys:
         response = await on_error(Request(scope), error)
         await response(scope, receive, send)
 
-    def _admits(self, scope: Scope) -> bool:
-        # compare_digest takes the same time for every guess of a key.
-        return not self._keys or any(
-            hmac.compare_digest(offered, key) for offered in _offered(scope) for key in self._keys
-        )
+
+def holder_of(scope: Scope) -> bytes | None:
+    """Whose request it is: a digest that is one key's and shows nothing of it; None without one."""
+    holder: bytes | None = scope["fivescore.key"]
+    return holder
+
+
+def open_routes(named: Iterable[str], existing: Collection[str]) -> frozenset[str]:
+    """The paths that want no key: ``OPEN``, and those that the operator named.
+
+    Raises:
+        ConfigurationError: one of them is no route; says which there are.
+    """
+    for path in named:
+        if path not in existing:
+            routes = ", ".join(sorted(set(existing) - OPEN))
+            raise ConfigurationError(f"--open-routes: there is no {path!r}; there are {routes}")
+    return OPEN.union(named)
 
 
 def _offered(scope: Scope) -> Iterator[bytes]:

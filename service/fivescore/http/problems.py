@@ -25,7 +25,8 @@ _STATUS = {
     "body_too_large": (413, "The request body is too large"),
     "unauthorized": (401, "The key is missing or wrong"),
     "client_gone": (CLIENT_CLOSED, "The client closed the connection"),
-    "overloaded": (429, "Too many pairs in flight"),
+    "overloaded": (429, "Too much in flight"),
+    "rate_limited": (429, "More pairs than the key's rate allows"),
     "loading": (503, "The model is loading"),
     "draining": (503, "The service is shutting down"),
     "engine_dead": (503, "The engine has stopped"),
@@ -75,6 +76,7 @@ def problem(
 async def on_error(request: Request, error: Exception) -> Response:
     """Answer for every error of fivescore's own."""
     assert isinstance(error, FivescoreError)
+    request.scope["fivescore.code"] = error.code
     status, title = _STATUS[error.code]
     headers = {}
     if isinstance(error, ServiceUnavailable):
@@ -101,10 +103,11 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     """Answer for what the router refuses: unknown paths and methods."""
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
+    code = request.scope["fivescore.code"] = phrase.lower().replace(" ", "_")
     return problem(
         error.status_code,
         phrase,
-        phrase.lower().replace(" ", "_"),
+        code,
         f"{request.method} {request.url.path}: {phrase}; GET /docs lists the routes",
         request_id_of(request.scope),
         dict(error.headers or {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,11 +14,15 @@ from fivescore.http.body import json_response, read_json
 from fivescore.http.compat import vllm
 from fivescore.http.compat.surface import respond
 from fivescore.http.context import summarise
-from fivescore.http.disconnect import until_gone
 from fivescore.http.health import scorer_of
-from fivescore.http.problems import item, request_id_of
+from fivescore.http.priority import priority_of
+from fivescore.http.problems import item
+from fivescore.http.ratelimit import score_within_rate
 from fivescore.scoring.scorer import Options
 from fivescore.types import PAIR_FIELDS, Pair, Score, faults, parse_pair, sentence
+
+MOST_WEIGHT = 1e6
+"""Published weights are below 1; a sum of these stays far from what a float can hold."""
 
 
 class RequestOptions(BaseModel):
@@ -25,7 +30,7 @@ class RequestOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    weights: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None = Field(
+    weights: dict[str, Annotated[float, Field(ge=-MOST_WEIGHT, le=MOST_WEIGHT)]] | None = Field(
         None, description="another combined reward for this request"
     )
     truncate: Literal["never", "prompt_start"] = Field(
@@ -56,8 +61,9 @@ async def score(request: Request) -> Response:
     if vllm.asks_for_score(body):
         return await respond(request, body, vllm.scores)
     items, options, bare = parse(body)
+    options = replace(options, priority=priority_of(request))
     pairs = [parse_pair(value) for value in items]
-    results = await until_gone(request, scorer.score(pairs, options, request_id_of(request.scope)))
+    results = await score_within_rate(request, pairs, options)
     if bare and isinstance(results[0], FivescoreError):
         raise results[0]
     usage = summarise(request.scope, results)

@@ -120,8 +120,11 @@ class Checkpoint:
                 trust_remote_code=settings.trust_remote_code,
             )
         except Exception as error:  # the library raises many kinds for a checkpoint that is wrong
+            advice = ""
+            if "trust_remote_code" in str(error):
+                advice = " --trust-remote-code runs it: it can do all that this process can"
             raise ConfigurationError(
-                f"model {settings.model}: its {what} cannot be loaded: {first_line(error)}"
+                f"model {settings.model}: its {what} cannot be loaded: {first_line(error)}{advice}"
             ) from error
 
     def _read_manifest(self) -> Manifest | None:
@@ -138,7 +141,8 @@ def _read_policy(settings: Settings) -> PolicyTemplate | None:
     if name is None:
         return None
     try:
-        reference = AutoTokenizer.from_pretrained(name)
+        # Unless it is told, it asks whoever sits at the terminal.
+        reference = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the library raises many kinds
         raise ConfigurationError(
             f"policy_tokenizer {name}: it cannot be loaded: {first_line(error)}"

@@ -65,7 +65,14 @@ class Conversation:
 
     def encode(self, pairs: Sequence[Pair]) -> list[list[int] | InvalidPair]:
         """Token ids per pair, in order; a pair that cannot be rendered gets its error instead."""
-        rendered = [self._try_render(pair) for pair in pairs]
+        return self.tokenise(self.render(pairs))
+
+    def render(self, pairs: Sequence[Pair]) -> list[str | InvalidPair]:
+        """The text that the model reads, per pair and in order, with its text sealed."""
+        return [self._try_render(pair) for pair in pairs]
+
+    def tokenise(self, rendered: Sequence[str | InvalidPair]) -> list[list[int] | InvalidPair]:
+        """Token ids of what ``render`` gave, in order."""
         ids = iter(self.tokenizer.encode([text for text in rendered if isinstance(text, str)]))
         return [
             text if isinstance(text, InvalidPair) else self._finish(next(ids)) for text in rendered

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from fivescore.types import Output
 
-Encode = Callable[[list[int], str], Awaitable[Output]]
+Headers = Mapping[str, str] | None
+Encode = Callable[[list[int], str, Headers, int], Awaitable[Output]]
 
 
 class Flight:
@@ -33,14 +34,21 @@ class Flights:
         self._encode = encode
         self._flights: dict[bytes, Flight] = {}
 
-    def join(self, token_ids: list[int], request_id: str) -> Flight:
+    def join(
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Headers = None,
+        priority: int = 0,
+    ) -> Flight:
         """Submit a sequence, or wait with those who submitted the same one."""
         key = array("i", token_ids).tobytes()
         flight = self._flights.get(key)
         if flight is not None:
             flight.waiters += 1
             return flight
-        flight = Flight(key, asyncio.ensure_future(self._encode(token_ids, request_id)))
+        work = self._encode(token_ids, request_id, trace_headers, priority)
+        flight = Flight(key, asyncio.ensure_future(work))
         self._flights[key] = flight
         flight.task.add_done_callback(lambda task: self._landed(flight))
         return flight
@@ -48,14 +56,15 @@ class Flights:
     def leave(self, flight: Flight) -> None:
         """Stop waiting; the last to leave an unfinished flight aborts it in the engine."""
         flight.waiters -= 1
-        if flight.waiters == 0 and not flight.task.done():
+        if flight.waiters == 0:
             self._forget(flight)
             flight.task.cancel()
 
     def _landed(self, flight: Flight) -> None:
-        self._forget(flight)
-        if not flight.task.cancelled():
-            flight.task.exception()  # seen here, so that asyncio does not report it as lost
+        # An answer is there to be shared until the last has left: a request's own later chunks may
+        # have the same pair.
+        if flight.task.cancelled() or flight.task.exception() is not None:
+            self._forget(flight)
 
     def _forget(self, flight: Flight) -> None:
         if self._flights.get(flight.key) is flight:

@@ -46,8 +46,17 @@ def score(
         terms = (weight * attributes[name] for name, weight in combined.weights.items())
         reward = sum(terms, combined.bias)
     if not math.isfinite(reward) or not all(map(math.isfinite, attributes.values())):
-        raise NonFinite("the model's output for this pair is not a finite number", tokens=tokens)
+        raise _not_finite({**attributes, "reward": reward}, tokens)
     return Score(attributes, reward, tokens, cached_tokens, truncated)
+
+
+def _not_finite(read: Mapping[str, float], tokens: int) -> NonFinite:
+    names = tuple(name for name, value in read.items() if not math.isfinite(value))
+    return NonFinite(
+        f"the model's output for this pair is not a finite number: {', '.join(names)}",
+        names,
+        tokens=tokens,
+    )
 
 
 def _read(raw: Sequence[float], affine: Affine) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from fivescore.engine.base import Engine
+from fivescore.engine.supervisor import Limits, Supervisor
 from fivescore.errors import (
     DeadlineExceeded,
     Draining,
@@ -18,27 +20,35 @@ from fivescore.errors import (
     FivescoreError,
     InvalidPair,
     Loading,
+    NonFinite,
+    Overloaded,
     ScoringError,
+    ServiceUnavailable,
     TooLong,
     TooManyPairs,
 )
 from fivescore.scoring import reward
-from fivescore.scoring.admission import Admission
+from fivescore.scoring.admission import Admission, Admitted
 from fivescore.scoring.batching import Batcher
 from fivescore.scoring.checkpoint import Checkpoint, Model
 from fivescore.scoring.chunks import CHUNK_PAIRS, characters, chunks
+from fivescore.scoring.fairness import Fairness, Share
 from fivescore.scoring.inflight import Flight, Flights
 from fivescore.scoring.truncation import keep_end, shorten
 from fivescore.settings import Settings
+from fivescore.telemetry.logging import log_texts
 from fivescore.telemetry.metrics import Metrics
+from fivescore.telemetry.trace import Trace
 from fivescore.types import Output, Pair, Score
 
 log = logging.getLogger(__name__)
 
 MakeEngine = Callable[[Settings, int | None], Engine]
-State = Literal["loading", "ready", "draining", "failed"]
+State = Literal["loading", "ready", "restarting", "draining", "failed"]
 
 HEARTBEAT_SECONDS = 10
+RESTART_WINDOW_SECONDS = 600.0
+"""Over which new starts of the engine are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +57,22 @@ class Options:
 
     ``weights`` combine the attributes instead of the manifest's; ``truncate="prompt_start"`` drops
     the oldest tokens of a pair that is too long, and keeps its end; ``max_tokens`` is a limit below
-    the model's; ``timeout_seconds`` is the request's own deadline.
+    the model's; ``timeout_seconds`` is the request's own deadline; a lower ``priority`` goes first.
     """
 
     weights: Mapping[str, float] | None = None
     truncate: Literal["never", "prompt_start"] = "never"
     timeout_seconds: float | None = None
     max_tokens: int | None = None
+    priority: int = 0
+
+
+class _Encoded(NamedTuple):
+    """A pair's token ids or its error; when its batch was rendered, and tokenised."""
+
+    ids: list[int] | InvalidPair
+    rendered: float
+    done: float
 
 
 class _Sequence(NamedTuple):
@@ -62,7 +81,18 @@ class _Sequence(NamedTuple):
     place: int
     tokens: int
     truncated: bool
+    tag: int
     flight: Flight
+
+
+class _Work(NamedTuple):
+    """One admitted request."""
+
+    model: Model
+    options: Options
+    trace: Trace
+    admitted: Admitted
+    share: Share
 
 
 class Scorer:
@@ -76,16 +106,19 @@ class Scorer:
         self.metrics = metrics
         self._settings = settings
         self._make_engine = make_engine
-        self._engine: Engine | None = None
+        self._engine: Supervisor | None = None
         self._loaded: Model | None = None
         self._state: State = "loading"
-        self._admission = Admission(settings.max_inflight_pairs)
+        self._admission = Admission(settings.max_inflight_pairs, settings.max_inflight_tokens)
+        self.on_failure: Callable[[Exception], None] = lambda error: None
+        """Called when the engine is lost for good."""
+        self._fairness = Fairness()
         self._flights = Flights(self._encode_in_engine)
-        self._tokenise: Batcher[Pair, list[int] | InvalidPair] = Batcher(
-            lambda pairs: self.model.conversation.encode(pairs), CHUNK_PAIRS
-        )
+        self._tokenise: Batcher[Pair, _Encoded] = Batcher(self._render_and_tokenise, CHUNK_PAIRS)
         metrics.inflight.set_function(lambda: self._admission.inflight)
-        metrics.inflight_limit.labels("pairs").set(settings.max_inflight_pairs)
+        metrics.inflight_tokens.set_function(lambda: self._admission.tokens)
+        metrics.inflight_limit.labels("pairs").set_function(lambda: self._admission.limit)
+        metrics.inflight_limit.labels("tokens").set_function(lambda: self._admission.token_limit)
 
     @property
     def state(self) -> State:
@@ -127,7 +160,8 @@ class Scorer:
         finally:
             heartbeat.cancel()
         info, seconds = self._loaded.info, time.monotonic() - started
-        self.metrics.loaded(info, seconds)
+        attributes, revision = self._loaded.manifest.attributes, self._settings.revision
+        self.metrics.loaded(info, attributes, revision, seconds)
         log.info(
             "ready after %.1f s: %s, %d outputs, %d tokens, %s on %s, %s",
             seconds, self._loaded.name, info.outputs, self._loaded.max_tokens, info.dtype,
@@ -138,9 +172,29 @@ class Scorer:
 
     async def _load_model(self) -> Model:
         found = await asyncio.to_thread(Checkpoint, self._settings)
-        self._engine = await asyncio.to_thread(self._make_engine, self._settings, found.max_tokens)
+        self._engine = Supervisor(
+            lambda: self._make_engine(self._settings, found.max_tokens),
+            Limits(
+                self._settings.engine_restarts,
+                RESTART_WINDOW_SECONDS,
+                self._settings.engine_hang_seconds,
+            ),
+            self._engine_changed,
+            self._engine_failed,
+        )
         info = await self._engine.load()
+        self._admission.fit(info)
         return await asyncio.to_thread(found.fit, info)
+
+    def _engine_changed(self, running: bool) -> None:
+        if not running:
+            self.metrics.restarts.inc()
+        if self._state != "draining":
+            self._enter("ready" if running else "restarting")
+
+    def _engine_failed(self, error: Exception) -> None:
+        self._enter("failed")
+        self.on_failure(error)
 
     def drain(self) -> None:
         """Refuse new requests from now on; accepted ones finish."""
@@ -162,34 +216,46 @@ class Scorer:
         Raises:
             ServiceUnavailable: they are not; says why and when to come again.
         """
-        if self._state == "draining":
-            raise Draining("the service is shutting down: send this to another replica")
-        if self._state == "failed":
-            raise EngineDead("the engine has stopped and cannot score", retry_after=10)
-        return self.model
+        try:
+            if self._state == "draining":
+                raise Draining("the service is shutting down: send this to another replica")
+            if self._state == "restarting" and self._engine is not None:
+                raise self._engine.restarting()
+            if self._state == "failed":
+                raise EngineDead("the engine has stopped and cannot score", retry_after=10)
+            return self.model
+        except ServiceUnavailable as error:
+            self.metrics.rejections.labels(error.code).inc()
+            raise
 
     async def score(
         self,
         pairs: Sequence[Pair | InvalidPair],
         options: Options = Options(),
-        request_id: str = "score",
+        trace: Trace | None = None,
     ) -> list[Score | FivescoreError]:
         """Score pairs; the answer has one entry a pair, in order: its score or its own error.
 
-        A pair that was found malformed before keeps its error in its place.
+        A pair that was found malformed before keeps its error in its place. ``trace`` has the
+        request's id, and gets its stages.
 
         Raises:
             TooManyPairs, InvalidRequest: the request cannot be served as it is.
             ServiceUnavailable: the service cannot take it now.
             DeadlineExceeded: ``options.timeout_seconds`` passed; its work was aborted.
         """
+        trace = trace or Trace()
+        if self._settings.log_texts:
+            log_texts(pairs, trace.request_id)
         outcomes = {"internal_error": len(pairs)}
         try:
-            results = await self._score_admitted(pairs, options, request_id)
+            results = await self._score_admitted(pairs, options, trace)
             outcomes = Counter("ok" if isinstance(r, Score) else r.code for r in results)
             return results
         except FivescoreError as error:
             outcomes = {error.code: len(pairs)}
+            if isinstance(error, Overloaded):
+                self.metrics.rejections.labels(error.reason).inc()
             raise
         except asyncio.CancelledError:
             outcomes = {"cancelled": len(pairs)}
@@ -197,10 +263,12 @@ class Scorer:
         finally:
             for outcome, count in outcomes.items():
                 self.metrics.pairs.labels(outcome).inc(count)
+            self.metrics.traced(trace)
 
     async def _score_admitted(
-        self, pairs: Sequence[Pair | InvalidPair], options: Options, request_id: str
+        self, pairs: Sequence[Pair | InvalidPair], options: Options, trace: Trace
     ) -> list[Score | FivescoreError]:
+        asked = time.perf_counter()
         model = self.check_available()
         if len(pairs) > self._settings.max_pairs:
             raise TooManyPairs(
@@ -211,10 +279,13 @@ class Scorer:
         if options.weights is not None:
             reward.check_weights(options.weights, model.manifest)
         self.metrics.request_pairs.observe(len(pairs))
-        with self._admission.admit(len(pairs)):
+        with self._admission.admit(len(pairs)) as admitted:
+            trace.add("admit", asked, time.perf_counter())
+            share = self._fairness.share(options.priority)
+            work = _Work(model, options, trace, admitted, share)
             try:
                 async with asyncio.timeout(options.timeout_seconds) as deadline:
-                    return await self._score_all(model, pairs, options, request_id)
+                    return await self._score_all(pairs, work)
             except TimeoutError as error:
                 if not deadline.expired():
                     raise
@@ -224,36 +295,38 @@ class Scorer:
                 ) from error
 
     async def _score_all(
-        self,
-        model: Model,
-        pairs: Sequence[Pair | InvalidPair],
-        options: Options,
-        request_id: str,
+        self, pairs: Sequence[Pair | InvalidPair], work: _Work
     ) -> list[Score | FivescoreError]:
         results: list[Score | FivescoreError | None] = [
             pair if isinstance(pair, InvalidPair) else None for pair in pairs
         ]
         started: list[_Sequence] = []
+        submitted = 0.0
         try:
             for chunk in chunks([(i, p) for i, p in enumerate(pairs) if isinstance(p, Pair)]):
-                ids = await self._token_ids(model, [pair for _, pair in chunk], options)
+                ids = await self._token_ids([pair for _, pair in chunk], work)
+                submitted = submitted if started else time.perf_counter()
                 for (index, pair), encoded in zip(chunk, ids, strict=True):
-                    sequence = self._submit(model, index, pair, encoded, options, request_id)
+                    sequence = self._submit(index, pair, encoded, work)
                     if isinstance(sequence, FivescoreError):
                         results[index] = sequence
                     else:
                         started.append(sequence)
             for sequence in started:
-                results[sequence.place] = await self._finish(model, sequence, options)
+                results[sequence.place] = await self._finish(sequence, work)
         finally:
+            self._tell_non_finite(results, started, work)
+            if started:
+                work.trace.add("engine", submitted, time.perf_counter())
             for sequence in started:
                 self._flights.leave(sequence.flight)
         return [result for result in results if result is not None]
 
     async def _token_ids(
-        self, model: Model, pairs: Sequence[Pair], options: Options
+        self, pairs: Sequence[Pair], work: _Work
     ) -> list[list[int] | FivescoreError]:
-        ids = [_known_ids(model, pair, options) for pair in pairs]
+        model = work.model
+        ids = [_known_ids(model, pair, work.options) for pair in pairs]
         texts = [
             shorten(pair, excess)
             if (excess := characters(pair) - model.max_characters) > 0
@@ -261,18 +334,27 @@ class Scorer:
             for pair, known in zip(pairs, ids, strict=True)
             if known is None
         ]
-        encoded = iter(await self._tokenise(texts) if texts else [])
-        return [next(encoded) if known is None else known for known in ids]
+        asked = time.perf_counter()
+        encoded = await self._tokenise(texts) if texts else []
+        if encoded:
+            first = encoded[0]
+            work.trace.add("render", asked, first.rendered)
+            work.trace.add("tokenise", first.rendered, first.done)
+        found = iter(encoded)
+        return [next(found).ids if known is None else known for known in ids]
+
+    def _render_and_tokenise(self, pairs: list[Pair]) -> list[_Encoded]:
+        conversation = self.model.conversation
+        texts = conversation.render(pairs)
+        rendered = time.perf_counter()
+        ids = conversation.tokenise(texts)
+        done = time.perf_counter()
+        return [_Encoded(one, rendered, done) for one in ids]
 
     def _submit(
-        self,
-        model: Model,
-        index: int,
-        pair: Pair,
-        ids: list[int] | FivescoreError,
-        options: Options,
-        request_id: str,
+        self, index: int, pair: Pair, ids: list[int] | FivescoreError, work: _Work
     ) -> _Sequence | FivescoreError:
+        model, options = work.model, work.options
         if isinstance(ids, FivescoreError):
             return ids
         if not ids:
@@ -295,36 +377,71 @@ class Scorer:
         if too_long:
             ids = keep_end(ids, limit, model.conversation.tokenizer.bos_id)
         truncated = too_long or characters(pair) > model.max_characters
-        flight = self._flights.join(ids, f"{request_id}-{index}")
-        return _Sequence(index, len(ids), truncated, flight)
+        work.admitted.add_tokens(len(ids))
+        trace = work.trace
+        headers = trace.engine_headers(index)
+        tag, priority = work.share.next(len(ids))
+        flight = self._flights.join(ids, f"{trace.request_id}-{index}", headers, priority)
+        return _Sequence(index, len(ids), truncated, tag, flight)
 
-    async def _encode_in_engine(self, token_ids: list[int], request_id: str) -> Output:
+    async def _encode_in_engine(
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Mapping[str, str] | None,
+        priority: int,
+    ) -> Output:
         assert self._engine is not None
-        return await self._engine.encode(token_ids, request_id)
+        return await self._engine.encode(token_ids, request_id, trace_headers, priority)
 
-    async def _finish(
-        self, model: Model, sequence: _Sequence, options: Options
-    ) -> Score | ScoringError:
+    async def _finish(self, sequence: _Sequence, work: _Work) -> Score | ScoringError:
         try:
             output = await sequence.flight.wait()
+            self._fairness.served(sequence.tag)
+        except ScoringError as error:
+            return error
+        began = time.perf_counter()
+        try:
             score = reward.score(
                 output.values,
-                model.manifest,
-                options.weights,
+                work.model.manifest,
+                work.options.weights,
                 tokens=sequence.tokens,
                 cached_tokens=output.cached_tokens,
                 truncated=sequence.truncated,
             )
-        except EngineDead:
-            if self._state != "draining":
-                self._enter("failed")
-            raise
-        except ScoringError as error:
+        except NonFinite as error:
             return error
-        self.metrics.tokens.observe(score.tokens)
-        self.metrics.cached_tokens.inc(score.cached_tokens)
-        self.metrics.truncated.inc(score.truncated)
+        finally:
+            work.trace.add("reward", began, time.perf_counter())
+        self.metrics.scored(score)
         return score
+
+    def _tell_non_finite(
+        self,
+        results: Sequence[Score | FivescoreError | None],
+        started: Sequence[_Sequence],
+        work: _Work,
+    ) -> None:
+        bad = [one for one in started if isinstance(results[one.place], NonFinite)]
+        for sequence in bad:
+            error = results[sequence.place]
+            assert isinstance(error, NonFinite)
+            for name in error.names:
+                self.metrics.non_finite.labels(name).inc()
+        if bad:
+            first = bad[0]
+            log.error(
+                "request %(request_id)s: %(pairs)d pairs with outputs that are not finite; the"
+                " first, pair %(pair)d, has %(tokens)d tokens, sha256 %(sha256)s",
+                {
+                    "request_id": work.trace.request_id,
+                    "pairs": len(bad),
+                    "pair": first.place,
+                    "tokens": first.tokens,
+                    "sha256": hashlib.sha256(first.flight.key).hexdigest(),
+                },
+            )
 
 
 def _known_ids(model: Model, pair: Pair, options: Options) -> list[int] | FivescoreError | None:

@@ -1,15 +1,134 @@
-"""Log lines for people, on standard error."""
+"""Log lines on standard error: JSON for machines, text for people in a terminal.
+
+A record of ours with one mapping as its arguments is an event: its message names some of the fields
+(``%(status)d``), text gets the others behind it, and JSON has all of them as members.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from fivescore.types import Pair
+
+Format = Literal["auto", "json", "text"]
+
+log = logging.getLogger(__name__)
+
+TEXT_CHARACTERS = 2000
+TEXT_PAIRS = 16
+"""Of one request, the most characters of each text and the most pairs that ``log_texts`` shows."""
+MOST_CAUSES = 10
+_OURS = "fivescore"
+_JSON_START = b'{"ts": '
+_ENGINE_LEVEL = re.compile(r"^(?:\(\S+ pid=\d+\) )*(DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d ")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def configure(level: str) -> None:
-    """Send fivescore's log to standard error from ``level`` up, and others' from warning up."""
+def configure(level: str, form: Format = "auto") -> None:
+    """Send fivescore's log to standard error from ``level`` up, and others' from warning up.
+
+    ``auto`` is text in a terminal and JSON elsewhere.
+    """
+    as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
-    )
+    handler.setFormatter(Json() if as_json else Text())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("fivescore").setLevel(level.upper())
+    logging.getLogger(_OURS).setLevel(level.upper())
+    logging.captureWarnings(as_json)
+
+
+def adopt(name: str) -> None:
+    """Give the log of a library that brings its own handlers the format of ours."""
+    logger = logging.getLogger(name)
+    logger.handlers.clear()
+    logger.propagate = True
+
+
+class Json(logging.Formatter):
+    """One JSON object a line: ts (RFC 3339, UTC), level, logger, msg, and an event's fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "ts": f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "msg": record.getMessage(),
+        }
+        line |= {name: value for name, value in _fields(record).items() if name not in line}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class Text(logging.Formatter):
+    """Date, level and message, an event's other fields, and what is told on lines of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        fields = dict(_fields(record))
+        lines = fields.pop("traceback", "")
+        others = (
+            f" {name}={_word(value)}"
+            for name, value in fields.items()
+            if f"%({name})" not in str(record.msg)
+        )
+        return super().formatMessage(record) + "".join(others) + (lines and f"\n{lines}")
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
+    ours = record.name.partition(".")[0] == _OURS
+    return record.args if ours and isinstance(record.args, Mapping) else {}
+
+
+def _word(value: Any) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return text if re.fullmatch(r"[!-~]+", text) else json.dumps(text, ensure_ascii=False)
+
+
+def relayed(line: bytes) -> bytes:
+    """A line that another process wrote, in the format of our log; ours pass as they are."""
+    if not any(isinstance(one.formatter, Json) for one in logging.getLogger().handlers):
+        return line
+    text = _COLOUR.sub("", line.decode(errors="replace")).strip()
+    if not text or line.startswith(_JSON_START):
+        return line if text else b""
+    told = _ENGINE_LEVEL.match(text)
+    level = logging.getLevelNamesMapping()[told[1]] if told else logging.INFO
+    record = logging.LogRecord("engine", level, "", 0, text, None, None)
+    return Json().format(record).encode() + b"\n"
+
+
+def without_messages(error: BaseException) -> str:
+    """An exception's traceback and causes; their messages, which may hold a client's text, not."""
+    told: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(told) < MOST_CAUSES:
+        told.append("".join(traceback.format_tb(cause.__traceback__)) + type(cause).__qualname__)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return "\n\nbecause of\n".join(told)
+
+
+def log_texts(pairs: Sequence[Pair | Exception], request_id: str) -> None:
+    """Log what a request's pairs say, cut to a bounded length. Only where ``--log-texts`` is on."""
+    for place, pair in enumerate(pairs[:TEXT_PAIRS]):
+        if isinstance(pair, Pair):
+            told = {name: _shown(value) for name, value in pair if value is not None}
+            fields = {"request_id": request_id, "pair": place, **told}
+            log.info("pair %(pair)d of request %(request_id)s", fields)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        turns = (getattr(one, "content", one) for one in value[:TEXT_CHARACTERS])
+        value = " ".join(str(turn) for turn in turns)
+    more = len(value) - TEXT_CHARACTERS
+    return value if more <= 0 else f"{value[:TEXT_CHARACTERS]} ... and {more} characters more"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
@@ -14,7 +16,10 @@ from prometheus_client import (
 )
 
 from fivescore import __version__
-from fivescore.types import ModelInfo
+from fivescore.scoring.manifest import ATTRIBUTES
+from fivescore.telemetry.distribution import Distributions
+from fivescore.telemetry.trace import STAGES, Trace
+from fivescore.types import ModelInfo, Score
 
 OUTCOMES = (
     "ok",
@@ -25,6 +30,7 @@ OUTCOMES = (
     "invalid_request",
     "too_many_pairs",
     "overloaded",
+    "rate_limited",
     "loading",
     "draining",
     "engine_dead",
@@ -32,10 +38,31 @@ OUTCOMES = (
     "cancelled",
     "internal_error",
 )
-STATES = ("loading", "ready", "draining", "failed")
+STATES = ("loading", "ready", "restarting", "draining", "failed")
+LIMITS = ("pairs", "tokens")
+REJECTIONS = ("pairs", "tokens", "rate_limited", "loading", "draining", "engine_dead")
+"""Why a request was not let in: a limit that was met, or the service's state."""
+CLOSED = (
+    "idle",
+    "slow_head",
+    "slow_body",
+    "slow_reader",
+    "unread_body",
+    "head_too_large",
+    "target_too_long",
+    "encoding",
+    "malformed",
+    "too_many",
+)
+"""Why the service closed a connection."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *SECONDS)
 PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 TOKENS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
+SCORES = tuple(step / 4 for step in range(-4, 21))
+"""-1 to 5: HelpSteer2's scale, 0 to 4 (arXiv 2406.08673), and what a regression overshoots."""
+REWARDS = (-32, -16, -8, *(step / 2 for step in range(-8, 17)), 10, 12, 16, 32)
+"""Half a point where published weights put attributes from 0 to 4, wide for scalar rewards."""
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the text and say little
 
@@ -52,17 +79,30 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self.stage_seconds = Histogram(
+            "fivescore_stage_duration_seconds",
+            "Time of a scoring request's stages, which may overlap.",
+            ("stage",),
+            buckets=STAGE_SECONDS,
+            registry=registry,
+        )
+        self.rejections = Counter(
+            "fivescore_admission_rejections",
+            "Requests that were not let in, by reason.",
+            ("reason",),
+            registry=registry,
+        )
         self.pairs = Counter(
             "fivescore_pairs", "Pairs by how they ended.", ("outcome",), registry=registry
         )
         self.request_pairs = Histogram(
             "fivescore_request_pairs", "Pairs per request.", buckets=PAIRS, registry=registry
         )
-        self.tokens = Histogram(
+        tokens = Distributions(
             "fivescore_prompt_tokens",
             "Tokens per scored pair, prompt and response.",
-            buckets=TOKENS,
-            registry=registry,
+            TOKENS,
+            registry,
         )
         self.cached_tokens = Counter(
             "fivescore_cached_prompt_tokens",
@@ -77,10 +117,34 @@ class Metrics:
         self.inflight = Gauge(
             "fivescore_inflight_pairs", "Pairs admitted and not answered.", registry=registry
         )
+        self.inflight_tokens = Gauge(
+            "fivescore_inflight_tokens",
+            "Tokens of the pairs in flight that have been tokenised.",
+            registry=registry,
+        )
         self.inflight_limit = Gauge(
             "fivescore_inflight_limit",
             "The most that may be in flight.",
             ("kind",),
+            registry=registry,
+        )
+        self.open_connections = Gauge(
+            "fivescore_open_connections", "Connections that are open.", registry=registry
+        )
+        self.connections_closed = Counter(
+            "fivescore_connections_closed",
+            "Connections that the service closed, by reason.",
+            ("reason",),
+            registry=registry,
+        )
+        self._attribute = Distributions(
+            "fivescore_attribute_score", "Scores by attribute.", SCORES, registry, "attribute"
+        )
+        rewards = Distributions("fivescore_reward", "Combined rewards.", REWARDS, registry)
+        self.non_finite = Counter(
+            "fivescore_nonfinite_scores",
+            "Attributes and rewards that were NaN or infinite.",
+            ("attribute",),
             registry=registry,
         )
         self._state = Gauge(
@@ -89,29 +153,76 @@ class Metrics:
             ("state",),
             registry=registry,
         )
+        self.restarts = Counter(
+            "fivescore_engine_restarts",
+            "Times that a lost engine was replaced.",
+            registry=registry,
+        )
         self._load = Gauge(
             "fivescore_model_load_seconds",
             "Time from the start to the model being ready.",
             registry=registry,
         )
         self._build = Info("fivescore_build", "What is running.", registry=registry)
-        for outcome in OUTCOMES:
-            self.pairs.labels(outcome)
+        (self._tokens,) = tokens.create()
+        (self._reward,) = rewards.create()
+        self._create_series()
+
+    def _create_series(self) -> None:
+        """Make every series now, so that a rate exists before the first event."""
+        for metric, values in (
+            (self.pairs, OUTCOMES),
+            (self.stage_seconds, STAGES),
+            (self.rejections, REJECTIONS),
+            (self.inflight_limit, LIMITS),
+            (self.connections_closed, CLOSED),
+        ):
+            for value in values:
+                metric.labels(value)
+        self._create_attributes(ATTRIBUTES)
         self.state("loading")
+
+    def _create_attributes(self, attributes: Iterable[str]) -> None:
+        """The attributes' series: HelpSteer2's until a model is loaded, then the model's."""
+        names = tuple(attributes)
+        self._attributes = list(zip(names, self._attribute.create(names), strict=True))
+        self.non_finite.clear()
+        for name in (*names, "reward"):
+            self.non_finite.labels(name)
+
+    def scored(self, score: Score) -> None:
+        """Count one pair's score."""
+        for name, distribution in self._attributes:
+            distribution.observe(score.attributes[name])
+        self._reward.observe(score.reward)
+        self._tokens.observe(score.tokens)
+        if score.cached_tokens:
+            self.cached_tokens.inc(score.cached_tokens)
+        if score.truncated:
+            self.truncated.inc()
+
+    def traced(self, trace: Trace) -> None:
+        """Count the stages of one request."""
+        for stage, seconds in trace.seconds().items():
+            self.stage_seconds.labels(stage).observe(seconds)
 
     def state(self, state: str) -> None:
         """Set the engine's state, one of ``STATES``."""
         for name in STATES:
             self._state.labels(name).set(name == state)
 
-    def loaded(self, model: ModelInfo, seconds: float) -> None:
+    def loaded(
+        self, model: ModelInfo, attributes: Iterable[str], revision: str | None, seconds: float
+    ) -> None:
         """Record what was loaded and how long it took, in seconds."""
+        self._create_attributes(attributes)
         self._load.set(seconds)
         self._build.info(
             {
                 "version": __version__,
                 "engine": model.engine,
                 "model": model.name,
+                "revision": revision or "",
                 "dtype": model.dtype,
                 "device": model.device,
             }

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fivescore.http.auth import Keys
+from fivescore.errors import ConfigurationError
+from fivescore.http.auth import MOST_OFFERED, OPEN, Keys, open_routes
+from fivescore.http.keyring import Keyring
 
 KEYS = ("first", "se:co+nd/=", "x" * 512)
 KEY = st.text(
@@ -20,7 +22,11 @@ NOISE = st.binary(max_size=40)
 
 
 async def ask(
-    keys: tuple[str, ...], headers: list[tuple[bytes, bytes]], query: bytes = b"", path: str = "/x"
+    keys: tuple[str, ...],
+    headers: list[tuple[bytes, bytes]],
+    query: bytes = b"",
+    path: str = "/x",
+    opened: frozenset[str] = OPEN,
 ) -> int:
     """The status that a request gets; 200 is the app behind the keys."""
     sent: list[MutableMapping[str, Any]] = []
@@ -36,7 +42,7 @@ async def ask(
 
     scope = {"type": "http", "path": path, "headers": headers, "query_string": query,
              "method": "POST"}  # fmt: skip
-    await Keys(app, keys)(scope, receive, send)
+    await Keys(app, Keyring(keys), opened)(scope, receive, send)
     status: int = sent[0]["status"]
     return status
 
@@ -101,3 +107,28 @@ async def test_probes_need_no_key(path: str) -> None:
 
 async def test_without_keys_nothing_is_refused() -> None:
     assert await ask((), []) == 200
+
+
+async def test_of_very_many_keys_in_a_request_only_the_first_are_looked_at() -> None:
+    bad = [(b"authorization", b"Bearer bad")] * (MOST_OFFERED - 1)
+    good = (b"authorization", b"Bearer first")
+    assert await ask(KEYS, [*bad, good]) == 200
+    assert await ask(KEYS, [*bad, bad[0], good]) == 401
+    assert await ask(KEYS, [], b"api_key=bad&" * MOST_OFFERED + b"api_key=first") == 401
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/health"])
+async def test_a_route_that_is_open_by_name_needs_no_key(path: str) -> None:
+    opened = open_routes(["/metrics"], {"/metrics", "/score", *OPEN})
+    assert await ask(KEYS, [], path=path, opened=opened) == 200
+    for other in ("/score", "/metrics/", "/metrics/x", "//metrics", "/Metrics", "/metrics%00"):
+        assert await ask(KEYS, [], path=other, opened=opened) == 401
+
+
+@pytest.mark.parametrize("named", ["/metrcs", "metrics", "", "/metrics/", "/METRICS", "/metrics,"])
+def test_a_route_that_is_none_cannot_be_opened_and_those_that_are_are_told(named: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        open_routes(["/metrics", named], {"/metrics", "/score", "/health"})
+    assert caught.value.detail == (
+        f"--open-routes: there is no {named!r}; there are /metrics, /score"
+    )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fivescore.errors import InvalidRequest
-from fivescore.http.body import json_response, parse_json
+from fivescore.http.body import MOST_NODES, json_response, parse_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text()
@@ -65,3 +65,35 @@ def test_half_a_surrogate_pair_does_not_spoil_the_body(text: str) -> None:
 def test_what_is_not_json_is_a_malformed_request(body: bytes) -> None:
     with pytest.raises(InvalidRequest, match=r"^the body is not JSON: "):
         parse_json(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b"[]," * MOST_NODES + b"[]]",
+        b"[" + b"{}," * MOST_NODES + b"{}]",
+        b"[" + b'"",' * MOST_NODES + b'""]',
+        b"[" + b'"\\\\",' * MOST_NODES + b'""]',
+        b"{" + b'"a": 1,' * (MOST_NODES // 2) + b'"a": 1}',
+    ],
+    ids=["arrays", "objects", "texts", "escapes", "members"],
+)
+def test_a_body_of_too_many_nodes_is_refused_before_it_is_parsed(body: bytes) -> None:
+    with pytest.raises(InvalidRequest, match=f"more than {MOST_NODES} arrays") as refused:
+        parse_json(body)
+    assert refused.value.facts == {"limit": MOST_NODES}
+
+
+def test_what_texts_hold_does_not_count() -> None:
+    code = '{"a": [1], \\"b\\": "c"}\\' * (MOST_NODES // 4)
+    assert parse_json(json.dumps({"text": code}).encode()) == {"text": code}
+
+
+def test_token_ids_do_not_count() -> None:
+    assert len(parse_json(b"[" + b"1," * MOST_NODES + b"1]")) == MOST_NODES + 1
+
+
+@pytest.mark.parametrize("end", [b"", b"\\"])
+def test_quotes_without_an_end_are_read_once(end: bytes) -> None:
+    with pytest.raises(InvalidRequest):  # from each quote again it would take hours
+        parse_json(b'"' + b'\\":' * MOST_NODES + end)

@@ -113,5 +113,11 @@ def test_a_faulty_pair_is_its_error_in_one_line_that_names_the_field(
 def test_a_pair_with_a_thousand_faults_gets_a_short_answer() -> None:
     error = parse_pair({"token_ids": [-1] * 1000})
     assert isinstance(error, InvalidPair)
-    assert "and 995 more" in error.detail
+    assert error.detail == "token_ids.0: Input should be greater than or equal to 0"
+    several = parse_pair({str(number): 0 for number in range(100)})
+    assert isinstance(several, InvalidPair)
+    assert "and 95 more" in several.detail
+    many = parse_pair({str(number): 0 for number in range(1000)})
+    assert isinstance(many, InvalidPair)
+    assert many.detail == "1000 fields are unknown or wrong"
     assert len(error.detail) < 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import ExitStack
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from fivescore.errors import Overloaded
 from fivescore.scoring.admission import RETRY_SECONDS, Admission
+from tests.unit.engines import DEMO_INFO
 
 
 def refusal(admission: Admission, pairs: int = 1) -> Overloaded:
@@ -19,14 +21,14 @@ def refusal(admission: Admission, pairs: int = 1) -> Overloaded:
 
 
 def test_what_fits_is_admitted_and_counted_while_it_runs() -> None:
-    admission = Admission(5)
+    admission = Admission(5, 10**6)
     with admission.admit(2), admission.admit(3):
         assert admission.inflight == 5
     assert admission.inflight == 0
 
 
 def test_what_would_pass_the_limit_is_refused_with_the_numbers() -> None:
-    admission = Admission(5)
+    admission = Admission(5, 10**6)
     with admission.admit(3):
         error = refusal(admission, 3)
         assert admission.inflight == 3
@@ -36,7 +38,7 @@ def test_what_would_pass_the_limit_is_refused_with_the_numbers() -> None:
 
 
 def test_room_comes_back_when_the_work_fails() -> None:
-    admission = Admission(1)
+    admission = Admission(1, 10**6)
     with pytest.raises(ZeroDivisionError), admission.admit(1):
         raise ZeroDivisionError
     with admission.admit(1):
@@ -44,7 +46,7 @@ def test_room_comes_back_when_the_work_fails() -> None:
 
 
 def test_a_request_larger_than_the_limit_is_admitted_when_nothing_else_is_in_flight() -> None:
-    admission = Admission(2)
+    admission = Admission(2, 10**6)
     with admission.admit(100):
         assert refusal(admission).facts == {"limit": 2}
     with admission.admit(1):
@@ -52,13 +54,13 @@ def test_a_request_larger_than_the_limit_is_admitted_when_nothing_else_is_in_fli
 
 
 def test_retry_after_is_short_before_any_rate_is_known() -> None:
-    admission = Admission(1)
+    admission = Admission(1, 10**6)
     with admission.admit(1):
         assert refusal(admission).retry_after == RETRY_SECONDS[0]
 
 
 def test_retry_after_is_short_where_much_drains_and_little_waits() -> None:
-    admission = Admission(1)
+    admission = Admission(1, 10**6)
     with admission.admit(1_000_000):
         pass
     with admission.admit(1):
@@ -66,7 +68,7 @@ def test_retry_after_is_short_where_much_drains_and_little_waits() -> None:
 
 
 def test_retry_after_is_bounded_where_little_drains_and_much_waits() -> None:
-    admission = Admission(1)
+    admission = Admission(1, 10**6)
     with admission.admit(1):
         pass
     with admission.admit(1_000_000):
@@ -77,7 +79,7 @@ def test_retry_after_is_bounded_where_little_drains_and_much_waits() -> None:
 def test_retry_after_is_always_a_whole_number_in_its_bounds(
     drained: list[int], waiting: int
 ) -> None:
-    admission = Admission(1)
+    admission = Admission(1, 10**6)
     with ExitStack() as stack:
         for pairs in drained:
             with admission.admit(pairs):
@@ -86,3 +88,73 @@ def test_retry_after_is_always_a_whole_number_in_its_bounds(
         retry_after = refusal(admission).retry_after
     assert isinstance(retry_after, int)
     assert RETRY_SECONDS[0] <= retry_after <= RETRY_SECONDS[1]
+
+
+# Limits
+
+
+def test_limits_that_were_not_given_follow_the_engine() -> None:
+    info = dataclasses.replace(DEMO_INFO, step_sequences=4, step_tokens=100)
+    derived, given = Admission(), Admission(7, 9)
+    derived.fit(info)
+    given.fit(info)
+    assert (derived.limit, derived.token_limit) == (2048, 819_200)
+    assert (given.limit, given.token_limit) == (7, 9)
+
+
+# Tokens
+
+
+def test_tokens_are_counted_as_they_become_known_and_leave_with_their_request() -> None:
+    admission = Admission(5, 100)
+    with admission.admit(1) as one, admission.admit(1) as other:
+        one.add_tokens(30)
+        one.add_tokens(12)
+        other.add_tokens(7)
+        assert (admission.tokens, one.tokens, other.tokens) == (49, 42, 7)
+    assert admission.tokens == 0
+
+
+def test_tokens_come_back_when_the_work_fails() -> None:
+    admission = Admission(5, 100)
+
+    def work() -> None:
+        with admission.admit(1) as admitted:
+            admitted.add_tokens(100)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert admission.tokens == 0
+
+
+def test_from_the_limit_of_tokens_on_requests_are_refused_with_the_numbers() -> None:
+    admission = Admission(5, 100)
+    with admission.admit(1) as admitted:
+        admitted.add_tokens(99)
+        with admission.admit(1):
+            pass
+        admitted.add_tokens(1)
+        error = refusal(admission)
+        assert error.reason == "tokens"
+        assert error.facts == {"limit": 100}
+        assert "100 tokens are in flight" in error.detail
+        assert "max_inflight_tokens" in error.detail
+    with admission.admit(1):
+        pass
+
+
+def test_the_limit_that_was_met_is_the_reason() -> None:
+    admission = Admission(1, 100)
+    with admission.admit(1):
+        assert refusal(admission).reason == "pairs"
+
+
+def test_a_request_of_more_tokens_than_the_limit_is_admitted_when_nothing_else_is_in_flight() -> (
+    None
+):
+    admission = Admission(5, 100)
+    with admission.admit(1) as admitted:
+        admitted.add_tokens(10**6)
+    with admission.admit(1):
+        pass

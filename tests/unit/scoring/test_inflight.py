@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from fivescore.errors import EngineError
-from fivescore.scoring.inflight import Flights
+from fivescore.scoring.inflight import Flights, Headers
 from fivescore.types import Output
 
 
@@ -16,12 +16,16 @@ class Encode:
 
     def __init__(self) -> None:
         self.submitted: list[tuple[list[int], str]] = []
+        self.headers: list[Headers] = []
         self.aborted: list[str] = []
         self.gate = asyncio.Event()
         self.fault: Exception | None = None
 
-    async def __call__(self, token_ids: list[int], request_id: str) -> Output:
+    async def __call__(
+        self, token_ids: list[int], request_id: str, headers: Headers, priority: int
+    ) -> Output:
         self.submitted.append((token_ids, request_id))
+        self.headers.append(headers)
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
@@ -67,6 +71,32 @@ async def test_what_has_landed_is_computed_again(flights: Flights, encode: Encod
         flights.leave(flight)
     assert [name for _, name in encode.submitted] == ["first", "second"]
     assert encode.aborted == []
+
+
+async def test_an_answer_is_shared_until_the_last_has_left(
+    flights: Flights, encode: Encode
+) -> None:
+    encode.gate.set()
+    first = flights.join([1], "first")
+    await first.wait()
+    later = flights.join([1], "later")
+    assert await later.wait() == await first.wait()
+    flights.leave(first)
+    assert flights.join([1], "latest") is first
+    assert [name for _, name in encode.submitted] == ["first"]
+
+
+async def test_a_failure_is_not_shared_with_whoever_comes_later(
+    flights: Flights, encode: Encode
+) -> None:
+    encode.gate.set()
+    encode.fault = EngineError("failed")
+    first = flights.join([1], "first")
+    with pytest.raises(EngineError):
+        await first.wait()
+    encode.fault = None
+    later = flights.join([1], "later")
+    assert (await later.wait()).values == [1.0]
 
 
 async def test_the_last_to_leave_aborts_it(flights: Flights, encode: Encode) -> None:
@@ -139,3 +169,13 @@ async def test_an_error_that_nobody_waits_for_any_more_is_not_reported_as_lost(
     del flight
     await turn()
     assert reported == []
+
+
+async def test_a_sequence_belongs_to_the_trace_of_whoever_submitted_it(
+    flights: Flights, encode: Encode
+) -> None:
+    first, second = {"traceparent": "00-a-b-01"}, {"traceparent": "00-c-d-01"}
+    joined = [flights.join([1], "a", first), flights.join([1], "b", second), flights.join([2], "c")]
+    encode.gate.set()
+    await asyncio.gather(*(flight.wait() for flight in joined))
+    assert encode.headers == [first, None]

@@ -29,9 +29,11 @@ from fivescore.errors import (
 )
 from fivescore.scoring.chunks import CHUNK_PAIRS, characters
 from fivescore.scoring.conversation import Conversation
+from fivescore.scoring.inflight import Headers
 from fivescore.scoring.scorer import Options, Scorer
 from fivescore.settings import DEMO, Settings
 from fivescore.telemetry.metrics import Metrics
+from fivescore.telemetry.trace import Trace
 from fivescore.types import Message, ModelInfo, Output, Pair, Score
 from tests.unit.engines import HeldEngine, RecordingEngine
 
@@ -204,7 +206,7 @@ async def test_a_long_prompt_is_truncated_and_not_refused() -> None:
 async def test_the_request_id_is_in_the_engines() -> None:
     engine = RecordingEngine()
     async with scoring(engine) as scorer:
-        await scorer.score([pair("a"), pair("b")], request_id="abc")
+        await scorer.score([pair("a"), pair("b")], trace=Trace("abc"))
     assert engine.request_ids == ["abc-0", "abc-1"]
 
 
@@ -278,18 +280,24 @@ async def test_a_draining_scorer_finishes_what_it_has_and_takes_no_more() -> Non
 class Dying(RecordingEngine):
     """Dies at its second sequence."""
 
-    async def encode(self, token_ids: list[int], request_id: str) -> Output:
-        output = await super().encode(token_ids, request_id)
+    async def encode(
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Headers = None,
+        priority: int = 0,
+    ) -> Output:
+        output = await super().encode(token_ids, request_id, trace_headers, priority)
         if len(self.submitted) > 1:
             raise EngineDead("the engine has stopped")
         return output
 
 
-async def test_the_engines_death_fails_the_request_and_every_later_one() -> None:
+async def test_the_engines_death_fails_the_request_and_those_until_the_next_one_runs() -> None:
     async with scoring(Dying()) as scorer:
         with pytest.raises(EngineDead):
             await score(scorer, pair("a"), pair("b"), pair("c"))
-        assert scorer.state == "failed"
+        assert scorer.state == "restarting"
         with pytest.raises(EngineDead):
             await score(scorer, pair())
 
@@ -352,14 +360,14 @@ async def test_of_a_text_far_too_long_no_more_than_the_bound_is_tokenised(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[int] = []
-    encode = Conversation.encode
+    render = Conversation.render
 
-    def recorded(self: Conversation, pairs: Sequence[Pair]) -> list[list[int] | InvalidPair]:
+    def recorded(self: Conversation, pairs: Sequence[Pair]) -> list[str | InvalidPair]:
         lengths.extend(characters(one) for one in pairs)
-        return encode(self, pairs)
+        return render(self, pairs)
 
     async with scoring(RecordingEngine(), max_tokens=64) as scorer:
-        monkeypatch.setattr(Conversation, "encode", recorded)
+        monkeypatch.setattr(Conversation, "render", recorded)
         await score(scorer, far_too_long()[form], truncate="prompt_start")
         assert lengths == [scorer.model.max_characters]
         assert scorer.model.max_characters == 2**20
@@ -380,7 +388,7 @@ async def test_a_text_cut_before_tokenising_is_flagged_though_its_tokens_fit() -
     spaces = Pair(text=" " * FAR + "The end.")
     engine = RecordingEngine()
     async with scoring(engine) as scorer:
-        scorer.model.conversation.encode = lambda pairs: [[5, 6] for _ in pairs]  # type: ignore[method-assign]
+        scorer.model.conversation.tokenise = lambda rendered: [[5, 6] for _ in rendered]  # type: ignore[method-assign]
         (result,) = await score(scorer, spaces, truncate="prompt_start")
     assert (result.tokens, result.truncated) == (2, True)
 
@@ -428,3 +436,27 @@ async def test_a_rendered_text_is_scored_as_its_conversation() -> None:
         one, other = await score(scorer, pair(), Pair(text=text))
         assert one == other
     assert len(engine.submitted) == 1
+
+
+# Stages
+
+
+async def test_the_engine_works_from_the_first_chunk_on_while_others_are_tokenised() -> None:
+    trace = Trace()
+    async with scoring(RecordingEngine()) as scorer:
+        await scorer.score([pair(f"prompt {n}") for n in range(3 * CHUNK_PAIRS)], trace=trace)
+    tokenise, engine, reward = (trace.stages[name] for name in ("tokenise", "engine", "reward"))
+    assert tokenise.began < engine.began < tokenise.ended
+    assert engine.began < reward.began < reward.ended < engine.ended
+    assert trace.stages["admit"].ended <= trace.stages["render"].began < tokenise.began
+
+
+async def test_a_batch_is_one_piece_of_each_requests_time() -> None:
+    """However many pairs are in it."""
+    trace = Trace()
+    async with scoring(RecordingEngine()) as scorer:
+        await scorer.score([pair("the same", str(n)) for n in range(8)], trace=trace)
+    for name in ("render", "tokenise"):
+        stage = trace.stages[name]
+        assert stage.seconds == stage.ended - stage.began
+    assert trace.stages["render"].ended == trace.stages["tokenise"].began

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fivescore import errors
-from fivescore.telemetry.metrics import OUTCOMES, STATES, Metrics
+from fivescore.scoring.manifest import ATTRIBUTES
+from fivescore.telemetry.metrics import (
+    LIMITS,
+    OUTCOMES,
+    PAIRS,
+    REJECTIONS,
+    REWARDS,
+    SCORES,
+    SECONDS,
+    STAGE_SECONDS,
+    STATES,
+    TOKENS,
+    Metrics,
+)
+from fivescore.telemetry.trace import STAGES, Trace
+from fivescore.types import Score
+from tests.tools import tool
 from tests.unit.engines import DEMO_INFO
 
 
@@ -63,7 +82,7 @@ def test_two_apps_do_not_share_counters() -> None:
 
 def test_what_was_loaded_is_told() -> None:
     metrics = Metrics()
-    metrics.loaded(DEMO_INFO, 1.5)
+    metrics.loaded(DEMO_INFO, ATTRIBUTES, "abc123", 1.5)
     assert value(metrics, "fivescore_model_load_seconds") == 1.5
     (labels,) = [dict(key[1]) for key in samples(metrics) if key[0] == "fivescore_build_info"]
     assert (labels["model"], labels["engine"], labels["dtype"]) == ("demo", "test", "float32")
@@ -73,3 +92,110 @@ def test_no_name_of_ours_is_in_the_exposition_twice() -> None:
     text = Metrics().exposition().decode()
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")]
     assert len(names) == len(set(names))
+
+
+# Series that exist before they are needed
+
+
+def labelled(metrics: Metrics, name: str) -> set[str]:
+    """The values of the one label of a metric."""
+    found = (dict(labels) for sample, labels in samples(metrics) if sample == name)
+    return {value for labels in found for key, value in labels.items() if key != "le"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("fivescore_stage_duration_seconds_count", STAGES),
+        ("fivescore_admission_rejections_total", REJECTIONS),
+        ("fivescore_inflight_limit", LIMITS),
+        ("fivescore_attribute_score_count", ATTRIBUTES),
+        ("fivescore_nonfinite_scores_total", (*ATTRIBUTES, "reward")),
+        ("fivescore_engine_state", STATES),
+    ],
+)
+def test_every_series_exists_at_the_start(name: str, expected: tuple[str, ...]) -> None:
+    assert labelled(Metrics(), name) == set(expected)
+
+
+def test_every_reason_to_refuse_a_request_is_counted() -> None:
+    """A limit that was met, or the code of what says that the service takes no requests now."""
+    below = leaves(errors.ServiceUnavailable) - {errors.Overloaded.code}
+    assert set(REJECTIONS) == below | set(LIMITS)
+
+
+@pytest.mark.parametrize("attributes", [(), ("safety", "humour")])
+def test_a_loaded_model_brings_its_own_attributes(attributes: tuple[str, ...]) -> None:
+    metrics = Metrics()
+    metrics.loaded(DEMO_INFO, attributes, None, 1.0)
+    metrics.scored(Score(dict.fromkeys(attributes, 1.5), 2.5, tokens=7))
+    assert labelled(metrics, "fivescore_attribute_score_count") == set(attributes)
+    assert labelled(metrics, "fivescore_nonfinite_scores_total") == {*attributes, "reward"}
+    for name in attributes:
+        assert value(metrics, "fivescore_attribute_score_count", attribute=name) == 1
+    assert value(metrics, "fivescore_reward_count") == 1
+
+
+# A pair's score
+
+
+def test_a_score_is_counted_in_its_buckets() -> None:
+    metrics = Metrics()
+    scores = dict(zip(ATTRIBUTES, (-1.5, 0.0, 2.1, 4.0, 7.0), strict=True))
+    metrics.scored(Score(scores, reward=4.4, tokens=150, cached_tokens=96, truncated=True))
+    for name, score in scores.items():
+        for bound in SCORES:
+            count = value(
+                metrics, "fivescore_attribute_score_bucket", attribute=name, le=str(bound)
+            )
+            assert count == (score <= bound)
+        assert value(metrics, "fivescore_attribute_score_count", attribute=name) == 1
+    assert value(metrics, "fivescore_reward_bucket", le="4.0") == 0
+    assert value(metrics, "fivescore_reward_bucket", le="4.5") == 1
+    assert value(metrics, "fivescore_prompt_tokens_sum") == 150
+    assert value(metrics, "fivescore_cached_prompt_tokens_total") == 96
+    assert value(metrics, "fivescore_truncated_pairs_total") == 1
+
+
+def test_a_score_without_cached_tokens_or_truncation_counts_none() -> None:
+    metrics = Metrics()
+    metrics.scored(Score(dict.fromkeys(ATTRIBUTES, 1.0), reward=1.0, tokens=5))
+    assert value(metrics, "fivescore_cached_prompt_tokens_total") == 0
+    assert value(metrics, "fivescore_truncated_pairs_total") == 0
+
+
+def test_a_requests_stages_are_counted_once_and_those_it_did_not_reach_not() -> None:
+    metrics, trace = Metrics(), Trace()
+    trace.add("admit", 1.0, 1.25)
+    trace.add("engine", 1.25, 2.0)
+    trace.add("engine", 2.0, 2.5)
+    metrics.traced(trace)
+    for stage, expected in (("admit", 0.25), ("engine", 1.25), ("render", 0), ("reward", 0)):
+        name = "fivescore_stage_duration_seconds"
+        assert value(metrics, f"{name}_sum", stage=stage) == expected
+        assert value(metrics, f"{name}_count", stage=stage) == bool(expected)
+
+
+@pytest.mark.parametrize("bounds", [SECONDS, STAGE_SECONDS, PAIRS, TOKENS, SCORES, REWARDS])
+def test_buckets_rise(bounds: tuple[float, ...]) -> None:
+    assert list(bounds) == sorted(set(bounds))
+
+
+@pytest.mark.parametrize("revision", ["abc123", None])
+def test_the_revision_is_told(revision: str | None) -> None:
+    metrics = Metrics()
+    metrics.loaded(DEMO_INFO, ATTRIBUTES, revision, 1.5)
+    (labels,) = [dict(key[1]) for key in samples(metrics) if key[0] == "fivescore_build_info"]
+    assert labels["revision"] == (revision or "")
+
+
+def test_prometheus_own_linter_finds_no_fault_with_our_names() -> None:
+    metrics = Metrics()
+    metrics.loaded(DEMO_INFO, ATTRIBUTES, "abc123", 1.5)
+    metrics.scored(Score(dict.fromkeys(ATTRIBUTES, 1.0), reward=1.0, tokens=5))
+    metrics.http_seconds.labels("POST", "/score", "200").observe(0.1)
+    text = generate_latest(metrics.registry)  # vLLM's names have colons, which it would refuse
+    found = subprocess.run(
+        [tool("promtool"), "check", "metrics"], input=text, capture_output=True, check=False
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (0, b"", b"")

@@ -19,9 +19,10 @@ from starlette.responses import Response
 from fivescore.errors import FivescoreError, InvalidPair
 from fivescore.http.body import json_response, read_json
 from fivescore.http.context import summarise
-from fivescore.http.disconnect import until_gone
 from fivescore.http.health import scorer_of
+from fivescore.http.priority import priority_of
 from fivescore.http.problems import for_trainer, request_id_of
+from fivescore.http.ratelimit import score_within_rate
 from fivescore.scoring.checkpoint import Model
 from fivescore.scoring.scorer import Options
 from fivescore.settings import Settings
@@ -95,8 +96,12 @@ async def respond(request: Request, body: Any, translate: Translate) -> Response
         ask = translate(body, context)
     else:  # taking long texts apart takes milliseconds, which probes and others need not wait for
         ask = await asyncio.to_thread(translate, body, context)
-    options = Options(truncate=ask.truncate or settings.trainer_truncate, max_tokens=ask.max_tokens)
-    results = await until_gone(request, scorer.score(ask.pairs, options, request_id))
+    options = Options(
+        truncate=ask.truncate or settings.trainer_truncate,
+        max_tokens=ask.max_tokens,
+        priority=priority_of(request),
+    )
+    results = await score_within_rate(request, ask.pairs, options)
     summarise(request.scope, results)
     several = len(results) > 1
     scores = [

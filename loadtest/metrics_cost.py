@@ -1,0 +1,141 @@
+"""What the service's own metrics cost a pair and a request: ``python -m loadtest.metrics_cost``.
+
+The event loop pays it, so a hundred microseconds a pair would bound it at ten thousand pairs a
+second. Each call is timed against the same loop around a call that does nothing, in rounds that
+alternate; the answer is the difference of the fastest rounds, since all that disturbs a round makes
+it slower. Beside it stands what prometheus_client's own histograms would cost, which
+``fivescore.telemetry.distribution`` replaces for what is counted for every pair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Histogram
+
+from fivescore import __version__
+from fivescore.scoring.manifest import ATTRIBUTES
+from fivescore.telemetry.metrics import REWARDS, SCORES, TOKENS, Metrics
+from fivescore.telemetry.trace import STAGES, Trace
+from fivescore.types import Score
+
+CALLS = 2000
+"""In a row, in one round: short enough for rounds that nothing disturbs on a busy machine."""
+SCORE = Score(
+    dict(zip(ATTRIBUTES, (0.4, 1.3, 2.2, 3.1, 4.0), strict=True)), 4.4, 187, cached_tokens=96
+)
+RESULT = Path(__file__).parent / "results" / "metrics_cost.json"
+Call = Callable[[], object]
+
+
+def main() -> int:
+    arguments = _arguments()
+    calls = {
+        "nothing": _nothing,
+        "a pair": _pair(),
+        "a request": _request(),
+        "a pair with prometheus_client's histograms": _pair_of_prometheus_client(),
+    }
+    fastest = _fastest(calls, arguments.rounds)
+    cost = {name: 1e6 * (took - fastest["nothing"]) for name, took in fastest.items()}
+    result = {
+        "microseconds": {name: round(took, 2) for name, took in cost.items() if name != "nothing"},
+        "calls": CALLS,
+        "rounds": arguments.rounds,
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "versions": {
+            "fivescore": __version__,
+            "prometheus_client": version("prometheus-client"),
+            "python": platform.python_version(),
+        },
+        "command": " ".join(["python -m loadtest.metrics_cost", *sys.argv[1:]]),
+    }
+    if arguments.output:
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result["microseconds"], indent=1))
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=300, help="rounds a call [300]")
+    parser.add_argument("--output", type=Path, help=f"write JSON, such as {RESULT}")
+    return parser.parse_args()
+
+
+def _fastest(calls: dict[str, Call], rounds: int) -> dict[str, float]:
+    """Seconds a call, of the fastest round of each."""
+    took = dict.fromkeys(calls, float("inf"))
+    for _ in range(rounds):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            for _ in range(CALLS):
+                call()
+            took[name] = min(took[name], (time.perf_counter() - began) / CALLS)
+    return took
+
+
+def _nothing() -> None:
+    pass
+
+
+def _pair() -> Call:
+    """What the scorer does for a pair beside scoring it."""
+    metrics, trace = Metrics(), Trace()
+
+    def call() -> None:
+        began = time.perf_counter()
+        trace.add("reward", began, time.perf_counter())
+        metrics.scored(SCORE)
+
+    return call
+
+
+def _pair_of_prometheus_client() -> Call:
+    """The same with prometheus_client's histograms."""
+    metrics, trace, registry = Metrics(), Trace(), CollectorRegistry()
+
+    def histogram(name: str, bounds: Any) -> Histogram:
+        return Histogram(name, name, buckets=bounds, registry=registry)
+
+    attributes = [(name, histogram(name, SCORES)) for name in ATTRIBUTES]
+    reward, tokens = histogram("reward", REWARDS), histogram("tokens", TOKENS)
+
+    def call() -> None:
+        began = time.perf_counter()
+        trace.add("reward", began, time.perf_counter())
+        for name, one in attributes:
+            one.observe(SCORE.attributes[name])
+        reward.observe(SCORE.reward)
+        tokens.observe(SCORE.tokens)
+        metrics.cached_tokens.inc(SCORE.cached_tokens)
+
+    return call
+
+
+def _request() -> Call:
+    """What the scorer and the middleware do for a request of all stages."""
+    metrics, trace = Metrics(), Trace()
+    for stage in STAGES:
+        trace.add(stage, 0.0, 0.01)
+
+    def call() -> None:
+        metrics.request_pairs.observe(64)
+        metrics.pairs.labels("ok").inc(64)
+        metrics.traced(trace)
+        metrics.http_seconds.labels("POST", "/score", "200").observe(0.1)
+
+    return call
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,209 @@
+"""Keeps an engine running: notices that it died or hangs, makes another, gives up after a limit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fivescore.engine.base import Engine
+from fivescore.engine.suspects import Suspects
+from fivescore.errors import EngineDead, EngineError, first_line
+from fivescore.types import ModelInfo, Output
+
+log = logging.getLogger(__name__)
+
+WATCH_SECONDS = 0.5
+"""How often the watch looks; work in flight notices a death by itself."""
+BACKOFF_SECONDS = (0.5, 30.0)
+"""Before the first new start in a row, doubling up to the second."""
+CLOSE_SECONDS = 10.0
+"""How long a dead engine may take to clean up before its processes are killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``restarts`` within ``window_seconds`` are made; then the supervisor gives up.
+
+    An engine that has work and ends none of it for ``hang_seconds`` counts as dead.
+    """
+
+    restarts: int
+    window_seconds: float
+    hang_seconds: float
+
+
+class Supervisor:
+    """An engine made of engines, one after another.
+
+    Args:
+        make: makes an engine that is not loaded yet; may block, so it is called on a thread.
+        changed: called with True when an engine runs, with False when none does.
+        failed: called once, with the last error, when it gives up.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Engine],
+        limits: Limits,
+        changed: Callable[[bool], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._make = make
+        self._limits = limits
+        self._changed = changed
+        self._failed = failed
+        self._engine: Engine | None = None
+        self._loading: Engine | None = None
+        self._suspects = Suspects()
+        self._silent_since = time.monotonic()
+        self._silence = 0.0
+        self._restarts: deque[float] = deque()
+        self._load_seconds = 5.0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closed = False
+
+    async def load(self) -> ModelInfo:
+        """Load the first engine; its errors are the caller's. Then the watch begins."""
+        info = await self._start()
+        self._tasks.append(asyncio.create_task(self._watch()))
+        return info
+
+    async def _start(self) -> ModelInfo:
+        began = time.monotonic()
+        self._loading = await asyncio.to_thread(self._make)
+        try:
+            info = await self._loading.load()
+            if not self._closed:
+                self._engine = self._loading
+                self._load_seconds = time.monotonic() - began
+            return info
+        except BaseException:
+            await self._loading.close()
+            raise
+        finally:
+            self._loading = None
+
+    async def encode(
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Mapping[str, str] | None = None,
+        priority: int = 0,
+    ) -> Output:
+        """As of any engine.
+
+        Raises:
+            EngineError: this sequence failed, or it stopped the engine before and is refused.
+            EngineDead: the engine stopped; another is being started.
+        """
+        turn = await self._suspects.enter(token_ids)
+        if len(self._suspects) == 1:
+            self._silent_since = time.monotonic() - self._silence
+        engine = self._engine
+        try:
+            if engine is None:
+                raise EngineDead("there is no engine")
+            output = await engine.encode(token_ids, request_id, trace_headers, priority)
+            self._answered(token_ids)
+            return output
+        except EngineDead as error:
+            self._lost(engine, "it stopped")
+            raise self.restarting() from error
+        except EngineError:
+            self._answered(token_ids)
+            raise
+        finally:
+            self._suspects.leave(turn)
+            if not len(self._suspects):
+                # Work that was cancelled unanswered still counts: clients with short deadlines
+                # must not hide that nothing is ever answered.
+                self._silence = time.monotonic() - self._silent_since
+
+    def _answered(self, token_ids: list[int]) -> None:
+        self._silent_since = time.monotonic()
+        self._suspects.clear(token_ids)
+
+    def restarting(self) -> EngineDead:
+        """The error of whoever comes meanwhile."""
+        return EngineDead(
+            "the engine stopped and is being started again: send this again after Retry-After"
+            " seconds, or to another replica",
+            retry_after=max(1, round(self._load_seconds)),
+        )
+
+    def _lost(self, engine: Engine | None, how: str) -> None:
+        if engine is None or engine is not self._engine or self._closed:
+            return
+        self._engine = None
+        self._silence, self._silent_since = 0.0, time.monotonic()
+        log.error("the engine is lost (%s) with %d sequences in it", how, len(self._suspects))
+        self._suspects.blame()
+        self._changed(False)
+        self._tasks = [task for task in self._tasks if not task.done()]
+        self._tasks.append(asyncio.create_task(self._replace(engine)))
+
+    async def _watch(self) -> None:
+        while not self._closed:
+            await asyncio.sleep(WATCH_SECONDS)
+            engine = self._engine
+            if engine is None:
+                continue
+            silent = time.monotonic() - self._silent_since
+            if not engine.alive:
+                self._lost(engine, "its process ended")
+            elif len(self._suspects) and silent > self._limits.hang_seconds:
+                self._lost(engine, f"no answer for {silent:.0f} s")
+
+    async def _replace(self, old: Engine) -> None:
+        await _end(old)
+        error: Exception = EngineDead("the engine keeps stopping")
+        while not self._closed:
+            if (attempt := self._count_restart()) > self._limits.restarts:
+                log.error(
+                    "%d starts in %.0f s: giving up", attempt - 1, self._limits.window_seconds
+                )
+                self._failed(error)
+                return
+            first, most = BACKOFF_SECONDS
+            await asyncio.sleep(min(most, first * 2 ** (attempt - 1)))
+            try:
+                await self._start()
+            except Exception as failure:
+                error = failure
+                log.error("the engine could not be started again: %s", first_line(failure))
+            else:
+                log.warning("the engine runs again")
+                self._changed(True)
+                return
+
+    def _count_restart(self) -> int:
+        """Note one more; how many there were within the window."""
+        now = time.monotonic()
+        self._restarts.append(now)
+        while now - self._restarts[0] > self._limits.window_seconds:
+            self._restarts.popleft()
+        return len(self._restarts)
+
+    async def close(self) -> None:
+        """Stop whatever engine there is, loading or running, and the watch."""
+        self._closed = True
+        for engine in (self._engine, self._loading):
+            if engine is not None:
+                await engine.close()
+        self._engine = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _end(engine: Engine) -> None:
+    """Kill its processes, so that nothing of it holds memory or a device, and clean up."""
+    try:
+        engine.kill()
+        await asyncio.wait_for(engine.close(), CLOSE_SECONDS)
+    except Exception:
+        log.warning("the lost engine did not clean up", exc_info=True)

@@ -1,0 +1,146 @@
+"""The server that faults are done to: its engine's process, what it holds, when it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import psutil
+
+from tests.e2e.server import Server
+
+PATIENCE_SECONDS = 600.0
+"""For anything that must happen at some time; how soon is for bounds to say."""
+LOOK_SECONDS = 0.02
+ENGINE = "EngineCore"
+"""How vLLM titles the process of its engine."""
+
+
+class Usage(NamedTuple):
+    """What the server and its engine hold: ``memory`` in bytes (RSS) of all of their processes."""
+
+    memory: int
+    files: int
+    threads: int
+
+
+class Target:
+    """A running server."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.url = server.url
+        self.began = time.monotonic()
+        self.load_seconds = 0.0
+        """From its start to being ready; only right where ``wait_ready`` followed at once."""
+
+    @property
+    def running(self) -> bool:
+        return self.server.process.poll() is None
+
+    async def wait_ready(self) -> None:
+        """Wait for its first readiness."""
+        await self.until("ready", self.ready)
+        self.load_seconds = time.monotonic() - self.began
+
+    async def ready(self) -> bool:
+        return await self.status("/health/ready") == 200
+
+    async def status(self, path: str) -> int | None:
+        return await asyncio.to_thread(self.server.status, path)
+
+    async def metric(self, name: str, labels: str = "") -> float:
+        return await asyncio.to_thread(self.server.metric, name, labels)
+
+    async def idle(self) -> bool:
+        """Whether neither the service nor vLLM has work."""
+        names = ("fivescore_inflight_pairs", "vllm:num_requests_running",
+                 "vllm:num_requests_waiting")  # fmt: skip
+        return not any([await self.metric(name) for name in names])
+
+    async def until(self, what: str, condition: Callable[[], Awaitable[bool]]) -> None:
+        """Wait for ``condition`` while the process runs.
+
+        Raises:
+            AssertionError: the process ended, or it took longer than anybody waits; with its log.
+        """
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        while not await condition():
+            assert self.running, f"the server ended, before: {what}\n{self.server.tail()}"
+            assert time.monotonic() < give_up, f"never: {what}\n{self.server.tail()}"
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def engine(self) -> psutil.Process:
+        """The process of vLLM's engine.
+
+        Raises:
+            LookupError: there is none.
+        """
+        for child in psutil.Process(self.server.process.pid).children(recursive=True):
+            if ENGINE in " ".join(child.cmdline()):
+                return child
+        raise LookupError("the server has no engine process")
+
+    def usage(self) -> Usage:
+        own = psutil.Process(self.server.process.pid)
+        memory = files = threads = 0
+        for process in (own, *own.children(recursive=True)):
+            try:
+                memory += process.memory_info().rss
+                files += process.num_fds()
+                threads += process.num_threads()
+            except psutil.NoSuchProcess:
+                continue
+        return Usage(memory, files, threads)
+
+    def send(self, number: signal.Signals) -> None:
+        self.server.process.send_signal(number)
+
+    async def exit_status(self) -> int:
+        """Its exit status; it has been told to stop."""
+        return await asyncio.to_thread(self.server.process.wait, PATIENCE_SECONDS)
+
+    async def restart(self) -> int:
+        """SIGTERM, and a new process on the same port; the old one's exit status."""
+        self.send(signal.SIGTERM)
+        status = await self.exit_status()
+        await asyncio.to_thread(self.server.restart)
+        self.began = time.monotonic()
+        return status
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self.server.stop)
+
+
+def is_there(process: psutil.Process) -> bool:
+    """Whether it has not ended; one that nobody has waited for yet has."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Peak:
+    """Samples a target's memory while the body runs; ``bytes`` is the most that was seen."""
+
+    def __init__(self, target: Target, every: float = 0.25) -> None:
+        self._target = target
+        self._every = every
+        self.bytes = 0
+
+    async def __aenter__(self) -> Peak:
+        self._task = asyncio.create_task(self._sample())
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _sample(self) -> None:
+        while True:
+            usage = await asyncio.to_thread(self._target.usage)
+            self.bytes = max(self.bytes, usage.memory)
+            await asyncio.sleep(self._every)

@@ -1,0 +1,210 @@
+"""A lost engine is replaced, one that keeps dying is given up, poison is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from fivescore.engine import supervisor
+from fivescore.engine.fake import FakeEngine
+from fivescore.engine.supervisor import Limits, Supervisor
+from fivescore.errors import ConfigurationError, EngineDead, EngineError
+from fivescore.settings import DEMO
+from fivescore.types import Output
+
+POISON = 666
+LIMITS = Limits(restarts=5, window_seconds=60, hang_seconds=60)
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor, "BACKOFF_SECONDS", (0.01, 0.02))
+
+
+class Plant:
+    """Makes engines, and keeps what a supervisor said about them."""
+
+    def __init__(self, *options: dict[str, object]) -> None:
+        self.options = list(options)
+        self.engines: list[FakeEngine] = []
+        self.changes: list[bool] = []
+        self.failures: list[Exception] = []
+
+    def make(self) -> FakeEngine:
+        # The last options are those of every further engine.
+        options = self.options[min(len(self.engines), len(self.options) - 1)]
+        self.engines.append(FakeEngine(DEMO, options))
+        return self.engines[-1]
+
+    @asynccontextmanager
+    async def supervised(self, limits: Limits = LIMITS) -> AsyncIterator[Supervisor]:
+        one = Supervisor(self.make, limits, self.changes.append, self.failures.append)
+        await one.load()
+        yield one
+        await one.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110  # it is looked at from outside
+            await asyncio.sleep(0.005)
+
+
+async def retried(one: Supervisor, token_ids: list[int]) -> Output:
+    """As a client does: again until it is answered."""
+    while True:
+        try:
+            return await one.encode(token_ids, "r")
+        except EngineDead:
+            await asyncio.sleep(0.01)
+
+
+async def test_work_in_a_dying_engine_is_told_to_come_again_and_the_next_engine_answers() -> None:
+    plant = Plant({"die-after": 3, "latency-seconds": 0.01}, {})
+    async with plant.supervised() as one:
+        answers = await asyncio.gather(
+            *(one.encode([i], "r") for i in range(4)), return_exceptions=True
+        )
+        dead = [answer for answer in answers if isinstance(answer, EngineDead)]
+        assert len(dead) == 2
+        assert all(error.retry_after >= 1 for error in dead)
+        assert plant.changes == [False]
+        with pytest.raises(EngineDead):
+            await one.encode([1], "r")
+        assert (await retried(one, [0])).values == answers[0].values  # type: ignore[union-attr]
+        assert plant.changes == [False, True]
+        assert not plant.engines[0].alive
+
+
+async def test_a_death_while_idle_is_noticed() -> None:
+    plant = Plant({})
+    async with plant.supervised() as one:
+        plant.engines[0].kill()
+        await until(lambda: plant.changes == [False, True])
+        assert (await one.encode([1], "r")).values
+
+
+async def test_a_hung_engine_is_killed_and_replaced() -> None:
+    plant = Plant({"hang-after": 2}, {})
+    async with plant.supervised(Limits(5, 60, 0.1)) as one:
+        await one.encode([1], "r")
+        with pytest.raises(EngineDead):
+            await one.encode([2], "r")
+        assert not plant.engines[0].alive
+        assert (await retried(one, [2])).values
+
+
+async def test_the_engine_after_a_hung_one_has_all_the_time_again() -> None:
+    plant = Plant({"hang-after": 1}, {"latency-seconds": 0.15})
+    async with plant.supervised(Limits(5, 60, 0.3)) as one:
+        answers = await asyncio.gather(*(retried(one, [i]) for i in range(20)))
+        assert len(answers) == 20
+        assert plant.changes == [False, True]
+
+
+async def test_a_hang_shows_although_every_client_gives_up_before() -> None:
+    plant = Plant({"hang-after": 1}, {})
+    async with plant.supervised(Limits(5, 60, 0.1)) as one:
+        for _ in range(200):
+            if plant.changes:
+                break
+            with pytest.raises((TimeoutError, EngineDead)):
+                await asyncio.wait_for(one.encode([1], "r"), 0.02)
+        assert plant.changes
+
+
+async def test_an_idle_or_slow_engine_is_not_a_hung_one() -> None:
+    plant = Plant({"latency-seconds": 0.05})
+    async with plant.supervised(Limits(5, 60, 0.2)) as one:
+        await asyncio.sleep(0.4)
+        for i in range(8):
+            await one.encode([i], "r")
+        await asyncio.sleep(0.3)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(one.encode([1], "r"), 0.01)
+        await asyncio.sleep(0.3)
+        await one.encode([1], "r")
+        assert plant.changes == []
+
+
+async def test_it_gives_up_after_the_limit_with_the_last_cause() -> None:
+    plant = Plant({"die-after": 1}, {"load-error": "no memory"})
+    async with plant.supervised(Limits(2, 60, 60)) as one:
+        with pytest.raises(EngineDead):
+            await one.encode([1], "r")
+        await until(lambda: bool(plant.failures))
+        assert len(plant.engines) == 3
+        assert isinstance(plant.failures[0], ConfigurationError)
+        assert plant.failures[0].detail == "no memory"
+        with pytest.raises(EngineDead):
+            await one.encode([1], "r")
+
+
+async def test_restarts_long_ago_do_not_count() -> None:
+    plant = Plant({})
+    async with plant.supervised(Limits(1, 0.05, 60)) as one:
+        for turn in range(3):
+            plant.engines[-1].kill()
+            await until(lambda turn=turn: len(plant.changes) == 2 * turn + 2)  # type: ignore[misc]
+            await asyncio.sleep(0.1)
+        assert plant.failures == []
+        assert (await one.encode([1], "r")).values
+
+
+async def test_the_first_engine_that_cannot_load_is_the_callers_error() -> None:
+    one = Supervisor(Plant({"load-error": "no"}).make, LIMITS, print, print)
+    with pytest.raises(ConfigurationError, match="no"):
+        await one.load()
+    await one.close()
+
+
+async def test_a_sequence_that_kills_it_twice_alone_is_refused_the_third_time() -> None:
+    plant = Plant({"poison": POISON})
+    async with plant.supervised() as one:
+        for _ in range(2):
+            with pytest.raises(EngineDead):
+                await one.encode([1, POISON], "r")
+            await until(lambda: plant.changes[-1])
+        with pytest.raises(EngineError, match="refused: sha256"):
+            await one.encode([1, POISON], "r")
+        assert (await one.encode([1], "r")).values
+        assert len(plant.engines) == 3
+
+
+async def test_the_innocent_are_all_answered_and_the_poison_among_them_is_refused() -> None:
+    plant = Plant({"poison": POISON, "latency-seconds": 0.005})
+    async with plant.supervised(Limits(10, 60, 60)) as one:
+        quiet = FakeEngine(DEMO, {})
+        await quiet.load()
+        sequences = [[i] for i in range(40)]
+        poison = asyncio.create_task(retried(one, [POISON]))
+        answers = await asyncio.gather(*(retried(one, ids) for ids in sequences))
+        with pytest.raises(EngineError, match="refused"):
+            await poison
+        assert answers == [await quiet.encode(ids, "r") for ids in sequences]
+        assert len(plant.engines) <= 5
+
+
+async def test_the_innocent_of_many_deaths_are_not_refused() -> None:
+    plant = Plant({"latency-seconds": 0.02})
+    async with plant.supervised(Limits(20, 60, 60)) as one:
+        work = asyncio.gather(*(retried(one, [i]) for i in range(30)))
+        for turn in range(6):
+            await asyncio.sleep(0.03)
+            plant.engines[-1].kill()
+            await until(lambda turn=turn: len(plant.changes) >= 2 * turn + 2)  # type: ignore[misc]
+        assert len(await work) == 30
+
+
+async def test_closing_ends_everything_while_it_is_being_replaced() -> None:
+    plant = Plant({}, {"load-seconds": 30})
+    async with plant.supervised() as one:
+        plant.engines[0].kill()
+        await until(lambda: len(plant.engines) == 2)
+        async with asyncio.timeout(10):
+            await one.close()
+    assert not plant.engines[1].alive
