@@ -45,8 +45,8 @@ format: install
 bench: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m loadtest.offline_share $(ARGS)
 
-demo: install
-	$(BIN)/python -m fivescore.demo.build
+demo: install  ## make demo TEXT=folder with the JSON files of RM-Bench and LLMBar
+	OMP_NUM_THREADS=1 $(BIN)/python -m fivescore.demo.build --text $(TEXT)
 
 dashboards: install
 	$(BIN)/python -m deploy.grafana.generate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fivescore.demo import check, data
+from fivescore.demo import check, data, texts
 from fivescore.demo.labels import COSTS
 from fivescore.demo.scores import Scorer
 from fivescore.scoring.manifest import ATTRIBUTES
@@ -57,9 +57,9 @@ A server on one CPU core scores about {speed} pairs a second (RM-Bench's chat pa
 * the chosen responses of RM-Bench (THU-KEG/RM-Bench; chat, code and safety-response), a fifth of
   the prompts held out and an eighth for validation, by the hash of the prompt or of HumanEvalPack's
   problem, so that a problem is on one side in all its languages;
-* the documentation of functions and classes in installed Python packages (Python's own and
-  matplotlib: PSF licence; networkx, numpy, pandas, sympy, torch: BSD licence), with a question
-  about each;
+* the documentation of functions and classes in installed Python packages, with a question about
+  each, and Python's own language reference (PSF licence: Python, matplotlib; BSD licence: {bsd};
+  Apache 2.0: {apache});
 * made questions that name words of a response, or words that it does not have.
 
 The texts are not part of this folder. Each response is used as it is, up to a sentence's end, or
@@ -85,7 +85,8 @@ makes the rows, the start and the checkpoint: `fivescore train` with {recipe}.
 so short needs (`fivescore/demo/initial.py`): embeddings made from a token's characters, a mark on
 the response's tokens, and attention heads that look for a token's earlier occurrences. Everything
 is trained after that. The validation prompts chose the settings; the held-out prompts were only
-measured.
+measured. They were measured more than once, though: an earlier checkpoint missed the complexity
+that was a readability index, and the rule was made simpler after that had been seen.
 
 ## Limits
 
@@ -114,6 +115,8 @@ def write(output: Path, text: Path, made: Path) -> None:
         kinds=", ".join(kind for kind in data.KINDS if kind != "intact"),
         costs="\n".join(costs),
         speed=SPEED,
+        bsd=", ".join(texts.BSD),
+        apache=", ".join(texts.APACHE),
         recipe=", ".join(f"`--{name} {value}`" for name, value in noted["recipe"].items()),
         minutes=noted["minutes"],
         **noted["rows"],

@@ -117,7 +117,7 @@ def documentation() -> list[Text]:
 def _topics() -> list[Text]:
     """Paragraphs of the Python language reference, which Python brings for its ``help()``."""
     least, most = TOPIC_WORDS
-    texts = []
+    texts: list[Text] = []
     for name, topic in sorted(topics.items()):
         part: list[str] = []
         for paragraph in _prose(_UNDERLINE.sub("", topic)).split("\n\n"):
