@@ -4,8 +4,8 @@
     .venv/bin/python docs/examples/grpo_reward_goes_up.py
 
 TRL's GRPOTrainer trains a tiny policy with random weights, once per seed; nothing is downloaded.
-The demo checkpoint has random weights too, so its reward is an arbitrary function of the text:
-raising it shows that the whole loop works, not that the policy writes anything good.
+The demo checkpoint knows lengths and words and no facts, and is easily fooled: raising its reward
+shows that the whole loop works, not that the policy writes anything good.
 """
 
 from __future__ import annotations

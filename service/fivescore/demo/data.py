@@ -111,7 +111,10 @@ def _word_rows(texts: list[Text], rng: random.Random) -> Iterator[Row]:
         own = _words(response)
         matched = rng.random() < 0.5 and len(own) > 2
         foreign = [word for word in rng.sample(vocabulary, 6) if word not in own]
-        words = rng.sample(own if matched else foreign, rng.randint(1, 3))
+        pool = own if matched else foreign
+        words = rng.sample(pool, min(rng.randint(1, 3), len(pool)))
+        if not words:
+            continue
         prompt = rng.choice(_ASK).format(" and ".join(words))
         yield row(prompt, response, () if matched else ("mismatched",))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 
 import pytest
 
-from fivescore.demo import build, check, data, texts
+from fivescore.demo import build, check, damage, data, texts
 from fivescore.demo.build import CHECKPOINT
 from fivescore.demo.scores import Scorer
 
@@ -19,6 +20,15 @@ TEA = (
     " water over the tea bag. After that, let the tea steep for about four minutes. Finally, take"
     " out the tea bag and add milk or sugar to your tea."
 )
+STEPS = """To make a cup of tea, you need a kettle, a tea bag and a cup. Here are the steps:
+
+1. Boil fresh water in the kettle.
+2. Put the tea bag into your cup.
+3. Pour the hot water over the tea bag.
+4. Let the tea steep for about four minutes.
+5. Take out the tea bag, and add milk or sugar.
+
+Enjoy your cup of tea! If it is too strong, let it steep for less time."""
 MOON = (
     "The Moon has no air, so its sky is black even during the day. It turns around the Earth once"
     " in a month. Its craters were made by rocks that fell on it long ago."
@@ -46,11 +56,14 @@ def test_its_card_has_every_criterion_and_each_is_reached(name: str, required: f
 
 
 def test_it_tells_a_fitting_whole_ordered_response_from_others() -> None:
-    sentences = TEA.split(". ")
-    shuffled = ". ".join([sentences[i].removesuffix(".") for i in (3, 1, 4, 0, 2)]) + "."
-    others = [MOON, shuffled, TEA[: len(TEA) // 2]]
-    scores = Scorer(CHECKPOINT).score([(PROMPT, response) for response in (TEA, *others)])
-    assert all(scores[0].reward > score.reward for score in scores[1:])
+    rng = random.Random(3)
+    shuffled = [damage.shuffled(STEPS, rng) or STEPS for _ in range(20)]
+    others = [MOON, STEPS[: len(STEPS) // 2], *shuffled]
+    scores = Scorer(CHECKPOINT).score([(PROMPT, response) for response in (STEPS, *others)])
+    worse = [score.reward < scores[0].reward for score in scores[1:]]
+    assert worse[0]
+    assert worse[1]
+    assert sum(worse[2:]) >= 18
 
 
 def test_its_verbosity_is_length_and_its_complexity_long_words() -> None:
