@@ -27,18 +27,21 @@ def main(arguments: Sequence[str]) -> int:
         logs = given.logs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         logs.mkdir(parents=True, exist_ok=True)
         bench = Bench(SHORT if given.short else FULL, logs)
-        finished = asyncio.run(_run(chosen, bench))
-    if given.output:
-        report.write(given.output, finished, report.surroundings(arguments))
+        where = report.surroundings(arguments)
+        finished = asyncio.run(_run(chosen, bench, given.output, where))
     return int(any(one.result.faults for one in finished))
 
 
-async def _run(chosen: Sequence[Scenario], bench: Bench) -> list[Finished]:
-    finished = []
+async def _run(
+    chosen: Sequence[Scenario], bench: Bench, output: Path | None, where: dict[str, str]
+) -> list[Finished]:
+    finished: list[Finished] = []
     try:
         for scenario in chosen:
             finished.append(await finish(scenario, bench))
             report.tell(report.line(finished[-1]))
+            if output:
+                report.write(output, finished, where)
     finally:
         await bench.close()
     return finished

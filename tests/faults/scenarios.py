@@ -45,13 +45,13 @@ SCENARIOS = (
     Scenario("5", "disconnects", connections.gone),
     Scenario("6", "slow-clients", connections.slow),
     *((Scenario("7", "bad-input", outside.hostile),) if outside.is_there() else ()),
-    Scenario("9", "soak", soak.soak),
     Scenario("10", "neighbours", neighbours.noisy),
     Scenario("4a", "drain", termination.drained),
     Scenario("4b", "second-sigterm", termination.hastened),
     Scenario("4c", "rolling-restart", termination.rolled),
     Scenario("1", "overload", overload.overload),
     Scenario("8", "start-up", startup.started),
+    Scenario("9", "soak", soak.soak),
 )
 
 

@@ -37,6 +37,8 @@ OURS = ("model", "runner", "pooler-config", "otlp-traces-endpoint")
 """Engine arguments that fivescore itself decides."""
 CPU_BLOCK_SIZE = 32
 """Tokens a prefix-cache block: prompts are shared in whole blocks; vLLM's CPU default is 128."""
+CPU_STEP_TOKENS = 768
+"""Tokens a step: a single pair waits for the steps of a large job, and vLLM's 2048 take long."""
 HISTOGRAM_BUCKETS = {"request_latency": [0.0005, 0.001, 0.0025, *SECONDS]}
 """Seconds; vLLM's own buckets start at 0.3 s, and most pairs take much less."""
 LEAST_KV_CACHE_BYTES = 256 * 2**20
@@ -212,6 +214,8 @@ def _cpu_defaults(args: AsyncEngineArgs) -> dict[str, Any]:
         "enforce_eager": True,
         "block_size": CPU_BLOCK_SIZE,
     }
+    if args.enable_chunked_prefill is not False:
+        defaults["max_num_batched_tokens"] = CPU_STEP_TOKENS
     if args.tensor_parallel_size * args.pipeline_parallel_size * args.data_parallel_size == 1:
         defaults["distributed_executor_backend"] = UniProcExecutor
     return defaults
