@@ -85,8 +85,9 @@ makes the rows, the start and the checkpoint: `fivescore train` with {recipe}.
 so short needs (`fivescore/demo/initial.py`): embeddings made from a token's characters, a mark on
 the response's tokens, and attention heads that look for a token's earlier occurrences. Everything
 is trained after that. The validation prompts chose the settings; the held-out prompts were only
-measured. They were measured more than once, though: an earlier checkpoint missed the complexity
-that was a readability index, and the rule was made simpler after that had been seen.
+measured. They were measured more than once, though: earlier checkpoints missed a criterion, and
+data and training were changed until one met them all. Complexity was a readability index at first;
+the rule was made simpler after its miss had been seen.
 
 ## Limits
 
