@@ -14,9 +14,7 @@ from typing import Any
 import torch
 from tokenizers import (
     AddedToken,
-    Regex,
     Tokenizer,
-    decoders,
     models,
     normalizers,
     pre_tokenizers,
@@ -31,7 +29,7 @@ from transformers import (
     Qwen3ForSequenceClassification,
 )
 
-from fivescore.demo.vocabulary import PATTERN
+from fivescore.demo.vocabulary import byte_level_bpe
 
 MAX_TOKENS = 512
 """Every checkpoint's context: a test of the exact limit stays cheap."""
@@ -193,14 +191,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> Path:
 
 
 def _byte_level_bpe(added: Sequence[AddedToken]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = byte_level_bpe()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB_SIZE,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),

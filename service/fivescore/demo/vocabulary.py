@@ -42,8 +42,8 @@ SETTINGS = {
 }
 
 
-def train_tokenizer(files: list[str], folder: Path) -> None:
-    """Train a byte-level BPE of ``VOCAB_SIZE`` entries on text files and save it to ``folder``."""
+def byte_level_bpe() -> Tokenizer:
+    """An empty byte-level BPE that cuts text as Llama 3's does; it is to be trained."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -52,6 +52,12 @@ def train_tokenizer(files: list[str], folder: Path) -> None:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def train_tokenizer(files: list[str], folder: Path) -> None:
+    """Train a byte-level BPE of ``VOCAB_SIZE`` entries on text files and save it to ``folder``."""
+    tokenizer = byte_level_bpe()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB_SIZE,
         special_tokens=[AddedToken(t, normalized=False, special=True) for t in SPECIAL_TOKENS],

@@ -18,9 +18,9 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 import httptools
-import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from fivescore.http.problems import problem
 from fivescore.settings import Settings
 from fivescore.telemetry.metrics import Metrics
 
@@ -319,28 +319,14 @@ class Connection(HttpToolsProtocol):
     def _document(self, refusal: Refusal) -> bytes:
         request_id = uuid.uuid4().hex
         phrase = HTTPStatus(refusal.status).phrase
-        body = orjson.dumps(
-            {
-                "type": f"urn:fivescore:{refusal.code}",
-                "title": phrase,
-                "status": refusal.status,
-                "detail": refusal.detail,
-                "code": refusal.code,
-                "request_id": request_id,
-            }
-        )
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", b"application/problem+json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"x-request-id", request_id.encode()),
-            (b"connection", b"close"),
-        ]
+        headers = {"X-Request-Id": request_id, "Connection": "close"}
         if refusal.status == 503:
-            headers.append((b"retry-after", b"1"))
+            headers["Retry-After"] = "1"
+        answer = problem(refusal.status, phrase, refusal.code, refusal.detail, request_id, headers)
         lines = [b"HTTP/1.1 %d %s" % (refusal.status, phrase.encode())]
-        lines += [name + b": " + value for name, value in headers]
-        return b"\r\n".join([*lines, b"", body])
+        fields = [*self.server_state.default_headers, *answer.raw_headers]
+        lines += [name + b": " + value for name, value in fields]
+        return b"\r\n".join([*lines, b"", bytes(answer.body)])
 
 
 def _malformed() -> Refusal:

@@ -120,7 +120,7 @@ DATA = {
 }
 SGLANG = _object(("embedding", "meta_info"), embedding=_list(NUMBER, 1))
 LABELS = _list(_object(("score", "label"), score=NUMBER, label=STRING), 1)
-STATUS = _object(("status",), status={"type": "string"})
+STATUS = _object(("status",), status=STRING)
 ANSWERS: dict[Endpoint, Schema] = {
     routes.score: _any(
         _object(
@@ -190,9 +190,8 @@ def body_of(endpoint: Endpoint) -> Schema:
 
 def responses_of(endpoint: Endpoint, keys: bool) -> dict[str, Schema]:
     """The answers of an endpoint by status; ``keys`` is whether it wants one where there are."""
-    schema = ANSWERS.get(endpoint, STRING)
     content = {
-        media: {"schema": schema} if media == "application/json" else {}
+        media: {"schema": ANSWERS[endpoint]} if media == "application/json" else {}
         for media in MEDIA.get(endpoint, ("application/json",))
     }
     found: dict[str, Schema] = {"200": {"description": "The answer", "content": content}}

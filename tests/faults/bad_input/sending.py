@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -14,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from tests.faults import result
 from tests.faults.bad_input.corpus import Case
 from tests.integration.compat.surfaces import PAIRS
 
@@ -29,16 +29,10 @@ NORMAL = {"pairs": list(PAIRS)}
 
 
 @dataclass
-class Tally:
+class Tally(result.Tally):
     """What came back; ``notes`` says what is lost or wrong, in words."""
 
     done: str = ""
-    requests: int = 0
-    pairs: int = 0
-    right: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    lost: int = 0
-    wrong: int = 0
     notes: list[str] = field(default_factory=list)
 
     def line(self) -> str:
