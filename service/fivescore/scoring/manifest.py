@@ -142,7 +142,12 @@ def read(name: str) -> Manifest:
             f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {fault['msg']}"
             for fault in error.errors()
         )
-        raise ConfigurationError(f"manifest {name}: {faults}") from error
+        raise ConfigurationError(f"manifest {name}: {_printable(faults)}") from error
+
+
+def _printable(text: str) -> str:
+    """In one line: the file's own names are part of it, and may have line breaks."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def beside(model: str, revision: str | None, called: str) -> Manifest | None:

@@ -159,6 +159,12 @@ def test_nine_outputs_are_nemos() -> None:
     assert found.prompt.format == "steerlm"
 
 
+def test_a_line_break_in_a_name_does_not_break_the_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"attributes\.\\n\.") as caught:
+        read(tmp_path, {"outputs": 1, "attributes": {"\n": None}})
+    assert "\n" not in caught.value.detail
+
+
 def test_one_output_is_a_scalar_reward() -> None:
     found = manifest.for_outputs(1)
     assert found.reward == Affine(output=0)
