@@ -52,11 +52,11 @@ class Suspects:
         Raises:
             EngineError: it stopped the engine before and is refused.
         """
-        record = self._records.get(_digest(token_ids)) if self._records else None
+        record = self._records.get(digest(token_ids)) if self._records else None
         if record is not None and record.alone >= DEATHS_ALONE:
             raise EngineError(
                 f"this pair stopped the engine {record.alone} times while nothing else was in it,"
-                f" and is refused: sha256 {_digest(token_ids).hex()}"
+                f" and is refused: sha256 {digest(token_ids).hex()}"
             )
         if record is not None and record.deaths >= DEATHS_BEFORE_ALONE:
             await self._clear_the_engine()
@@ -93,20 +93,21 @@ class Suspects:
     def clear(self, token_ids: list[int]) -> None:
         """It was answered: forget what it was suspected of."""
         if self._records:
-            self._records.pop(_digest(token_ids), None)
+            self._records.pop(digest(token_ids), None)
 
     def blame(self) -> None:
         """The engine died: all that is present was there."""
         alone = len(self._present) == 1
         for token_ids in self._present.values():
-            digest = _digest(token_ids)
-            record = self._records.setdefault(digest, _Record())
+            key = digest(token_ids)
+            record = self._records.setdefault(key, _Record())
             record.deaths += 1
             record.alone += alone
-            self._records.move_to_end(digest)
+            self._records.move_to_end(key)
         while len(self._records) > MOST:
             self._records.popitem(last=False)
 
 
-def _digest(token_ids: list[int]) -> bytes:
+def digest(token_ids: list[int]) -> bytes:
+    """The sha256 of a sequence: of its ids as int32, in this machine's order of bytes."""
     return hashlib.sha256(array("i", token_ids).tobytes()).digest()

@@ -63,14 +63,15 @@ async def score(request: Request) -> Response:
     items, options, bare = parse(body)
     options = replace(options, priority=priority_of(request))
     pairs = [parse_pair(value) for value in items]
+    del body, items  # or they would be held until the answer
     results = await score_within_rate(request, pairs, options)
     if bare and isinstance(results[0], FivescoreError):
         raise results[0]
     usage = summarise(request.scope, results)
     if bare:
-        return json_response({"model": model.name, **_entry(results[0])})
+        return json_response({"model": model.name, **entry(results[0])})
     return json_response(
-        {"model": model.name, "scores": [_entry(result) for result in results], "usage": usage}
+        {"model": model.name, "scores": [entry(result) for result in results], "usage": usage}
     )
 
 
@@ -100,7 +101,8 @@ def parse(body: Any) -> tuple[list[Any], Options, bool]:
     return pairs, Options(options.weights, options.truncate, options.timeout_seconds), bare
 
 
-def _entry(result: Score | FivescoreError) -> dict[str, Any]:
+def entry(result: Score | FivescoreError) -> dict[str, Any]:
+    """One pair's part of the answer."""
     if isinstance(result, FivescoreError):
         return {"error": item(result)}
     return {

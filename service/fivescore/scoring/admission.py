@@ -23,8 +23,9 @@ class Admission:
     """Counts the pairs and tokens in flight and refuses what would pass a limit.
 
     A request that finds nothing in flight is always admitted, so that no limit can lock out a
-    request that the other limits allow. A text's tokens are only known once it is tokenised: a
-    request is refused while those of others reach ``token_limit``, and its own come on top.
+    request that the other limits allow. A text's tokens are only known once it is tokenised, and
+    are estimated until then: a request is refused while those of others reach ``token_limit``, and
+    its own come on top.
     """
 
     def __init__(self, limit: int | None = None, token_limit: int | None = None) -> None:
@@ -33,6 +34,8 @@ class Admission:
         self.token_limit = token_limit or 0
         self.inflight = 0
         self.tokens = 0
+        self.expected = 0
+        """Tokens of texts that are not tokenised yet, by estimate."""
         self.idle = asyncio.Event()
         """Set while nothing is in flight."""
         self.idle.set()
@@ -61,6 +64,7 @@ class Admission:
         finally:
             self.inflight -= pairs
             self.tokens -= admitted.tokens
+            self.expected -= admitted.expected
             if not self.inflight:
                 self.idle.set()
             self._drained(pairs)
@@ -74,9 +78,9 @@ class Admission:
                 reason="pairs",
                 limit=self.limit,
             )
-        if self.tokens >= self.token_limit:
+        if (tokens := self.tokens + self.expected) >= self.token_limit:
             raise Overloaded(
-                f"{self.tokens} tokens are in flight and the limit is {self.token_limit}"
+                f"{tokens} tokens are in flight and the limit is {self.token_limit}"
                 f" (max_inflight_tokens): send these {pairs} pairs again later",
                 retry_after=self._retry_after(),
                 reason="tokens",
@@ -100,13 +104,20 @@ class Admission:
 class Admitted:
     """A request's room; its tokens are added as they become known, and leave with it."""
 
-    __slots__ = ("_admission", "tokens")
+    __slots__ = ("_admission", "expected", "tokens")
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self.tokens = 0
+        self.expected = 0
 
-    def add_tokens(self, tokens: int) -> None:
-        """Count the tokens of one of its sequences."""
+    def expect(self, tokens: int) -> None:
+        """Count what its texts may have, until they are tokenised."""
+        self.expected += tokens
+        self._admission.expected += tokens
+
+    def add_tokens(self, tokens: int, expected: int = 0) -> None:
+        """Count the tokens of one of its sequences, of which so many were expected."""
+        self.expect(-expected)
         self.tokens += tokens
         self._admission.tokens += tokens

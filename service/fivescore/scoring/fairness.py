@@ -36,6 +36,11 @@ class Share:
         self._tag = tag
         self._offset = offset
 
+    @property
+    def priority(self) -> int:
+        """The next sequence's in the engine."""
+        return self._tag + self._offset
+
     def next(self, tokens: int) -> tuple[int, int]:
         """The next sequence's tag, and its priority in the engine: lower goes first."""
         tag = self._tag

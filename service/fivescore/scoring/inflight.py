@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from array import array
 from collections.abc import Awaitable, Callable, Mapping
 
+from fivescore.engine.suspects import digest
 from fivescore.types import Output
 
 Headers = Mapping[str, str] | None
@@ -28,10 +28,15 @@ class Flight:
 
 
 class Flights:
-    """The sequences in flight, by their token ids. Every ``join`` needs its ``leave``."""
+    """The sequences in flight, by their token ids. Every ``join`` needs its ``leave``.
 
-    def __init__(self, encode: Encode) -> None:
+    Args:
+        landed: called once for each that is out of the engine, answered or not.
+    """
+
+    def __init__(self, encode: Encode, landed: Callable[[], object] = lambda: None) -> None:
         self._encode = encode
+        self._on_landed = landed
         self._flights: dict[bytes, Flight] = {}
 
     def join(
@@ -42,7 +47,7 @@ class Flights:
         priority: int = 0,
     ) -> Flight:
         """Submit a sequence, or wait with those who submitted the same one."""
-        key = array("i", token_ids).tobytes()
+        key = digest(token_ids)
         flight = self._flights.get(key)
         if flight is not None:
             flight.waiters += 1
@@ -61,6 +66,7 @@ class Flights:
             flight.task.cancel()
 
     def _landed(self, flight: Flight) -> None:
+        self._on_landed()
         # An answer is there to be shared until the last has left: a request's own later chunks may
         # have the same pair.
         if flight.task.cancelled() or flight.task.exception() is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections import Counter
@@ -31,10 +30,11 @@ from fivescore.scoring import reward
 from fivescore.scoring.admission import Admission, Admitted
 from fivescore.scoring.batching import Batcher
 from fivescore.scoring.checkpoint import Checkpoint, Model
-from fivescore.scoring.chunks import CHUNK_PAIRS, characters, chunks
+from fivescore.scoring.chunks import CHUNK_PAIRS, Placed, characters, chunks
 from fivescore.scoring.fairness import Fairness, Share
 from fivescore.scoring.inflight import Flight, Flights
 from fivescore.scoring.truncation import keep_end, shorten
+from fivescore.scoring.window import Window
 from fivescore.settings import Settings
 from fivescore.telemetry.logging import log_texts
 from fivescore.telemetry.metrics import Metrics
@@ -47,6 +47,8 @@ MakeEngine = Callable[[Settings, int | None], Engine]
 State = Literal["loading", "ready", "restarting", "draining", "failed"]
 
 HEARTBEAT_SECONDS = 10
+CHARACTERS_A_TOKEN = 4
+"""What tokenisers average on English text: of texts that are not tokenised yet."""
 RESTART_WINDOW_SECONDS = 600.0
 """Over which new starts of the engine are counted."""
 
@@ -65,6 +67,10 @@ class Options:
     timeout_seconds: float | None = None
     max_tokens: int | None = None
     priority: int = 0
+
+
+_Results = list[Score | FivescoreError | None]
+"""Of a request, by place; None where there is none yet."""
 
 
 class _Encoded(NamedTuple):
@@ -113,7 +119,8 @@ class Scorer:
         self.on_failure: Callable[[Exception], None] = lambda error: None
         """Called when the engine is lost for good."""
         self._fairness = Fairness()
-        self._flights = Flights(self._encode_in_engine)
+        self._window = Window()
+        self._flights = Flights(self._encode_in_engine, self._window.leave)
         self._tokenise: Batcher[Pair, _Encoded] = Batcher(self._render_and_tokenise, CHUNK_PAIRS)
         metrics.inflight.set_function(lambda: self._admission.inflight)
         metrics.inflight_tokens.set_function(lambda: self._admission.tokens)
@@ -184,6 +191,7 @@ class Scorer:
         )
         info = await self._engine.load()
         self._admission.fit(info)
+        self._window.fit(info.step_sequences)
         return await asyncio.to_thread(found.fit, info)
 
     def _engine_changed(self, running: bool) -> None:
@@ -280,6 +288,7 @@ class Scorer:
             reward.check_weights(options.weights, model.manifest)
         self.metrics.request_pairs.observe(len(pairs))
         with self._admission.admit(len(pairs)) as admitted:
+            admitted.expect(sum(map(_expected_tokens, pairs)))
             trace.add("admit", asked, time.perf_counter())
             share = self._fairness.share(options.priority)
             work = _Work(model, options, trace, admitted, share)
@@ -297,23 +306,19 @@ class Scorer:
     async def _score_all(
         self, pairs: Sequence[Pair | InvalidPair], work: _Work
     ) -> list[Score | FivescoreError]:
-        results: list[Score | FivescoreError | None] = [
-            pair if isinstance(pair, InvalidPair) else None for pair in pairs
-        ]
+        results: _Results = [pair if isinstance(pair, InvalidPair) else None for pair in pairs]
         started: list[_Sequence] = []
-        submitted = 0.0
+        submitted, finished = 0.0, 0
         try:
             for chunk in chunks([(i, p) for i, p in enumerate(pairs) if isinstance(p, Pair)]):
-                ids = await self._token_ids([pair for _, pair in chunk], work)
-                submitted = submitted if started else time.perf_counter()
-                for (index, pair), encoded in zip(chunk, ids, strict=True):
-                    sequence = self._submit(index, pair, encoded, work)
-                    if isinstance(sequence, FivescoreError):
-                        results[index] = sequence
-                    else:
-                        started.append(sequence)
-            for sequence in started:
-                results[sequence.place] = await self._finish(sequence, work)
+                handed_over = await self._start(chunk, work, results, started)
+                submitted = submitted or handed_over
+                # If the engine is lost, this raises before more is tokenised for nothing.
+                while finished < len(started) and started[finished].flight.task.done():
+                    await self._finish(started[finished], work, results)
+                    finished += 1
+            for sequence in started[finished:]:
+                await self._finish(sequence, work, results)
         finally:
             self._tell_non_finite(results, started, work)
             if started:
@@ -321,6 +326,29 @@ class Scorer:
             for sequence in started:
                 self._flights.leave(sequence.flight)
         return [result for result in results if result is not None]
+
+    async def _start(
+        self, chunk: Sequence[Placed], work: _Work, results: _Results, started: list[_Sequence]
+    ) -> float:
+        """Tokenise some pairs and hand them over, when there is room; when that was."""
+        if started:
+            await self._window.enter(len(chunk), work.share.priority)
+        else:
+            self._window.pass_by(len(chunk))
+        flights = 0
+        try:
+            ids = await self._token_ids([pair for _, pair in chunk], work)
+            handed_over = time.perf_counter()
+            for (place, pair), encoded in zip(chunk, ids, strict=True):
+                sequence = self._submit(place, pair, encoded, work)
+                if isinstance(sequence, FivescoreError):
+                    results[place] = sequence
+                else:
+                    started.append(sequence)
+                    flights += sequence.flight.waiters == 1
+        finally:
+            self._window.leave(len(chunk) - flights)
+        return handed_over
 
     async def _token_ids(
         self, pairs: Sequence[Pair], work: _Work
@@ -377,7 +405,7 @@ class Scorer:
         if too_long:
             ids = keep_end(ids, limit, model.conversation.tokenizer.bos_id)
         truncated = too_long or characters(pair) > model.max_characters
-        work.admitted.add_tokens(len(ids))
+        work.admitted.add_tokens(len(ids), _expected_tokens(pair))
         trace = work.trace
         headers = trace.engine_headers(index)
         tag, priority = work.share.next(len(ids))
@@ -394,12 +422,15 @@ class Scorer:
         assert self._engine is not None
         return await self._engine.encode(token_ids, request_id, trace_headers, priority)
 
-    async def _finish(self, sequence: _Sequence, work: _Work) -> Score | ScoringError:
+    async def _finish(self, sequence: _Sequence, work: _Work, results: _Results) -> None:
         try:
             output = await sequence.flight.wait()
             self._fairness.served(sequence.tag)
+            results[sequence.place] = self._read(output, sequence, work)
         except ScoringError as error:
-            return error
+            results[sequence.place] = error
+
+    def _read(self, output: Output, sequence: _Sequence, work: _Work) -> Score:
         began = time.perf_counter()
         try:
             score = reward.score(
@@ -410,8 +441,6 @@ class Scorer:
                 cached_tokens=output.cached_tokens,
                 truncated=sequence.truncated,
             )
-        except NonFinite as error:
-            return error
         finally:
             work.trace.add("reward", began, time.perf_counter())
         self.metrics.scored(score)
@@ -419,7 +448,7 @@ class Scorer:
 
     def _tell_non_finite(
         self,
-        results: Sequence[Score | FivescoreError | None],
+        results: _Results,
         started: Sequence[_Sequence],
         work: _Work,
     ) -> None:
@@ -439,9 +468,15 @@ class Scorer:
                     "pairs": len(bad),
                     "pair": first.place,
                     "tokens": first.tokens,
-                    "sha256": hashlib.sha256(first.flight.key).hexdigest(),
+                    "sha256": first.flight.key.hex(),
                 },
             )
+
+
+def _expected_tokens(pair: Pair | InvalidPair) -> int:
+    if isinstance(pair, InvalidPair):
+        return 0
+    return len(pair.token_ids) if pair.token_ids else characters(pair) // CHARACTERS_A_TOKEN
 
 
 def _known_ids(model: Model, pair: Pair, options: Options) -> list[int] | FivescoreError | None:

@@ -158,3 +158,16 @@ def test_a_request_of_more_tokens_than_the_limit_is_admitted_when_nothing_else_i
         admitted.add_tokens(10**6)
     with admission.admit(1):
         pass
+
+
+def test_texts_count_by_estimate_until_they_are_tokenised() -> None:
+    admission = Admission(100, 10)
+    with admission.admit(2) as admitted:
+        admitted.expect(12)
+        assert refusal(admission).reason == "tokens"
+        assert admission.tokens == 0
+        admitted.add_tokens(3, expected=9)
+        assert (admission.tokens, admission.expected) == (3, 3)
+        with admission.admit(1):
+            pass
+    assert (admission.tokens, admission.expected) == (0, 0)

@@ -27,6 +27,7 @@ from fivescore.errors import (
     TooLong,
     TooManyPairs,
 )
+from fivescore.scoring import window
 from fivescore.scoring.chunks import CHUNK_PAIRS, characters
 from fivescore.scoring.conversation import Conversation
 from fivescore.scoring.inflight import Headers
@@ -120,6 +121,53 @@ async def test_identical_pairs_are_submitted_once_within_and_across_requests() -
         one, same, _ = await first
         assert one == same == (await second)[0]
     assert len(engine.submitted) == 2
+
+
+def many(count: int) -> list[Pair]:
+    return [Pair(token_ids=[10 + n // 1000, 10 + n % 1000]) for n in range(count)]
+
+
+async def test_of_a_large_request_no_more_is_in_the_engine_than_it_needs() -> None:
+    engine = HeldEngine(sequences=window.LEAST)
+    async with scoring(engine) as scorer:
+        large = asyncio.create_task(score(scorer, *many(4 * window.LEAST)))
+        await engine.busy.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert window.LEAST <= len(engine.submitted) < window.LEAST + CHUNK_PAIRS
+        single = asyncio.create_task(score(scorer, Pair(token_ids=[7])))
+        for _ in range(20):  # token ids need no tokeniser
+            await asyncio.sleep(0)
+        assert engine.submitted[-1] == [7]
+        engine.gate.set()
+        results = await large
+        assert len(results) == 4 * window.LEAST
+        assert all(isinstance(result, Score) for result in [*results, *await single])
+    assert engine.submitted[-1] == many(4 * window.LEAST)[-1].token_ids
+
+
+async def test_room_in_the_engine_comes_back_however_a_request_ends() -> None:
+    engine = HeldEngine(sequences=window.LEAST)
+    async with scoring(engine) as scorer:
+        for ends in ({"timeout_seconds": 0.05}, {}):
+            large = asyncio.create_task(score(scorer, *many(2 * window.LEAST), **ends))
+            if ends:
+                with pytest.raises(DeadlineExceeded):
+                    await large
+        await engine.busy.wait()
+        engine.gate.set()
+        assert len(await large) == 2 * window.LEAST
+        same = await score(scorer, *many(64), *many(64), pair("", "word " * 5000))
+        assert len(same) == 129
+        assert scorer._window.inside == 0
+
+
+async def test_nothing_more_of_a_large_request_is_tokenised_once_the_engine_is_lost() -> None:
+    engine = Dying()
+    async with scoring(engine) as scorer:
+        with pytest.raises(EngineDead):
+            await score(scorer, *many(8 * window.LEAST))
+    assert len(engine.submitted) < 2 * CHUNK_PAIRS
 
 
 async def test_token_ids_are_used_as_they_are() -> None:

@@ -1,0 +1,105 @@
+"""Room in the engine: who waits for it, who goes first, and that it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fivescore.scoring.window import LEAST, STEPS, Window
+
+
+def window(limit: int) -> Window:
+    made = Window()
+    made.limit = limit
+    return made
+
+
+async def turn() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_there_is_room_until_the_limit_is_reached() -> None:
+    one = window(4)
+    await one.enter(3, 0)
+    await one.enter(3, 0)
+    assert one.inside == 6
+    waiting = asyncio.create_task(one.enter(1, 0))
+    await turn()
+    assert not waiting.done()
+    one.leave(2)
+    await turn()
+    assert not waiting.done()
+    one.leave()
+    await waiting
+    assert one.inside == 4
+
+
+async def test_the_lowest_priority_goes_first_and_equals_in_their_order() -> None:
+    one, went = window(1), list[str]()
+    one.pass_by(1)
+
+    async def go(name: str, priority: int) -> None:
+        await one.enter(1, priority)
+        went.append(name)
+        one.leave()
+
+    tasks = [
+        asyncio.create_task(go(name, priority))
+        for name, priority in (("late", 9), ("first", -5), ("second", 3), ("third", 3))
+    ]
+    await turn()
+    assert went == []
+    one.leave()
+    await asyncio.gather(*tasks)
+    assert went == ["first", "second", "third", "late"]
+    assert one.inside == 0
+
+
+async def test_nobody_overtakes_those_who_wait() -> None:
+    one = window(1)
+    one.pass_by(2)
+    first = asyncio.create_task(one.enter(5, 1))
+    await turn()
+    one.inside = 0
+    second = asyncio.create_task(one.enter(1, 0))
+    await turn()
+    assert not first.done()
+    assert not second.done()
+    one.leave(0)
+    await second
+    assert not first.done()
+    one.leave()
+    await first
+
+
+async def test_whoever_passes_by_does_not_wait_and_counts() -> None:
+    one = window(1)
+    one.pass_by(8)
+    one.pass_by(8)
+    assert one.inside == 16
+
+
+@pytest.mark.parametrize("let_in", [False, True])
+async def test_whoever_is_cancelled_leaves_no_trace(let_in: bool) -> None:
+    one = window(1)
+    one.pass_by(1)
+    gone = asyncio.create_task(one.enter(7, 0))
+    await turn()
+    if let_in:
+        one.leave()
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    if not let_in:
+        one.leave()
+    assert one.inside == 0
+    await asyncio.wait_for(one.enter(1, 0), 1)
+
+
+@pytest.mark.parametrize(("step", "limit"), [(1, LEAST), (10 * LEAST, STEPS * 10 * LEAST)])
+def test_the_limit_follows_the_engine(step: int, limit: int) -> None:
+    one = Window()
+    one.fit(step)
+    assert one.limit == limit
