@@ -52,7 +52,7 @@ format: install
 	$(BIN)/ruff check --fix
 
 bench: install
-	HF_HUB_OFFLINE=1 $(BIN)/python -m loadtest.offline_share $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m loadtest.bench $(ARGS)
 
 demo: install  ## make demo TEXT=folder with the JSON files of RM-Bench and LLMBar
 	OMP_NUM_THREADS=1 $(BIN)/python -m fivescore.demo.build --text $(TEXT)

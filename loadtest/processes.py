@@ -1,21 +1,25 @@
-"""What a benchmark starts and stops: a fivescore server, and vLLM's offline engine."""
+"""What a benchmark starts and stops: servers, and vLLM's engine alone."""
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 READY_SECONDS = 600
 STOP_SECONDS = 60
+LOOK_SECONDS = 0.05
 LOG_TAIL = 2000
 
 
@@ -26,33 +30,64 @@ def free_port() -> int:
         return port
 
 
+@dataclass(frozen=True)
+class Running:
+    """A server: ``seconds`` are from its start to being ready."""
+
+    url: str
+    process: psutil.Process
+    seconds: float
+
+    def cpu_seconds(self) -> float:
+        """Of the process that speaks HTTP."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+
 @contextmanager
-def fivescore_server(model: str, log: Path, *flags: str) -> Iterator[str]:
-    """A running fivescore; the body gets its URL.
+def server(
+    command: Sequence[str], ready: str, log: Path, extra: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    """A running server; ``--port`` is added to its command, ``extra`` to its environment.
 
     Raises:
-        RuntimeError: it does not become ready; the log says why.
+        RuntimeError: it does not answer at the path ``ready``; the log says why.
     """
     port = free_port()
-    command = [sys.executable, "-m", "fivescore", "serve", "--model", model, "--port", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(extra or {})}
+    began = time.monotonic()
     with log.open("wb") as output:
-        process = subprocess.Popen([*command, *flags], stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [*command, "--port", str(port)], stdout=output, stderr=output, env=environment
+        )
     try:
-        _wait_ready(f"http://127.0.0.1:{port}", process, log)
-        yield f"http://127.0.0.1:{port}"
+        _wait_ready(url + ready, process, log)
+        yield Running(url, psutil.Process(process.pid), time.monotonic() - began)
     finally:
         _stop(process)
+
+
+def fivescore_command(model: str, *flags: str) -> list[str]:
+    return [sys.executable, "-m", "fivescore", "serve", "--model", model, *flags]
+
+
+@contextmanager
+def fivescore_server(model: str, log: Path, *flags: str) -> Iterator[str]:
+    """A running fivescore; the body gets its URL."""
+    with server(fivescore_command(model, *flags), "/health/ready", log) as running:
+        yield running.url
 
 
 def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     give_up = time.monotonic() + READY_SECONDS
     while time.monotonic() < give_up and process.poll() is None:
         try:
-            if httpx.get(f"{url}/health/ready").is_success:
+            if httpx.get(url).is_success:
                 return
         except httpx.TransportError:
             pass
-        time.sleep(0.2)
+        time.sleep(LOOK_SECONDS)
     raise RuntimeError(f"the server did not become ready:\n{log.read_text()[-LOG_TAIL:]}")
 
 
@@ -65,18 +100,16 @@ def _stop(process: subprocess.Popen[Any]) -> None:
         process.wait()
 
 
-class Offline:
-    """vLLM's offline ``LLM.encode`` in a process of its own, with the server's engine settings."""
+class Engine:
+    """vLLM's engine in a process of its own, with the service's engine settings."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def seconds(self, token_ids: Sequence[list[int]]) -> float:
-        """How long one ``LLM.encode`` of all sequences takes."""
-        return float(self._ask({"token_ids": list(token_ids)})["seconds"])
-
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+    def score(self, token_ids: Sequence[list[int]], one_by_one: bool = False) -> dict[str, Any]:
+        """``seconds``, ``latencies`` and ``outputs`` of all sequences, submitted at once."""
         assert self._process.stdin is not None
+        question = {"token_ids": list(token_ids), "one_by_one": one_by_one}
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         return self.read()
@@ -88,24 +121,24 @@ class Offline:
             if line.startswith("{"):
                 answer: dict[str, Any] = json.loads(line)
                 return answer
-        raise RuntimeError("the offline engine ended: see its log")
+        raise RuntimeError("the engine ended: see its log")
 
 
 @contextmanager
-def offline_engine(model: str, log: Path) -> Iterator[Offline]:
-    """A loaded offline engine."""
+def engine(kind: str, model: str, log: Path) -> Iterator[Engine]:
+    """A loaded engine, ``async`` or ``offline``: see ``loadtest.engine_limit``."""
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "loadtest.offline", model],
+            [sys.executable, "-m", "loadtest.engine_limit", kind, model],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
             text=True,
         )
     try:
-        offline = Offline(process)
-        offline.read()
-        yield offline
+        found = Engine(process)
+        found.read()
+        yield found
     finally:
         assert process.stdin is not None
         process.stdin.close()  # it ends by itself then, and its engine with it

@@ -1,7 +1,8 @@
 """What a waiting pair holds in memory: ``python -m loadtest.waiting_memory``.
 
-A server gets far more pairs than it can score, at once; its processes' largest resident size less
-the one before, over the pairs. It is what ``--max-inflight-pairs`` costs when it is reached.
+A server of the nano checkpoint gets far more pairs than it can score, at once. What each of its
+processes holds at most, less what it held before, over the pairs, and less the pair's own text: it
+is what ``--max-inflight-pairs`` costs when it is reached.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -18,29 +18,27 @@ from typing import Any
 import httpx
 import psutil
 
-from fivescore import __version__
-from fivescore.settings import DEMO
 from fivescore.types import Pair
-from loadtest.pairs import made
+from loadtest import nano
+from loadtest.model import Measured
 from loadtest.processes import fivescore_server
+from loadtest.report import surroundings
+from loadtest.texts import made
 
 WARM, PER_REQUEST = 512, 5000
 LOOK_SECONDS = 0.05
-WORDS = [f"{a}{b}{c}" for a in ("re", "in", "con") for b in ("so", "ta", "li") for c in ("ng", "r")]
 RESULT = Path(__file__).parent / "results" / "waiting_memory.json"
 
 
 def main() -> int:
     arguments = _arguments()
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "server.log"
-        with fivescore_server(arguments.model, log) as url:
-            result = asyncio.run(_measure(url, made(WARM + arguments.pairs, WORDS)))
-    result |= {
-        "machine": f"{psutil.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {"fivescore": __version__, "python": platform.python_version()},
-        "command": " ".join(["python -m loadtest.waiting_memory", *sys.argv[1:]]),
-    }
+        model, log = nano.make(Path(folder) / "nano"), Path(folder) / "server.log"
+        pairs = made(WARM + arguments.pairs, Measured(str(model)).words())
+        with fivescore_server(str(model), log) as url:
+            result = asyncio.run(_measure(url, pairs))
+    command = " ".join(["python -m loadtest.waiting_memory", *sys.argv[1:]])
+    result |= {**surroundings([]), "command": command}
     if arguments.output:
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
@@ -49,8 +47,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=str(DEMO), help="a checkpoint [the demo]")
-    parser.add_argument("--pairs", type=int, default=20_000, help="that wait [20000]")
+    parser.add_argument("--pairs", type=int, default=50_000, help="that wait [50000]")
     parser.add_argument("--output", type=Path, help=f"write JSON, such as {RESULT}")
     return parser.parse_args()
 
@@ -67,8 +64,15 @@ async def _measure(url: str, pairs: list[Pair]) -> dict[str, Any]:
             peak = {name: max(peak[name], now[name]) for name in peak}
         tokens = sum(await working)
     count = len(waiting)
+    text = sum(len(f"{pair.prompt}{pair.response}".encode()) for pair in waiting)
     held = {name: round((peak[name] - before[name]) / count) for name in peak}
-    return {"pairs": count, "tokens_a_pair": round(tokens / count, 1), "bytes_a_pair": held}
+    return {
+        "pairs": count,
+        "tokens_a_pair": round(tokens / count, 1),
+        "text_bytes_a_pair": round(text / count),
+        "bytes_a_pair": held,
+        "service_bytes_beyond_text": held["service"] - round(text / count),
+    }
 
 
 async def _score(http: httpx.AsyncClient, pairs: list[Pair]) -> int:

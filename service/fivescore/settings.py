@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     max_inflight_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None,
         description="tokens in flight from which on new requests are refused with 429"
-        " [8192 times the tokens of an engine step]",
+        " [32768 times the tokens of an engine step]",
     )
     engine_restarts: Annotated[int, Field(ge=0)] = Field(
         8,

@@ -46,7 +46,7 @@ def test_only_the_engine_and_its_benchmark_import_vllm() -> None:
         for file in [*ROOT.glob("service/**/*.py"), *ROOT.glob("loadtest/**/*.py")]
         if re.search(r"^\s*(import|from) vllm\b", file.read_text(), re.MULTILINE)
     }
-    assert importing == {"service/fivescore/engine/vllm.py", "loadtest/offline.py"}
+    assert importing == {"service/fivescore/engine/vllm.py", "loadtest/engine_limit.py"}
 
 
 def test_the_core_knows_no_http() -> None:

@@ -13,7 +13,7 @@ from fivescore.types import ModelInfo
 
 RETRY_SECONDS = (1, 30)
 """Bounds of the advice in Retry-After."""
-STEPS_OF_SEQUENCES, STEPS_OF_TOKENS = 512, 8192
+STEPS_OF_SEQUENCES, STEPS_OF_TOKENS = 512, 32768
 """Steps of the engine that the default limits hold: trainers send in bursts, and wait."""
 HALF_LIFE_SECONDS = 10.0
 """How fast the measured drain rate forgets."""

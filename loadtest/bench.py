@@ -1,0 +1,202 @@
+"""``make bench``: fivescore, its peers and the engine alone on the same pairs, in one run.
+
+Of each checkpoint all sides run at once, and each is idle while another is measured. Each round of
+a load gives every contender pairs that it has not seen, in rotating order. A ratio is the median
+over rounds of pairs a second against the other contender's of the same round. The first round warms
+up and does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from fivescore.settings import DEMO
+from loadtest import nano
+from loadtest.curves import curves
+from loadtest.driver import quantile
+from loadtest.loads import IDLE, LOADS, PAIRS, Bar, Load
+from loadtest.model import Measured
+from loadtest.report import surroundings, write
+from loadtest.sides import FIVESCORE, LIMIT, VLLM, Http, Side, Sides, Took, Work
+from loadtest.texts import Texts, from_rmbench, made
+
+RESULTS = Path(__file__).parent / "results"
+SAME = 2e-3
+"""By how much outputs of the same pair may differ between sides, in float32."""
+COMPARED = 64
+COMPUTED = "vllm:request_success_total"
+Row = dict[str, Any]
+
+
+def main() -> int:
+    given = _arguments()
+    rows: list[Row] = []
+    others: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for regime in given.regimes:
+            place = Path(folder) / regime
+            place.mkdir()
+            model = Measured(DEMO if regime == "demo" else str(nano.make(place / "nano")))
+            sides = Sides(model, given.logs or place, given.peer_flags.split())
+            rows += asyncio.run(_measure(given, regime, model, sides, others))
+            if regime == "demo" and given.starts:
+                others["start to ready, s"] = _starts(sides, given.starts)
+    result = {"loads": rows, **others, **surroundings(sys.argv[1:])}
+    write(given.output, result)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=__doc__)
+    parser.add_argument("--rmbench", type=Path, nargs="+", help="RM-Bench JSON files [made text]")
+    parser.add_argument("--rounds", type=int, default=5, help="that count [5]")
+    parser.add_argument("--starts", type=int, default=3, help="of fivescore and vllm serve [3]")
+    parser.add_argument("--regimes", nargs="+", choices=("nano", "demo"), default=("nano", "demo"))
+    parser.add_argument("--only", default="", metavar="TEXT", help="loads with this in their name")
+    parser.add_argument("--no-curves", action="store_true", help="leave the plots out")
+    parser.add_argument("--peer-flags", default="", metavar="FLAGS", help="of vllm serve")
+    parser.add_argument("--logs", type=Path, help="keep the servers' logs there")
+    parser.add_argument("--output", type=Path, default=RESULTS / "bench", metavar="FOLDER",
+                        help="for bench.json, bench.md and plots [%(default)s]")  # fmt: skip
+    return parser.parse_args()
+
+
+async def _measure(
+    given: argparse.Namespace, regime: str, model: Measured, sides: Sides, others: dict[str, Any]
+) -> list[Row]:
+    pairs = from_rmbench(given.rmbench) if given.rmbench else made(2 * PAIRS, model.words())
+    texts = Texts(pairs, model.ids)
+    loads = [load for load in LOADS if load.regime == regime and given.only in load.name]
+    names = dict.fromkeys(c.side for load in loads for c in load.contenders.values())
+    with sides.running(names) as running:
+        others[f"outputs differ by, {regime}"] = await _check_same(running, texts)
+        rows = [await _run(load, running, texts, given.rounds) for load in loads]
+        if not given.no_curves and not given.only:
+            others[f"curves, {regime}"] = await curves(regime, running, texts)
+        if regime == "nano" and isinstance(ours := running.get(FIVESCORE), Http):
+            others["computed of 512 pairs that were asked for twice"] = await _twice(ours, texts)
+    return rows
+
+
+async def _check_same(running: Mapping[str, Side], texts: Texts) -> float:
+    """The largest difference between two sides' outputs of the same pair.
+
+    Raises:
+        RuntimeError: they do not score the same model.
+    """
+    work = Work(texts.take(COMPARED), COMPARED)
+    found = [(await side.take(work)).outputs for side in running.values()]
+    differences = [
+        abs(a - b)
+        for outputs in found
+        for one, other in zip(outputs, found[0], strict=True)
+        for a, b in zip(one, other, strict=True)
+    ]
+    if max(differences) > SAME:
+        raise RuntimeError(f"the sides' outputs differ by {max(differences)}: {list(running)}")
+    return max(differences)
+
+
+async def _run(load: Load, running: Mapping[str, Side], texts: Texts, rounds: int) -> Row:
+    took: dict[str, list[Took]] = {name: [] for name in load.contenders}
+    names = list(load.contenders)
+    for number in range(rounds + 1):
+        for turn in range(len(names)):
+            name = names[(turn + number) % len(names)]
+            contender = load.contenders[name]
+            work = contender.make(texts, number)
+            took[name].append(await running[contender.side].take(work))
+        told = ", ".join(f"{name} {_rate(each[-1]):.0f}" for name, each in took.items())
+        print(f"{load.regime}: {load.name}: {number}/{rounds}: {told} pairs/s", file=sys.stderr)
+    counted = {name: each[1:] for name, each in took.items()}
+    return {
+        "load": load.name,
+        "regime": load.regime,
+        "contenders": {name: _summary(each) for name, each in counted.items()},
+        "ratios": [_ratio(bar, counted) for bar in load.bars],
+        **({"overhead, ms": _overhead(counted)} if load.name == IDLE else {}),
+    }
+
+
+def _rate(took: Took) -> float:
+    return took.run.pairs / took.seconds
+
+
+def _summary(rounds: Sequence[Took]) -> dict[str, Any]:
+    latencies = [latency for took in rounds for latency in took.run.latencies]
+    failed = [failure for took in rounds for failure in took.run.failed.items()]
+    return {
+        "pairs_per_second": statistics.median(map(_rate, rounds)),
+        "rounds": [round(_rate(took), 1) for took in rounds],
+        "http_cpu_seconds_per_1000_pairs": statistics.median(
+            1000 * took.cpu_seconds / max(1, took.run.pairs) for took in rounds
+        ),
+        "latency_ms": {f"p{q}": 1000 * quantile(latencies, q / 100) for q in (50, 90, 99)},
+        "failed": failed,
+    }
+
+
+def _ratio(bar: Bar, counted: Mapping[str, Sequence[Took]]) -> dict[str, Any]:
+    pairs = zip(counted[bar.ours], counted[bar.other], strict=True)
+    ratios = [_rate(ours) / _rate(other) for ours, other in pairs]
+    return {
+        "ours": bar.ours,
+        "other": bar.other,
+        "ratio": statistics.median(ratios),
+        "least": bar.least,
+        "aim": bar.aim,
+    }
+
+
+def _overhead(counted: Mapping[str, Sequence[Took]]) -> dict[str, float]:
+    """What HTTP, text and answers add to the engine's own latency of a single pair."""
+
+    def at(name: str, share: float) -> float:
+        each = [quantile(took.run.latencies, share) for took in counted[name]]
+        return 1000 * statistics.median(each)
+
+    return {
+        f"{name} p{share * 100:.0f}": at(name, share) - at(LIMIT, share)
+        for name in (FIVESCORE, VLLM)
+        for share in (0.5, 0.99)
+    }
+
+
+async def _twice(ours: Http, texts: Texts) -> float:
+    """How many sequences the engine computed of 512 pairs that two requests asked for at once."""
+    pairs = texts.take(PAIRS)
+    async with httpx.AsyncClient(base_url=ours.running.url) as http:
+        before = await _metric(http, COMPUTED)
+        await ours.take(Work([*pairs, *pairs], PAIRS, workers=2))
+        return await _metric(http, COMPUTED) - before
+
+
+async def _metric(http: httpx.AsyncClient, name: str) -> float:
+    lines = (await http.get("/metrics")).text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + "{"))
+
+
+def _starts(sides: Sides, count: int) -> dict[str, list[float]]:
+    """Seconds from a process's start to its readiness, in turn."""
+    took: dict[str, list[float]] = {FIVESCORE: [], VLLM: []}
+    for _ in range(count):
+        for name, each in took.items():
+            with sides.start(name) as side:
+                assert isinstance(side, Http)
+                each.append(round(side.running.seconds, 1))
+            time.sleep(1)
+    return took
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

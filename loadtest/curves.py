@@ -1,0 +1,138 @@
+"""What the plots show: latency against offered load, and speed against batch, length and group."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from fivescore.types import Pair
+from loadtest.arrivals import SHAPES, Arrivals, poisson
+from loadtest.driver import Driver, quantile
+from loadtest.sides import FIVESCORE, LIMIT, TRANSFORMERS, VLLM, Http, Side, Work
+from loadtest.texts import Texts, shuffled
+
+SHARES = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.2)
+"""Of fivescore's own closed-loop speed that are offered: the knee is at about 1."""
+SECONDS = 6.0
+WARM = 0.2
+"""The part of an open loop's answers that comes first and does not count."""
+MOST_INFLIGHT = 1024
+KNEE = 0.85
+"""A side that answers less of what is offered is not offered more."""
+CLIENTS = 64
+ROUNDS = 2
+BATCHES = (1, 8, 64, 512)
+LENGTHS = (64, 128, 256, 512, 1024)
+GROUPS = (1, 2, 4, 8, 16)
+HTTP = (FIVESCORE, VLLM, TRANSFORMERS)
+Point = dict[str, Any]
+Curve = dict[str, list[Point]]
+
+
+async def curves(regime: str, running: Mapping[str, Side], texts: Texts) -> dict[str, Any]:
+    """Each curve by its name, with a list of points by side."""
+    found = {"offered load": await _ramp(running, texts), "shapes": await _shapes(running, texts)}
+    if regime == "demo":
+        found |= {name: await _scaling(name, running, texts) for name in SCALING}
+    return found
+
+
+def _batches(texts: Texts, batch: int) -> Work:
+    return Work(texts.take(min(256, max(64, 4 * batch))), batch)
+
+
+def _lengths(texts: Texts, tokens: int) -> Work:
+    return Work(texts.of_length(max(32, 32768 // tokens), tokens), 64)
+
+
+def _groups(texts: Texts, responses: int) -> Work:
+    pairs: list[Pair] = texts.groups(128 // responses, responses, 300)
+    return Work(shuffled(pairs, responses), 128)
+
+
+SCALING: dict[str, tuple[tuple[int, ...], Callable[[Texts, int], Work]]] = {
+    "pairs a POST": (BATCHES, _batches),
+    "tokens a pair": (LENGTHS, _lengths),
+    "responses a prompt": (GROUPS, _groups),
+}
+
+
+async def _scaling(name: str, running: Mapping[str, Side], texts: Texts) -> Curve:
+    values, make = SCALING[name]
+    sides = [side for side in (*HTTP, LIMIT) if side in running]
+    found: Curve = {side: [] for side in sides}
+    for value in values:
+        rates: dict[str, list[float]] = {side: [] for side in sides}
+        for _, side in itertools.product(range(ROUNDS), sides):
+            took = await running[side].take(make(texts, value))
+            rates[side].append(took.run.pairs / took.seconds)
+        for side in sides:
+            found[side].append({"at": value, "pairs_per_second": max(rates[side])})
+        print(f"  {name}, {value}: {rates}", file=sys.stderr)
+    return found
+
+
+async def _ramp(running: Mapping[str, Side], texts: Texts) -> Curve:
+    """Single pairs at rising rates, Poisson arrivals, until a side no longer keeps up."""
+    sides = {name: side for name in HTTP if isinstance(side := running.get(name), Http)}
+    ours = await sides[FIVESCORE].take(Work(texts.take(8 * CLIENTS), 1, CLIENTS))
+    capacity = ours.run.pairs / ours.seconds
+    found: Curve = {name: [] for name in sides}
+    for share in SHARES:
+        for name in list(sides):
+            point = await _offer(sides[name], texts, poisson(share * capacity, SECONDS))
+            found[name].append(point)
+            print(f"  {name}, offered {share * capacity:.0f}/s: {point}", file=sys.stderr)
+            if point["achieved"] < KNEE * point["offered"]:
+                del sides[name]
+    return found
+
+
+async def _shapes(running: Mapping[str, Side], texts: Texts) -> Curve:
+    """Half of what fivescore can do, in every shape of arrivals."""
+    ours = running[FIVESCORE]
+    took = await ours.take(Work(texts.take(8 * CLIENTS), 1, CLIENTS))
+    rate = took.run.pairs / took.seconds / 2
+    found: Curve = {}
+    for name in (FIVESCORE, VLLM):
+        if isinstance(side := running.get(name), Http):
+            found[name] = [
+                {"shape": shape, **await _offer(side, texts, arrivals(rate, SECONDS))}
+                for shape, arrivals in SHAPES.items()
+            ]
+    return found
+
+
+async def _offer(side: Http, texts: Texts, due: Arrivals) -> Point:
+    requests = [side.request([pair]) for pair in texts.take(len(due))]
+    with _ahead():
+        async with Driver(side.url) as driver:
+            run = await driver.open(requests, due, MOST_INFLIGHT)
+    latencies = run.latencies[int(WARM * len(run.latencies)) :]
+    return {
+        "offered": len(due) / SECONDS,
+        "achieved": run.pairs / max(run.seconds, SECONDS),
+        "ms": {f"p{q}": round(1000 * quantile(latencies, q / 100), 2) for q in (50, 90, 99)},
+        "dropped": run.dropped,
+        "failed": run.failed,
+        "lag_ms_p99": round(1000 * quantile(run.lags, 0.99), 2),
+        "void": run.void,
+    }
+
+
+@contextmanager
+def _ahead() -> Iterator[None]:
+    """The generator before the servers, where the system allows it: it must not lag."""
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, usual - 10)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, usual)

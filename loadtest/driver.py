@@ -1,0 +1,126 @@
+"""Sends requests and measures them, on aiohttp, which costs a fifth of httpx a request.
+
+A closed loop has a number of workers, each with one request on its way: trainers. An open loop
+sends at times drawn beforehand, whatever the server does, and counts the latency of an answer from
+the time when its request was to be sent, so that a slow server does not slow its own test down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import aiohttp
+
+MOST_LAG_SECONDS = 0.005
+"""Of the 99th percentile: a generator that sends later than this has measured itself."""
+TIMEOUT_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Request:
+    """A body and the pairs in it."""
+
+    body: bytes
+    pairs: int
+
+
+@dataclass
+class Run:
+    """What came of one: ``seconds`` from its start to its last answer; latencies in seconds."""
+
+    seconds: float = 0.0
+    pairs: int = 0
+    """In requests that were answered with 200."""
+    latencies: list[float] = field(default_factory=list)
+    lags: list[float] = field(default_factory=list)
+    """By how much requests were sent after their time; empty for a closed loop."""
+    dropped: int = 0
+    """Requests that were not sent, because too many were on their way."""
+    failed: dict[str, int] = field(default_factory=dict)
+    """By status or by the name of what went wrong."""
+    answers: list[bytes] = field(default_factory=list)
+
+    @property
+    def void(self) -> bool:
+        """Whether the generator, not the server, was too slow."""
+        return quantile(self.lags, 0.99) > MOST_LAG_SECONDS
+
+    def fail(self, what: str) -> None:
+        self.failed[what] = self.failed.get(what, 0) + 1
+
+
+class Driver:
+    """Sends to one URL.
+
+    Args:
+        new_connections: one for each request, as ``requests.post`` makes; else they are kept.
+    """
+
+    def __init__(self, url: str, *, new_connections: bool = False) -> None:
+        self._url = url
+        connector = aiohttp.TCPConnector(limit=0, force_close=new_connections)
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        self._http = aiohttp.ClientSession(connector=connector, timeout=timeout)
+
+    async def __aenter__(self) -> Driver:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._http.close()
+
+    async def closed(self, requests: Iterable[Request], workers: int) -> Run:
+        """All of them, always ``workers`` on their way."""
+        run, waiting = Run(), iter(requests)
+        began = time.perf_counter()
+
+        async def work() -> None:
+            for request in waiting:
+                await self._send(request, time.perf_counter(), run)
+
+        await asyncio.gather(*(work() for _ in range(workers)))
+        run.seconds = time.perf_counter() - began
+        return run
+
+    async def open(self, requests: Iterable[Request], due: Sequence[float], most: int) -> Run:
+        """One at each of ``due``, seconds from now; at most ``most`` on their way, others are
+        dropped and counted. Ends with the last answer."""
+        run, sending = Run(), set[asyncio.Task[None]]()
+        began = time.perf_counter()
+        for request, at in zip(requests, due, strict=False):
+            await asyncio.sleep(began + at - time.perf_counter())
+            if len(sending) >= most:
+                run.dropped += 1
+                continue
+            run.lags.append(time.perf_counter() - began - at)
+            task = asyncio.create_task(self._send(request, began + at, run))
+            sending.add(task)
+            task.add_done_callback(sending.discard)
+        await asyncio.gather(*sending)
+        run.seconds = time.perf_counter() - began
+        return run
+
+    async def _send(self, request: Request, due: float, run: Run) -> None:
+        headers = {"Content-Type": "application/json"}
+        try:
+            async with self._http.post(self._url, data=request.body, headers=headers) as answer:
+                body = await answer.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            run.fail(type(error).__name__)
+            return
+        if answer.status != 200:
+            run.fail(str(answer.status))
+            return
+        run.latencies.append(time.perf_counter() - due)
+        run.pairs += request.pairs
+        run.answers.append(body)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The smallest value that ``share`` of all do not exceed; 0 of none."""
+    if not values:
+        return 0.0
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]

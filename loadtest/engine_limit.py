@@ -1,0 +1,101 @@
+"""vLLM's engine alone, as a process: questions and answers are JSON lines.
+
+``async`` is AsyncLLM, which the service runs: its own process beside that of the engine, and
+everything submitted at once. ``offline`` is ``LLM.encode``. The engine arguments are exactly those
+that ``fivescore serve`` gives to AsyncLLM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from vllm import LLM
+from vllm.inputs import TokensPrompt
+
+from fivescore.engine.vllm import RAW_SCORES, VllmEngine
+from fivescore.scoring.checkpoint import Checkpoint
+from fivescore.settings import Settings
+
+Sequences = Sequence[list[int]]
+Outputs = list[list[float]]
+
+
+class Alone(Protocol):
+    """An engine that scores token ids."""
+
+    async def all_at_once(self, sequences: Sequences) -> Outputs: ...
+
+
+class Async:
+    """AsyncLLM."""
+
+    def __init__(self, engine: VllmEngine) -> None:
+        self._engine = engine
+        self._asked = 0
+
+    async def all_at_once(self, sequences: Sequences) -> Outputs:
+        self._asked += 1
+        encode = self._engine.encode
+        work = (encode(ids, f"{self._asked}-{i}") for i, ids in enumerate(sequences))
+        return [output.values for output in await asyncio.gather(*work)]
+
+
+class Offline:
+    """``LLM.encode``."""
+
+    def __init__(self, engine: VllmEngine) -> None:
+        engine.configure()
+        self._llm = LLM(**engine_arguments(engine))
+
+    async def all_at_once(self, sequences: Sequences) -> Outputs:
+        prompts = [TokensPrompt(prompt_token_ids=ids) for ids in sequences]
+        answers = self._llm.encode(prompts, RAW_SCORES, use_tqdm=False, pooling_task="classify")
+        return [answer.outputs.data.reshape(-1).tolist() for answer in answers]
+
+
+def engine_arguments(engine: VllmEngine) -> dict[str, object]:
+    """The engine's arguments that differ from vLLM's defaults."""
+    given = engine.arguments
+    defaults = type(given)(model=given.model)
+    names = [field.name for field in dataclasses.fields(given)]
+    changed = [name for name in names if getattr(given, name) != getattr(defaults, name)]
+    return {name: getattr(given, name) for name in ("model", *changed)}
+
+
+async def _load(kind: str, model: str) -> Alone:
+    engine = VllmEngine(model, {}, max_tokens=Checkpoint(Settings(model=model)).max_tokens)
+    if kind == "offline":
+        return Offline(engine)
+    await engine.load()
+    return Async(engine)
+
+
+async def _answer(alone: Alone, question: dict[str, Any]) -> dict[str, Any]:
+    """One after another if the question says so, else all at once."""
+    sequences: Sequences = question["token_ids"]
+    parts = [[one] for one in sequences] if question["one_by_one"] else [sequences]
+    outputs: Outputs = []
+    latencies = []
+    for part in parts:
+        began = time.perf_counter()
+        outputs += await alone.all_at_once(part)
+        latencies.append(time.perf_counter() - began)
+    return {"seconds": sum(latencies), "latencies": latencies, "outputs": outputs}
+
+
+async def main() -> None:
+    kind, model = sys.argv[1:]
+    alone = await _load(kind, model)
+    print(json.dumps({"ready": True}), flush=True)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        print(json.dumps(await _answer(alone, json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,149 @@
+"""What ``make bench`` measures: the rows of its table, who contends in each, and the bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fivescore.types import Pair
+from loadtest.sides import FIVESCORE, LIMIT, OFFLINE, TRANSFORMERS, VLLM, Work
+from loadtest.texts import Texts, shuffled
+
+PAIRS = 512
+"""A round of each contender, unless its load says otherwise."""
+PROMPTS, RESPONSES, PROMPT_TOKENS = 64, 8, 300
+ROLLOUTS = 256
+LATENCIES = 200
+"""Single pairs of one round, for quantiles."""
+UNCACHED = f"{FIVESCORE} --engine.enable-prefix-caching false"
+SMALL = f"{FIVESCORE} --engine.kv-cache-memory-bytes {24 * 2**20}"
+"""5,800 tokens of the demo: far fewer than the 25,000 of the groups' texts."""
+Make = Callable[[Texts, int], Work]
+"""The work of one round, from the texts and the round's number."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A side, and what it does in this load."""
+
+    side: str
+    make: Make
+
+
+@dataclass(frozen=True)
+class Bar:
+    """``ours`` must be at least ``least`` times as fast as ``other``; 0 where it is only told."""
+
+    ours: str
+    other: str
+    least: float
+    aim: float | None = None
+
+
+@dataclass(frozen=True)
+class Load:
+    """One row. ``regime`` is the checkpoint."""
+
+    name: str
+    regime: Literal["nano", "demo"]
+    contenders: Mapping[str, Contender]
+    bars: Sequence[Bar]
+
+
+def _same(make: Make, *sides: str) -> dict[str, Contender]:
+    return {side: Contender(side, make) for side in sides}
+
+
+def _texts(batch: int, workers: int = 1, pairs: int = PAIRS, new_connections: bool = False) -> Make:
+    return lambda texts, _: Work(texts.take(pairs), batch, workers, new_connections=new_connections)
+
+
+def _ids(texts: Texts, _: int) -> Work:
+    return Work(texts.take(PAIRS), PAIRS, as_ids=True)
+
+
+def _one_by_one(texts: Texts, _: int) -> Work:
+    return Work(texts.take(LATENCIES), 1, one_by_one=True)
+
+
+def _grouped(texts: Texts, _: int) -> Work:
+    return Work(_groups(texts), PAIRS)
+
+
+def _shuffled(texts: Texts, number: int) -> Work:
+    return Work(shuffled(_groups(texts), number), PAIRS)
+
+
+def _groups(texts: Texts) -> list[Pair]:
+    return texts.groups(PROMPTS, RESPONSES, PROMPT_TOKENS)
+
+
+IDLE = "single pairs, idle server"
+"""Its bars are of latencies: ``loadtest.bench``."""
+_GROUPS = f"{PROMPTS} prompts x {RESPONSES} responses, {PROMPT_TOKENS}-token prompts, shuffled"
+ENGINE_BOUND = (
+    Bar(FIVESCORE, LIMIT, 0.97, 0.99),
+    Bar(FIVESCORE, VLLM, 1),
+    Bar(FIVESCORE, TRANSFORMERS, 1.7),
+)
+LOADS = (
+    Load(
+        "one POST of 512 texts", "nano",
+        _same(_texts(PAIRS), FIVESCORE, VLLM, TRANSFORMERS, LIMIT, OFFLINE),
+        [Bar(FIVESCORE, VLLM, 1.4), Bar(FIVESCORE, LIMIT, 0.85, 0.95)],
+    ),
+    Load(
+        "POSTs of 64 texts, one after another", "nano",
+        _same(_texts(64), FIVESCORE, VLLM, TRANSFORMERS, LIMIT),
+        [Bar(FIVESCORE, VLLM, 1.5), Bar(FIVESCORE, LIMIT, 0, 0.85)],
+    ),
+    Load(
+        "64 clients, one text a POST, connections kept", "nano",
+        _same(_texts(1, 64), FIVESCORE, VLLM, TRANSFORMERS, LIMIT),
+        [Bar(FIVESCORE, VLLM, 1.5), Bar(FIVESCORE, LIMIT, 0, 0.85)],
+    ),
+    Load(
+        "256 rollouts, one text a POST, a new connection each", "nano",
+        _same(_texts(1, ROLLOUTS, new_connections=True), FIVESCORE, VLLM, TRANSFORMERS),
+        [Bar(FIVESCORE, VLLM, 1.4)],
+    ),
+    Load(
+        "one POST of 512 token ids", "nano",
+        _same(_ids, FIVESCORE, VLLM, LIMIT),
+        [Bar(FIVESCORE, VLLM, 1.1), Bar(FIVESCORE, LIMIT, 1.0)],
+    ),
+    Load(IDLE, "nano", _same(_one_by_one, FIVESCORE, VLLM, LIMIT), []),
+    Load(
+        "POSTs of 64 texts, one after another", "demo",
+        _same(_texts(64), FIVESCORE, VLLM, TRANSFORMERS, LIMIT, OFFLINE),
+        ENGINE_BOUND,
+    ),
+    Load(
+        "one POST of 512 texts", "demo",
+        _same(_texts(PAIRS), FIVESCORE, VLLM, TRANSFORMERS, LIMIT, OFFLINE),
+        ENGINE_BOUND,
+    ),
+    Load(
+        "64 clients, one text a POST, connections kept", "demo",
+        _same(_texts(1, 64), FIVESCORE, VLLM, TRANSFORMERS),
+        [Bar(FIVESCORE, VLLM, 1), Bar(FIVESCORE, TRANSFORMERS, 3)],
+    ),
+    Load(
+        _GROUPS, "demo",
+        {
+            **_same(_shuffled, FIVESCORE, UNCACHED, VLLM),
+            "grouped": Contender(FIVESCORE, _grouped),
+        },
+        [
+            Bar(FIVESCORE, UNCACHED, 2.2, 2.7),
+            Bar(FIVESCORE, VLLM, 1.05),
+            Bar(FIVESCORE, "grouped", 0.97),
+        ],
+    ),
+    Load(
+        f"{_GROUPS}, small KV cache", "demo",
+        {"shuffled": Contender(SMALL, _shuffled), "grouped": Contender(SMALL, _grouped)},
+        [Bar("shuffled", "grouped", 0.97)],
+    ),
+)  # fmt: skip

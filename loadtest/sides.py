@@ -1,0 +1,178 @@
+"""Who is measured: fivescore, its peers, and the engine alone; how each is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fivescore.types import Pair
+from loadtest.driver import Driver, Request, Run
+from loadtest.model import Measured
+from loadtest.processes import Engine, Running, engine, fivescore_command, server
+
+THREADS = {"OMP_NUM_THREADS": str(os.cpu_count())}
+"""As fivescore decides by itself; ``vllm serve`` would take one thread on a CPU."""
+FIVESCORE, VLLM, TRANSFORMERS = "fivescore", "vllm serve", "transformers"
+LIMIT, OFFLINE = "engine limit", "offline"
+VLLM_SERVE = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve"]
+POOLING = ["--runner", "pooling", "--convert", "classify", "--host", "127.0.0.1"]
+SERVE_RM = [sys.executable, "-m", "loadtest.transformers_server", "--model"]
+Outputs = list[list[float]]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Pairs and how they are sent: ``batch`` a request, ``workers`` requests on their way."""
+
+    pairs: Sequence[Pair]
+    batch: int
+    workers: int = 1
+    as_ids: bool = False
+    new_connections: bool = False
+    one_by_one: bool = False
+    """For the engine alone: a pair is submitted when the one before is answered."""
+
+    @property
+    def batches(self) -> list[Sequence[Pair]]:
+        return [self.pairs[i : i + self.batch] for i in range(0, len(self.pairs), self.batch)]
+
+
+@dataclass(frozen=True)
+class Took:
+    """What a work took: seconds, seconds of the HTTP process, and what came of it."""
+
+    seconds: float
+    cpu_seconds: float
+    run: Run
+    outputs: Outputs
+
+
+@dataclass(frozen=True)
+class Surface:
+    """How a server is asked: ``body`` of pairs, as token ids or not; ``read`` of its answer."""
+
+    path: str
+    body: Callable[[Sequence[Pair], bool], Any]
+    read: Callable[[Any], Outputs]
+
+
+class Http:
+    """A running server."""
+
+    def __init__(self, running: Running, surface: Surface) -> None:
+        self.running = running
+        self._surface = surface
+
+    @property
+    def url(self) -> str:
+        return self.running.url + self._surface.path
+
+    def request(self, pairs: Sequence[Pair], as_ids: bool = False) -> Request:
+        body = self._surface.body(pairs, as_ids)
+        return Request(json.dumps(body, ensure_ascii=False).encode(), len(pairs))
+
+    async def take(self, work: Work) -> Took:
+        """Send it in a closed loop."""
+        requests = [self.request(batch, work.as_ids) for batch in work.batches]
+        async with Driver(self.url, new_connections=work.new_connections) as driver:
+            before = self.running.cpu_seconds()
+            run = await driver.closed(requests, work.workers)
+            cpu = self.running.cpu_seconds() - before
+        found = self.outputs(run)
+        if not run.failed and len(found) != len(work.pairs):
+            raise RuntimeError(f"{self.url}: {len(found)} scores of {len(work.pairs)} pairs")
+        return Took(run.seconds, cpu, run, found)
+
+    def outputs(self, run: Run) -> Outputs:
+        return [one for answer in run.answers for one in self._surface.read(json.loads(answer))]
+
+
+class Alone:
+    """The engine alone; it gets token ids whatever the work says."""
+
+    def __init__(self, found: Engine, model: Measured) -> None:
+        self._engine = found
+        self._model = model
+
+    async def take(self, work: Work) -> Took:
+        ids = self._model.ids(work.pairs)
+        answer = await asyncio.to_thread(self._engine.score, ids, work.one_by_one)
+        run = Run(answer["seconds"], len(work.pairs), answer["latencies"])
+        return Took(run.seconds, 0.0, run, answer["outputs"])
+
+
+Side = Http | Alone
+
+
+class Sides:
+    """Starts sides of one checkpoint.
+
+    Args:
+        peer_flags: for ``vllm serve``, beside what it cannot do without.
+    """
+
+    def __init__(self, model: Measured, logs: Path, peer_flags: Sequence[str] = ()) -> None:
+        self._model = model
+        self._logs = logs
+        self._peer_flags = peer_flags
+        self._started = 0
+
+    @contextmanager
+    def running(self, names: Iterable[str]) -> Iterator[dict[str, Side]]:
+        """These sides, all at once: each is idle while another is measured."""
+        with contextlib.ExitStack() as stack:
+            yield {name: stack.enter_context(self.start(name)) for name in names}
+
+    @contextmanager
+    def start(self, name: str) -> Iterator[Side]:
+        """One side by its name; fivescore's may be followed by flags."""
+        self._started += 1
+        log = self._logs / f"{self._started}-{name.split()[0]}.log"
+        print(f"  starting {name}", file=sys.stderr)
+        if name in (LIMIT, OFFLINE):
+            kind = "async" if name == LIMIT else "offline"
+            with engine(kind, self._model.folder, log) as found:
+                yield Alone(found, self._model)
+        elif name == VLLM:
+            command = [*VLLM_SERVE, self._model.folder, *POOLING, *self._peer_flags]
+            with server(command, "/health", log, THREADS) as running:
+                yield Http(running, _classify(self._model))
+        elif name == TRANSFORMERS:
+            with server([*SERVE_RM, self._model.folder], "/health", log) as running:
+                yield Http(running, _get_reward(self._model))
+        else:
+            command = fivescore_command(self._model.folder, *name.split()[1:])
+            with server(command, "/health/ready", log) as running:
+                yield Http(running, _score(self._model))
+
+
+def _score(model: Measured) -> Surface:
+    def body(pairs: Sequence[Pair], as_ids: bool) -> Any:
+        if as_ids:
+            return {"pairs": [{"token_ids": ids} for ids in model.ids(pairs)]}
+        return {"pairs": [{"prompt": p.prompt, "response": p.response} for p in pairs]}
+
+    return Surface("/score", body, lambda answer: [model.raw(one) for one in answer["scores"]])
+
+
+def _classify(model: Measured) -> Surface:
+    def body(pairs: Sequence[Pair], as_ids: bool) -> Any:
+        given = model.ids(pairs) if as_ids else model.texts(pairs)
+        return {"input": given, "use_activation": False, "add_special_tokens": False}
+
+    return Surface("/classify", body, lambda answer: [one["probs"] for one in answer["data"]])
+
+
+def _get_reward(model: Measured) -> Surface:
+    def body(pairs: Sequence[Pair], as_ids: bool) -> Any:
+        return {"query": model.texts(pairs)}
+
+    return Surface("/get_reward", body, lambda answer: list(answer["rewards"]))

@@ -1,0 +1,95 @@
+"""What each stage costs a pair of the HTTP process's time: ``python -m loadtest.stages``.
+
+Every stage is called on the same batch of pairs, in rounds that alternate; the answer is the
+fastest round, since all that disturbs one makes it slower. The engine is the fake one, so that what
+vLLM's client costs is not in it (``make bench`` has that). A regression shows in its own stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from fivescore.engine.fake import FakeEngine
+from fivescore.http import routes
+from fivescore.http.body import json_response, parse_json
+from fivescore.scoring.scorer import Scorer
+from fivescore.settings import DEMO, Settings
+from fivescore.telemetry.metrics import Metrics
+from fivescore.types import Pair, Score, parse_pair
+from loadtest.model import Measured
+from loadtest.report import surroundings
+from loadtest.texts import Texts, from_rmbench, made
+
+RESULT = Path(__file__).parent / "results" / "stages.json"
+BATCH = 64
+Stage = Callable[[], object] | Callable[[], Awaitable[object]]
+
+
+def main() -> int:
+    given = _arguments()
+    took = asyncio.run(_measure(given.rounds, given.rmbench))
+    result = {
+        "microseconds_a_pair": {name: round(1e6 * s / BATCH, 1) for name, s in took.items()},
+        "batch": BATCH,
+        **surroundings([]),
+        "command": " ".join(["python -m loadtest.stages", *sys.argv[1:]]),
+    }
+    if given.output:
+        given.output.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result["microseconds_a_pair"], indent=1))
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rmbench", type=Path, nargs="+", help="RM-Bench JSON files [made text]")
+    parser.add_argument("--rounds", type=int, default=50, help="rounds a stage [50]")
+    parser.add_argument("--output", type=Path, help=f"write JSON, such as {RESULT}")
+    return parser.parse_args()
+
+
+async def _measure(rounds: int, rmbench: list[Path] | None) -> dict[str, float]:
+    """Seconds a batch, of the fastest round of each stage."""
+    settings = Settings(model=str(DEMO), backend="fake")
+    scorer = Scorer(settings, lambda *_: FakeEngine(str(DEMO), {}), Metrics())
+    await scorer.load()
+    model = Measured(str(DEMO))
+    texts = Texts(from_rmbench(rmbench) if rmbench else made(512, model.words()), model.ids)
+    took: dict[str, float] = {}
+    for _ in range(rounds):
+        for name, stage in (await _stages(scorer, texts.take(BATCH))).items():
+            began = time.perf_counter()
+            result = stage()
+            if isinstance(result, Awaitable):
+                await result
+            took[name] = min(took.get(name, float("inf")), time.perf_counter() - began)
+    await scorer.close()
+    return took
+
+
+async def _stages(scorer: Scorer, pairs: list[Pair]) -> dict[str, Stage]:
+    """In the order in which a request meets them, each given what the one before made."""
+    conversation = scorer.model.conversation
+    rows = [{"prompt": pair.prompt, "response": pair.response} for pair in pairs]
+    body = json.dumps({"pairs": rows}).encode()
+    rendered = conversation.render(pairs)
+    ids = conversation.tokenise(rendered)
+    as_ids = [Pair(token_ids=one) for one in ids if isinstance(one, list)]
+    scores = [one for one in await scorer.score(as_ids) if isinstance(one, Score)]
+    return {
+        "parse": lambda: [parse_pair(one) for one in routes.parse(parse_json(body))[0]],
+        "render": lambda: conversation.render(pairs),
+        "tokenise": lambda: conversation.tokenise(rendered),
+        "submit, gather, reward": lambda: scorer.score(as_ids),
+        "encode": lambda: json_response({"scores": [routes.entry(score) for score in scores]}),
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
