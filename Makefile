@@ -23,16 +23,15 @@ tools:
 serve: install  ## make serve ARGS='--port 9000'
 	$(BIN)/fivescore serve $(ARGS)
 
-# Real engines take all cores, and test_output.py takes the file descriptors that workers talk over.
-ALONE = $(filter-out %/unit/ %/integration/ %/__pycache__/, $(wildcard tests/*/)) tests/unit/engine/test_output.py
+# Faults need the machine for themselves; test_output.py takes the descriptors that workers talk over.
+ALONE = tests/faults/test_faults.py tests/unit/engine/test_output.py
 
 test: install  ## make test ARGS='tests/unit -k admission' for some of them
 ifdef ARGS
 	HF_HUB_OFFLINE=1 $(BIN)/pytest $(ARGS)
 else
-	HF_HUB_OFFLINE=1 $(BIN)/pytest $(ALONE) --ignore tests/faults/test_faults.py
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests/unit tests/integration \
-	  --ignore tests/unit/engine/test_output.py
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations 20 $(ALONE:%=--ignore %)
+	HF_HUB_OFFLINE=1 $(BIN)/pytest --durations 20 $(ALONE)
 endif
 
 faults: install  ## make faults ARGS='--short'

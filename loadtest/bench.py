@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import statistics
 import sys
 import tempfile
@@ -40,6 +41,7 @@ Row = dict[str, Any]
 
 def main() -> int:
     given = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and no server stays behind
     rows: list[Row] = []
     others: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:

