@@ -36,6 +36,9 @@ SAME = 2e-3
 """By how much outputs of the same pair may differ between sides, in float32."""
 COMPARED = 64
 COMPUTED = "vllm:request_success_total"
+THREADS = {"nano": 1, "demo": None}
+"""Of every side: of the nano checkpoint one, so that the front end has a core for itself, as it has
+beside a GPU; else all."""
 Row = dict[str, Any]
 
 
@@ -49,7 +52,8 @@ def main() -> int:
             place = Path(folder) / regime
             place.mkdir()
             model = Measured(DEMO if regime == "demo" else str(nano.make(place / "nano")))
-            sides = Sides(model, given.logs or place, given.peer_flags.split())
+            logs = given.logs or place
+            sides = Sides(model, logs, given.peer_flags.split(), threads=THREADS[regime])
             rows += asyncio.run(_measure(given, regime, model, sides, others))
             if regime == "demo" and given.starts:
                 others["start to ready, s"] = _starts(sides, given.starts)

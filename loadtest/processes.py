@@ -125,7 +125,9 @@ class Engine:
 
 
 @contextmanager
-def engine(kind: str, model: str, log: Path, options: Mapping[str, str]) -> Iterator[Engine]:
+def engine(
+    kind: str, model: str, log: Path, options: Mapping[str, str], extra: Mapping[str, str]
+) -> Iterator[Engine]:
     """A loaded engine, ``async`` or ``offline``: see ``loadtest.engine_limit``."""
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -134,6 +136,7 @@ def engine(kind: str, model: str, log: Path, options: Mapping[str, str]) -> Iter
             stdout=subprocess.PIPE,
             stderr=output,
             text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", **extra},
         )
     try:
         found = Engine(process)

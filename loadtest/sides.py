@@ -18,8 +18,6 @@ from loadtest.driver import Driver, Request, Run
 from loadtest.model import Measured
 from loadtest.processes import Engine, Running, engine, fivescore_command, server
 
-THREADS = {"OMP_NUM_THREADS": str(os.cpu_count())}
-"""As fivescore decides by itself; ``vllm serve`` would take one thread on a CPU."""
 FIVESCORE, VLLM, TRANSFORMERS = "fivescore", "vllm serve", "transformers"
 LIMIT, OFFLINE = "engine limit", "offline"
 VLLM_SERVE = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
@@ -123,6 +121,7 @@ class Sides:
     Args:
         peer_flags: for ``vllm serve``, beside what it cannot do without.
         options: engine options of fivescore and of the engine alone.
+        threads: of every engine and model; ``vllm serve`` would take one on a CPU.
     """
 
     def __init__(
@@ -131,11 +130,13 @@ class Sides:
         logs: Path,
         peer_flags: Sequence[str] = (),
         options: Mapping[str, str] | None = None,
+        threads: int | None = None,
     ) -> None:
         self._model = model
         self._logs = logs
         self._peer_flags = peer_flags
         self._options = options or {}
+        self._environment = {"OMP_NUM_THREADS": str(threads or os.cpu_count())}
         self._started = 0
 
     @contextmanager
@@ -152,19 +153,21 @@ class Sides:
         print(f"  starting {name}", file=sys.stderr)
         if name in (LIMIT, OFFLINE):
             kind = "async" if name == LIMIT else "offline"
-            with engine(kind, self._model.folder, log, self._options) as found:
+            with engine(kind, self._model.folder, log, self._options, self._environment) as found:
                 yield Alone(found, self._model)
         elif name == VLLM:
             command = [*VLLM_SERVE, self._model.folder, *POOLING, *self._peer_flags]
-            with server(command, "/health", log, THREADS) as running:
+            with server(command, "/health", log, self._environment) as running:
                 yield Http(running, _classify(self._model))
         elif name == TRANSFORMERS:
-            with server([*SERVE_RM, self._model.folder], "/health", log) as running:
+            with server(
+                [*SERVE_RM, self._model.folder], "/health", log, self._environment
+            ) as running:
                 yield Http(running, _get_reward(self._model))
         else:
             ours = [word for k, v in self._options.items() for word in (f"--engine.{k}", v)]
             command = fivescore_command(self._model.folder, *name.split()[1:], *ours)
-            with server(command, "/health/ready", log) as running:
+            with server(command, "/health/ready", log, self._environment) as running:
                 yield Http(running, _score(self._model))
 
 

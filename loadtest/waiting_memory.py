@@ -1,8 +1,8 @@
 """What a waiting pair holds in memory: ``python -m loadtest.waiting_memory``.
 
-A server of the nano checkpoint gets far more pairs than it can score, at once. What each of its
-processes holds at most, less what it held before, over the pairs, and less the pair's own text: it
-is what ``--max-inflight-pairs`` costs when it is reached.
+A server of the nano checkpoint gets far more pairs than it can score, at once. What its processes
+hold when all are admitted and wait, and at most until all are answered, each less what they held
+before and over the pairs: it is what ``--max-inflight-pairs`` costs when it is reached.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from loadtest.texts import made
 
 WARM, PER_REQUEST = 512, 5000
 LOOK_SECONDS = 0.05
+SETTLE_SECONDS = 2
+"""From the last body read to the look: what bodies took is given back by then."""
+INFLIGHT = "fivescore_inflight_pairs "
 RESULT = Path(__file__).parent / "results" / "waiting_memory.json"
 
 
@@ -59,20 +62,31 @@ async def _measure(url: str, pairs: list[Pair]) -> dict[str, Any]:
         waiting = pairs[WARM:]
         parts = [waiting[i : i + PER_REQUEST] for i in range(0, len(waiting), PER_REQUEST)]
         working = asyncio.gather(*(_score(http, part) for part in parts))
+        while await _inflight(http) < len(waiting):  # noqa: ASYNC110  # of another process
+            await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(SETTLE_SECONDS)
+        during = _resident()
         while not (await asyncio.wait([working], timeout=LOOK_SECONDS))[0]:
             now = _resident()
             peak = {name: max(peak[name], now[name]) for name in peak}
         tokens = sum(await working)
     count = len(waiting)
     text = sum(len(f"{pair.prompt}{pair.response}".encode()) for pair in waiting)
-    held = {name: round((peak[name] - before[name]) / count) for name in peak}
+    held = {name: round((during[name] - before[name]) / count) for name in during}
+    most = {name: round((peak[name] - before[name]) / count) for name in peak}
     return {
         "pairs": count,
         "tokens_a_pair": round(tokens / count, 1),
         "text_bytes_a_pair": round(text / count),
-        "bytes_a_pair": held,
-        "service_bytes_beyond_text": held["service"] - round(text / count),
+        "waiting_bytes_a_pair": held,
+        "most_bytes_a_pair": most,
+        "service_waiting_bytes_beyond_text": held["service"] - round(text / count),
     }
+
+
+async def _inflight(http: httpx.AsyncClient) -> float:
+    lines = (await http.get("/metrics")).text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(INFLIGHT))
 
 
 async def _score(http: httpx.AsyncClient, pairs: list[Pair]) -> int:

@@ -20,9 +20,11 @@ ENGINE = "EngineCore"
 
 
 class Usage(NamedTuple):
-    """What the server and its engine hold: ``memory`` in bytes (RSS) of all of their processes."""
+    """What the server and its engine hold: ``memory`` in bytes (RSS) of all of their processes, of
+    which ``own`` is the server's."""
 
     memory: int
+    own: int
     files: int
     threads: int
 
@@ -86,15 +88,17 @@ class Target:
 
     def usage(self) -> Usage:
         own = psutil.Process(self.server.process.pid)
-        memory = files = threads = 0
+        memory = service = files = threads = 0
         for process in (own, *own.children(recursive=True)):
             try:
-                memory += process.memory_info().rss
+                resident = process.memory_info().rss
+                memory += resident
+                service += resident if process == own else 0
                 files += process.num_fds()
                 threads += process.num_threads()
             except psutil.NoSuchProcess:
                 continue
-        return Usage(memory, files, threads)
+        return Usage(memory, service, files, threads)
 
     def send(self, number: signal.Signals) -> None:
         self.server.process.send_signal(number)

@@ -32,7 +32,15 @@ from fivescore.types import ModelInfo, Output
 
 log = logging.getLogger(__name__)
 
-RAW_SCORES = PoolingParams(task="classify", use_activation=False)
+
+class _Shared(PoolingParams):  # type: ignore[misc]  # vllm is Any to mypy
+    """Parameters of all requests, which nothing changes; vLLM copies them deeply for each."""
+
+    def clone(self) -> PoolingParams:
+        return self
+
+
+RAW_SCORES = _Shared(task="classify", use_activation=False)
 OURS = ("model", "runner", "pooler-config", "otlp-traces-endpoint")
 """Engine arguments that fivescore itself decides."""
 CPU_BLOCK_SIZE = 32
@@ -209,6 +217,8 @@ def _cpu_defaults(args: AsyncEngineArgs) -> dict[str, Any]:
     """What pays on a CPU: see ``docs/performance.md`` for the measurements."""
     # vLLM would serve with one thread otherwise.
     os.environ.setdefault("OMP_NUM_THREADS", str(available_cpu_count()))
+    # The engine has all cores; tokenising on several takes more of their time.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     defaults: dict[str, Any] = {
         "dtype": "float32",
         "enforce_eager": True,

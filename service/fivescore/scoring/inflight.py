@@ -24,7 +24,7 @@ class Flight:
 
     async def wait(self) -> Output:
         """The engine's answer. A waiter that is cancelled leaves the others' work alone."""
-        return await asyncio.shield(self.task)
+        return self.task.result() if self.task.done() else await asyncio.shield(self.task)
 
 
 class Flights:

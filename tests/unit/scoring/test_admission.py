@@ -98,7 +98,7 @@ def test_limits_that_were_not_given_follow_the_engine() -> None:
     derived, given = Admission(), Admission(7, 9)
     derived.fit(info)
     given.fit(info)
-    assert (derived.limit, derived.token_limit) == (2048, 819_200)
+    assert (derived.limit, derived.token_limit) == (2048, 3_276_800)
     assert (given.limit, given.token_limit) == (7, 9)
 
 
