@@ -144,7 +144,7 @@ def _summary(rounds: Sequence[Took]) -> dict[str, Any]:
     return {
         "pairs_per_second": statistics.median(map(_rate, rounds)),
         "rounds": [round(_rate(took), 1) for took in rounds],
-        "http_cpu_seconds_per_1000_pairs": statistics.median(
+        "cpu_seconds_per_1000_pairs": statistics.median(
             1000 * took.cpu_seconds / max(1, took.run.pairs) for took in rounds
         ),
         "latency_ms": {f"p{q}": 1000 * quantile(latencies, q / 100) for q in (50, 90, 99)},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,16 +15,15 @@ from loadtest.driver import Driver, quantile
 from loadtest.sides import FIVESCORE, LIMIT, TRANSFORMERS, VLLM, Http, Side, Work
 from loadtest.texts import Texts, shuffled
 
-SHARES = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.2)
+SHARES = (0.25, 0.5, 0.7, 0.85, 1.0, 1.2)
 """Of fivescore's own closed-loop speed that are offered: the knee is at about 1."""
-SECONDS = 6.0
+SECONDS = 5.0
 WARM = 0.2
 """The part of an open loop's answers that comes first and does not count."""
 MOST_INFLIGHT = 1024
 KNEE = 0.85
 """A side that answers less of what is offered is not offered more."""
 CLIENTS = 64
-ROUNDS = 2
 BATCHES = (1, 8, 64, 512)
 LENGTHS = (64, 128, 256, 512, 1024)
 GROUPS = (1, 2, 4, 8, 16)
@@ -36,8 +34,10 @@ Curve = dict[str, list[Point]]
 
 async def curves(regime: str, running: Mapping[str, Side], texts: Texts) -> dict[str, Any]:
     """Each curve by its name, with a list of points by side."""
-    found = {"offered load": await _ramp(running, texts), "shapes": await _shapes(running, texts)}
-    if regime == "demo":
+    found = {"offered load": await _ramp(running, texts)}
+    if regime == "nano":
+        found["shapes of arrivals"] = await _shapes(running, texts)
+    else:
         found |= {name: await _scaling(name, running, texts) for name in SCALING}
     return found
 
@@ -67,13 +67,11 @@ async def _scaling(name: str, running: Mapping[str, Side], texts: Texts) -> Curv
     sides = [side for side in (*HTTP, LIMIT) if side in running]
     found: Curve = {side: [] for side in sides}
     for value in values:
-        rates: dict[str, list[float]] = {side: [] for side in sides}
-        for _, side in itertools.product(range(ROUNDS), sides):
-            took = await running[side].take(make(texts, value))
-            rates[side].append(took.run.pairs / took.seconds)
         for side in sides:
-            found[side].append({"at": value, "pairs_per_second": max(rates[side])})
-        print(f"  {name}, {value}: {rates}", file=sys.stderr)
+            took = await running[side].take(make(texts, value))
+            rate = took.run.pairs / took.seconds
+            found[side].append({"at": value, "pairs_per_second": rate})
+            print(f"  {name}, {value}: {side} {rate:.0f} pairs/s", file=sys.stderr)
     return found
 
 

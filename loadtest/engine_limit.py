@@ -83,11 +83,17 @@ async def _answer(alone: Alone, question: dict[str, Any]) -> dict[str, Any]:
     parts = [[one] for one in sequences] if question["one_by_one"] else [sequences]
     outputs: Outputs = []
     latencies = []
+    cpu = time.process_time()
     for part in parts:
         began = time.perf_counter()
         outputs += await alone.all_at_once(part)
         latencies.append(time.perf_counter() - began)
-    return {"seconds": sum(latencies), "latencies": latencies, "outputs": outputs}
+    return {
+        "seconds": sum(latencies),
+        "cpu_seconds": time.process_time() - cpu,
+        "latencies": latencies,
+        "outputs": outputs,
+    }
 
 
 async def main() -> None:

@@ -12,6 +12,7 @@ from loadtest.texts import Texts, shuffled
 
 PAIRS = 512
 """A round of each contender, unless its load says otherwise."""
+SLOW_PAIRS, SLOWEST_PAIRS = 256, 128
 PROMPTS, RESPONSES, PROMPT_TOKENS = 64, 8, 300
 ROLLOUTS = 256
 LATENCIES = 200
@@ -55,6 +56,15 @@ def _same(make: Make, *sides: str) -> dict[str, Contender]:
     return {side: Contender(side, make) for side in sides}
 
 
+def _all(batch: int, workers: int = 1, *more: str) -> dict[str, Contender]:
+    """Everybody with texts; slow peers with fewer of them, since rates are compared."""
+    return {
+        **_same(_texts(batch, workers), FIVESCORE, *more),
+        **_same(_texts(batch, workers, max(batch, SLOW_PAIRS)), VLLM),
+        **_same(_texts(min(batch, SLOWEST_PAIRS), workers, SLOWEST_PAIRS), TRANSFORMERS),
+    }
+
+
 def _texts(batch: int, workers: int = 1, pairs: int = PAIRS, new_connections: bool = False) -> Make:
     return lambda texts, _: Work(texts.take(pairs), batch, workers, new_connections=new_connections)
 
@@ -90,22 +100,22 @@ ENGINE_BOUND = (
 LOADS = (
     Load(
         "one POST of 512 texts", "nano",
-        _same(_texts(PAIRS), FIVESCORE, VLLM, TRANSFORMERS, LIMIT, OFFLINE),
+        _all(PAIRS, 1, LIMIT, OFFLINE),
         [Bar(FIVESCORE, VLLM, 1.4), Bar(FIVESCORE, LIMIT, 0.85, 0.95)],
     ),
     Load(
         "POSTs of 64 texts, one after another", "nano",
-        _same(_texts(64), FIVESCORE, VLLM, TRANSFORMERS, LIMIT),
+        _all(64, 1, LIMIT),
         [Bar(FIVESCORE, VLLM, 1.5), Bar(FIVESCORE, LIMIT, 0, 0.85)],
     ),
     Load(
         "64 clients, one text a POST, connections kept", "nano",
-        _same(_texts(1, 64), FIVESCORE, VLLM, TRANSFORMERS, LIMIT),
+        _all(1, 64, LIMIT),
         [Bar(FIVESCORE, VLLM, 1.5), Bar(FIVESCORE, LIMIT, 0, 0.85)],
     ),
     Load(
         "256 rollouts, one text a POST, a new connection each", "nano",
-        _same(_texts(1, ROLLOUTS, new_connections=True), FIVESCORE, VLLM, TRANSFORMERS),
+        _same(_texts(1, ROLLOUTS, ROLLOUTS, new_connections=True), FIVESCORE, VLLM, TRANSFORMERS),
         [Bar(FIVESCORE, VLLM, 1.4)],
     ),
     Load(
@@ -116,17 +126,17 @@ LOADS = (
     Load(IDLE, "nano", _same(_one_by_one, FIVESCORE, VLLM, LIMIT), []),
     Load(
         "POSTs of 64 texts, one after another", "demo",
-        _same(_texts(64), FIVESCORE, VLLM, TRANSFORMERS, LIMIT, OFFLINE),
+        _all(64, 1, LIMIT),
         ENGINE_BOUND,
     ),
     Load(
         "one POST of 512 texts", "demo",
-        _same(_texts(PAIRS), FIVESCORE, VLLM, TRANSFORMERS, LIMIT, OFFLINE),
+        _all(PAIRS, 1, LIMIT, OFFLINE),
         ENGINE_BOUND,
     ),
     Load(
         "64 clients, one text a POST, connections kept", "demo",
-        _same(_texts(1, 64), FIVESCORE, VLLM, TRANSFORMERS),
+        _all(1, 64),
         [Bar(FIVESCORE, VLLM, 1), Bar(FIVESCORE, TRANSFORMERS, 3)],
     ),
     Load(

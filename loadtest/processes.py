@@ -107,7 +107,8 @@ class Engine:
         self._process = process
 
     def score(self, token_ids: Sequence[list[int]], one_by_one: bool = False) -> dict[str, Any]:
-        """``seconds``, ``latencies`` and ``outputs`` of all sequences, submitted at once."""
+        """``seconds``, ``cpu_seconds`` of vLLM's client, ``latencies`` and ``outputs`` of all
+        sequences, submitted at once."""
         assert self._process.stdin is not None
         question = {"token_ids": list(token_ids), "one_by_one": one_by_one}
         self._process.stdin.write(json.dumps(question) + "\n")

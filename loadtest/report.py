@@ -32,8 +32,13 @@ def surroundings(arguments: Sequence[str]) -> dict[str, Any]:
     return {
         "machine": f"{os.cpu_count()} cores, {_processor()}, {platform.system()}",
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
-        "command": " ".join(["python -m loadtest.bench", *arguments]),
+        "command": " ".join(["python -m loadtest.bench", *map(_word, arguments)]),
     }
+
+
+def _word(argument: str) -> str:
+    """A file by its name: where it lay says nothing."""
+    return Path(argument).name if Path(argument).is_file() else argument
 
 
 def _processor() -> str:
@@ -87,15 +92,13 @@ def _told(result: Result) -> list[str]:
     found = []
     for row in result["loads"]:
         cpu = [
-            f"{name} {one['http_cpu_seconds_per_1000_pairs']:.2f}"
+            f"{name} {one['cpu_seconds_per_1000_pairs']:.2f}"
             for name, one in row["contenders"].items()
-            if one["http_cpu_seconds_per_1000_pairs"]
+            if one["cpu_seconds_per_1000_pairs"]
         ]
         if row["regime"] == "nano" and cpu:
-            told = ", ".join(cpu)
-            found.append(
-                f"- CPU seconds of the HTTP process per 1,000 pairs, {row['load']}: {told}"
-            )
+            found.append(f"- CPU seconds per 1,000 pairs beside the engine's, {row['load']}: "
+                         + ", ".join(cpu))  # fmt: skip
         for name, one in row["contenders"].items():
             if one["failed"]:
                 found.append(f"- {row['load']}, {name}: failed {one['failed']}")

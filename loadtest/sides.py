@@ -50,7 +50,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Took:
-    """What a work took: seconds, seconds of the HTTP process, and what came of it."""
+    """What a work took: seconds, CPU seconds of the process that asks the engine, and what came of
+    it."""
 
     seconds: float
     cpu_seconds: float
@@ -109,7 +110,7 @@ class Alone:
         ids = self._model.ids(work.pairs)
         answer = await asyncio.to_thread(self._engine.score, ids, work.one_by_one)
         run = Run(answer["seconds"], len(work.pairs), answer["latencies"])
-        return Took(run.seconds, 0.0, run, answer["outputs"])
+        return Took(run.seconds, answer["cpu_seconds"], run, answer["outputs"])
 
 
 Side = Http | Alone

@@ -66,7 +66,7 @@ FULL = Scale(
 )  # fmt: skip
 SHORT = Scale(
     name="short",
-    overload_seconds=8, capacity_seconds=4, inflight_pairs=256,
+    overload_seconds=12, capacity_seconds=6, inflight_pairs=512,
     kills=1, killed_pairs=400,
     drained_pairs=500, undone_pairs=500,
     spare_backend="fake", rolling_quiet_seconds=2,
