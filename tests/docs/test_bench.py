@@ -1,0 +1,38 @@
+"""The tables of speed are what the committed run of ``make bench`` says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from loadtest.report import MARKED, PLACES, RESULT, Result, full, short
+
+RUN = json.loads((RESULT / "bench.json").read_text())
+
+
+@pytest.mark.parametrize(("place", "table"), list(zip(PLACES, (short, full), strict=True)))
+def test_tables_are_generated(place: Path, table: Callable[[Result], str]) -> None:
+    assert MARKED.findall(place.read_text()) == [table(RUN)]
+
+
+def test_every_ratio_has_at_least_five_rounds_behind_it() -> None:
+    for row in RUN["loads"]:
+        for name, contender in row["contenders"].items():
+            assert len(contender["rounds"]) >= 5, (row["load"], name)
+            assert not contender["failed"], (row["load"], name)
+
+
+def test_a_bar_that_is_missed_is_explained() -> None:
+    missed = [
+        (row["load"], ratio) for row in RUN["loads"] for ratio in row["ratios"]
+        if ratio["ratio"] < ratio["least"]
+    ]  # fmt: skip
+    text = PLACES[1].read_text()
+    assert not missed or "## What bounds it" in text
+
+
+def test_all_sides_scored_the_same_model() -> None:
+    assert all(value < 2e-3 for name, value in RUN.items() if "differ" in name)
