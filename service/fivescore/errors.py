@@ -148,6 +148,11 @@ class NonFinite(ScoringError):
         self.names = names
 
 
+def printable(text: str) -> str:
+    """In one line: names of somebody's own go into errors and log lines, and may have breaks."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def first_line(error: BaseException) -> str:
     """What a library's error says, in one line; its kind where it says nothing."""
     with contextlib.suppress(IndexError, AttributeError, TypeError):

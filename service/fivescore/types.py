@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from fivescore.errors import InvalidPair
+from fivescore.errors import InvalidPair, printable
 
 _UNION_TAGS = ("text", "messages")
 MOST_FAULTS = 100
@@ -115,7 +115,7 @@ def faults(error: ValidationError) -> list[dict[str, str]]:
         return [{"field": "", "detail": f"{count} fields are unknown or wrong"}]
     return [
         {
-            "field": ".".join(str(part) for part in fault["loc"] if part not in _UNION_TAGS),
+            "field": ".".join(printable(str(p)) for p in fault["loc"] if p not in _UNION_TAGS),
             "detail": "unknown field"
             if fault["type"] == "extra_forbidden"
             else fault["msg"].removeprefix("Value error, "),

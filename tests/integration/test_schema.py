@@ -1,6 +1,6 @@
 """Every route against its own description, by generated requests, right ones and wrong ones.
 
-A few hundred a route; FIVESCORE_TEST_LONG=1 sends thousands. ``--hypothesis-seed`` repeats a run.
+A few hundred a route; TEST_LONG_FORM=1 sends thousands. ``--hypothesis-seed`` repeats a run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 
 from fivescore.http.app import ROUTES
 
-EXAMPLES = 2000 if os.environ.get("FIVESCORE_TEST_LONG") else 100
+EXAMPLES = 2000 if os.environ.get("TEST_LONG_FORM") else 100
 FIXED = 10
 """Requests to a route that takes nothing, so that they are all the same."""
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fivescore.types import Message, Pair
+from fivescore.errors import InvalidPair
+from fivescore.types import Message, Pair, parse_pair
 
 
 def refusal(value: object) -> str:
@@ -115,3 +116,9 @@ def test_the_last_message_is_the_users(roles: list[str]) -> None:
 )
 def test_a_fault_names_its_field(value: object, field: str) -> None:
     assert field in refusal(value)
+
+
+def test_a_name_with_line_breaks_does_not_break_its_error_into_lines() -> None:
+    fault = parse_pair({"prompt": "a", "response": "b", "x\r\ny é": 1})
+    assert isinstance(fault, InvalidPair)
+    assert fault.detail == "x\\r\\ny é: unknown field"

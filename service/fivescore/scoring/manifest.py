@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fivescore.errors import ConfigurationError, first_line
+from fivescore.errors import ConfigurationError, first_line, printable
 
 FILE_NAME = "reward.json"
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
@@ -142,12 +142,7 @@ def read(name: str) -> Manifest:
             f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {fault['msg']}"
             for fault in error.errors()
         )
-        raise ConfigurationError(f"manifest {name}: {_printable(faults)}") from error
-
-
-def _printable(text: str) -> str:
-    """In one line: the file's own names are part of it, and may have line breaks."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        raise ConfigurationError(f"manifest {name}: {printable(faults)}") from error
 
 
 def beside(model: str, revision: str | None, called: str) -> Manifest | None:

@@ -12,7 +12,7 @@ from tests.faults.bad_input.corpus import Case, cases
 from tests.faults.bad_input.sending import Tally, judge, send_all
 from tests.integration.process import server
 
-LONG_FORM = "FIVESCORE_TEST_LONG"
+LONG_FORM = "TEST_LONG_FORM"
 """Set this variable, as 1, for every case and the longest texts."""
 
 

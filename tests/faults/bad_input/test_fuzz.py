@@ -1,6 +1,6 @@
 """Whatever goes into parsing, rendering and manifests, nothing but the error tree comes out.
 
-``--hypothesis-seed`` repeats a run; FIVESCORE_TEST_LONG=1 tries fifty times as many examples.
+``--hypothesis-seed`` repeats a run; TEST_LONG_FORM=1 tries fifty times as many examples.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fivescore.scoring.policy import PolicyTemplate
 from fivescore.types import Pair, parse_pair
 from tests.unit.scoring import policy_tokenizers, sample_tokenizers
 
-EXAMPLES = 60 * (50 if os.environ.get("FIVESCORE_TEST_LONG") else 1)
+EXAMPLES = 60 * (50 if os.environ.get("TEST_LONG_FORM") else 1)
 hard = settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
 SPECIAL = (
     "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<s>", "</s>",
