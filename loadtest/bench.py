@@ -27,11 +27,11 @@ from loadtest.curves import curves
 from loadtest.driver import quantile
 from loadtest.loads import IDLE, LOADS, PAIRS, Bar, Load
 from loadtest.model import Measured
-from loadtest.report import surroundings, write
+from loadtest.processes import metric
+from loadtest.report import RESULT, surroundings, write
 from loadtest.sides import FIVESCORE, LIMIT, VLLM, Http, Side, Sides, Took, Work
-from loadtest.texts import Texts, from_rmbench, made
+from loadtest.texts import Texts, endless
 
-RESULTS = Path(__file__).parent / "results"
 SAME = 2e-3
 """By how much outputs of the same pair may differ between sides, in float32."""
 COMPARED = 64
@@ -58,7 +58,7 @@ def main() -> int:
             if regime == "demo" and given.starts:
                 others["start to ready, s"] = _starts(sides, given.starts)
             # After each checkpoint, so that a failure at the second leaves the first.
-            write(given.output, {"loads": rows, **others, **surroundings(sys.argv[1:])})
+            write(given.output, {"loads": rows, **others, **surroundings("bench")})
     return 0
 
 
@@ -72,7 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-curves", action="store_true", help="leave the plots out")
     parser.add_argument("--peer-flags", default="", metavar="FLAGS", help="of vllm serve")
     parser.add_argument("--logs", type=Path, help="keep the servers' logs there")
-    parser.add_argument("--output", type=Path, default=RESULTS / "bench", metavar="FOLDER",
+    parser.add_argument("--output", type=Path, default=RESULT, metavar="FOLDER",
                         help="for bench.json, bench.md and plots [%(default)s]")  # fmt: skip
     return parser.parse_args()
 
@@ -80,8 +80,7 @@ def _arguments() -> argparse.Namespace:
 async def _measure(
     given: argparse.Namespace, regime: str, model: Measured, sides: Sides, others: dict[str, Any]
 ) -> list[Row]:
-    pairs = from_rmbench(given.rmbench) if given.rmbench else made(2 * PAIRS, model.words())
-    texts = Texts(pairs, model.ids)
+    texts = endless(model, 2 * PAIRS, given.rmbench)
     loads = [load for load in LOADS if load.regime == regime and given.only in load.name]
     names = dict.fromkeys(c.side for load in loads for c in load.contenders.values())
     with sides.running(names) as running:
@@ -122,7 +121,7 @@ async def _run(load: Load, running: Mapping[str, Side], texts: Texts, rounds: in
             contender = load.contenders[name]
             work = contender.make(texts, number)
             took[name].append(await running[contender.side].take(work))
-        told = ", ".join(f"{name} {_rate(each[-1]):.0f}" for name, each in took.items())
+        told = ", ".join(f"{name} {each[-1].rate:.0f}" for name, each in took.items())
         print(f"{load.regime}: {load.name}: {number}/{rounds}: {told} pairs/s", file=sys.stderr)
     counted = {name: each[1:] for name, each in took.items()}
     return {
@@ -134,16 +133,12 @@ async def _run(load: Load, running: Mapping[str, Side], texts: Texts, rounds: in
     }
 
 
-def _rate(took: Took) -> float:
-    return took.run.pairs / took.seconds
-
-
 def _summary(rounds: Sequence[Took]) -> dict[str, Any]:
     latencies = [latency for took in rounds for latency in took.run.latencies]
     failed = [failure for took in rounds for failure in took.run.failed.items()]
     return {
-        "pairs_per_second": statistics.median(map(_rate, rounds)),
-        "rounds": [round(_rate(took), 1) for took in rounds],
+        "pairs_per_second": statistics.median(took.rate for took in rounds),
+        "rounds": [round(took.rate, 1) for took in rounds],
         "cpu_seconds_per_1000_pairs": statistics.median(
             1000 * took.cpu_seconds / max(1, took.run.pairs) for took in rounds
         ),
@@ -154,7 +149,7 @@ def _summary(rounds: Sequence[Took]) -> dict[str, Any]:
 
 def _ratio(bar: Bar, counted: Mapping[str, Sequence[Took]]) -> dict[str, Any]:
     pairs = zip(counted[bar.ours], counted[bar.other], strict=True)
-    ratios = [_rate(ours) / _rate(other) for ours, other in pairs]
+    ratios = [ours.rate / other.rate for ours, other in pairs]
     return {
         "ours": bar.ours,
         "other": bar.other,
@@ -182,14 +177,9 @@ async def _twice(ours: Http, texts: Texts) -> float:
     """How many sequences the engine computed of 512 pairs that two requests asked for at once."""
     pairs = texts.take(PAIRS)
     async with httpx.AsyncClient(base_url=ours.running.url) as http:
-        before = await _metric(http, COMPUTED)
+        before = await metric(http, COMPUTED)
         await ours.take(Work([*pairs, *pairs], PAIRS, workers=2))
-        return await _metric(http, COMPUTED) - before
-
-
-async def _metric(http: httpx.AsyncClient, name: str) -> float:
-    lines = (await http.get("/metrics")).text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + "{"))
+        return await metric(http, COMPUTED) - before
 
 
 def _starts(sides: Sides, count: int) -> dict[str, list[float]]:

@@ -34,9 +34,10 @@ Curve = dict[str, list[Point]]
 
 async def curves(regime: str, running: Mapping[str, Side], texts: Texts) -> dict[str, Any]:
     """Each curve by its name, with a list of points by side."""
-    found = {"offered load": await _ramp(running, texts)}
+    ours = await running[FIVESCORE].take(Work(texts.take(8 * CLIENTS), 1, CLIENTS))
+    found = {"offered load": await _ramp(ours.rate, running, texts)}
     if regime == "nano":
-        found["shapes of arrivals"] = await _shapes(running, texts)
+        found["shapes of arrivals"] = await _shapes(ours.rate / 2, running, texts)
     else:
         found |= {name: await _scaling(name, running, texts) for name in SCALING}
     return found
@@ -69,17 +70,14 @@ async def _scaling(name: str, running: Mapping[str, Side], texts: Texts) -> Curv
     for value in values:
         for side in sides:
             took = await running[side].take(make(texts, value))
-            rate = took.run.pairs / took.seconds
-            found[side].append({"at": value, "pairs_per_second": rate})
-            print(f"  {name}, {value}: {side} {rate:.0f} pairs/s", file=sys.stderr)
+            found[side].append({"at": value, "pairs_per_second": took.rate})
+            print(f"  {name}, {value}: {side} {took.rate:.0f} pairs/s", file=sys.stderr)
     return found
 
 
-async def _ramp(running: Mapping[str, Side], texts: Texts) -> Curve:
+async def _ramp(capacity: float, running: Mapping[str, Side], texts: Texts) -> Curve:
     """Single pairs at rising rates, Poisson arrivals, until a side no longer keeps up."""
     sides = {name: side for name in HTTP if isinstance(side := running.get(name), Http)}
-    ours = await sides[FIVESCORE].take(Work(texts.take(8 * CLIENTS), 1, CLIENTS))
-    capacity = ours.run.pairs / ours.seconds
     found: Curve = {name: [] for name in sides}
     for share in SHARES:
         for name in list(sides):
@@ -91,11 +89,8 @@ async def _ramp(running: Mapping[str, Side], texts: Texts) -> Curve:
     return found
 
 
-async def _shapes(running: Mapping[str, Side], texts: Texts) -> Curve:
-    """Half of what fivescore can do, in every shape of arrivals."""
-    ours = running[FIVESCORE]
-    took = await ours.take(Work(texts.take(8 * CLIENTS), 1, CLIENTS))
-    rate = took.run.pairs / took.seconds / 2
+async def _shapes(rate: float, running: Mapping[str, Side], texts: Texts) -> Curve:
+    """So many single pairs a second, in every shape of arrivals."""
     found: Curve = {}
     for name in (FIVESCORE, VLLM):
         if isinstance(side := running.get(name), Http):

@@ -13,27 +13,45 @@ import asyncio
 import json
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from fivescore.settings import DEMO
 from loadtest.driver import quantile
 from loadtest.model import Measured
-from loadtest.report import surroundings
+from loadtest.report import RESULTS, save, surroundings
 from loadtest.sides import FIVESCORE, LIMIT, Sides, Took, Work
-from loadtest.texts import Texts, made, shuffled
+from loadtest.texts import Texts, endless, shuffled
 
-RESULTS = Path(__file__).parent / "results"
-SHAPES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary: from config.json of
-    "8b": (4096, 14336, 32, 32, 8, 128256),  # Llama 3.1 8B
-    "0.6b": (1024, 3072, 28, 16, 8, 151936),  # Qwen 3 0.6B
-    "tiny": (64, 128, 1, 2, 2, 8192),
+
+class Shape(NamedTuple):
+    """A model's size, in the names of its config.json."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+
+    @property
+    def weights(self) -> int:
+        """Of all layers' matrices."""
+        heads = self.num_attention_heads + self.num_key_value_heads
+        layer = 2 * self.head_dim * heads + 3 * self.intermediate_size
+        return self.num_hidden_layers * self.hidden_size * layer
+
+
+SHAPES = {
+    "8b": Shape(4096, 14336, 32, 32, 8, 128, 128256),  # Llama 3.1 8B
+    "0.6b": Shape(1024, 3072, 28, 16, 8, 128, 151936),  # Qwen 3 0.6B
+    "tiny": Shape(64, 128, 1, 2, 2, 32, 8192),
 }
 TOKENS = 512
 LATENCIES = 100
@@ -43,23 +61,20 @@ ROUNDS = 3
 def main() -> int:
     given = _arguments()
     with tempfile.TemporaryDirectory() as folder:
-        model = Measured(str(_make(given.shape, Path(folder) / given.shape)))
+        model = Measured(str(_make(SHAPES[given.shape], Path(folder) / given.shape)))
         options = {"load-format": "dummy", "dtype": given.dtype}
         if given.quantization:
             options["quantization"] = given.quantization
         sides = Sides(model, given.logs or Path(folder), options=options)
-        took = asyncio.run(_measure(sides, Texts(made(512, model.words()), model.ids), given.pairs))
+        took = asyncio.run(_measure(sides, endless(model, 512), given.pairs))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     result = {
         "device": device,
-        **_summarise(given.shape, took, _ceiling(given.dtype)),
-        **surroundings([]),
-        "command": " ".join(["python -m loadtest.gpu", *sys.argv[1:]]),
+        **_summarise(SHAPES[given.shape], took, _ceiling(given.dtype)),
+        **surroundings("gpu"),
     }
     name = "-".join([device.replace(" ", "-"), given.shape, given.quantization or given.dtype])
-    if given.shape != "tiny":
-        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    save(result, None if given.shape == "tiny" else RESULTS / f"{name}.json")
     return 0
 
 
@@ -73,20 +88,11 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _make(shape: str, folder: Path) -> Path:
+def _make(shape: Shape, folder: Path) -> Path:
     """The demo's tokenizer, template and manifest with the config of another shape."""
-    hidden, intermediate, layers, heads, kv_heads, vocabulary = SHAPES[shape]
     shutil.copytree(DEMO, folder, ignore=shutil.ignore_patterns("model.safetensors"))
-    config = json.loads((folder / "config.json").read_text()) | {
-        "hidden_size": hidden,
-        "intermediate_size": intermediate,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "head_dim": max(32, hidden // heads),
-        "vocab_size": vocabulary,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | shape._asdict()))
     return folder
 
 
@@ -106,20 +112,17 @@ async def _measure(sides: Sides, texts: Texts, pairs: int) -> dict[str, dict[str
 
 
 def _summarise(
-    shape: str, took: dict[str, dict[str, list[Took]]], ceiling: float
+    shape: Shape, took: dict[str, dict[str, list[Took]]], ceiling: float
 ) -> dict[str, Any]:
-    hidden, intermediate, layers, heads, kv_heads, _ = SHAPES[shape]
-    head = max(32, hidden // heads)
-    weights = layers * (2 * hidden * head * (heads + kv_heads) + 3 * hidden * intermediate)
     found: dict[str, Any] = {"matrix product, FLOP/s": ceiling}
     for load, by_side in took.items():
         for side, rounds in by_side.items():
-            rate = statistics.median(one.run.pairs / one.seconds for one in rounds)
+            rate = statistics.median(one.rate for one in rounds)
             latencies = [latency for one in rounds for latency in one.run.latencies]
             row = {"pairs_per_second": rate, "p50_ms": 1000 * quantile(latencies, 0.5)}
             if load == "pairs of 512 tokens":  # 2 FLOP a weight and token; attention is left out
                 row["tokens_per_second"] = rate * TOKENS
-                row["of the device"] = 2 * weights * rate * TOKENS / ceiling
+                row["of the device"] = 2 * shape.weights * rate * TOKENS / ceiling
             found[f"{load}, {side}"] = row
     return found
 

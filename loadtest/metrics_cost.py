@@ -10,30 +10,25 @@ it slower. Beside it stands what prometheus_client's own histograms would cost, 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import platform
-import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram
 
-from fivescore import __version__
 from fivescore.scoring.manifest import ATTRIBUTES
 from fivescore.telemetry.metrics import REWARDS, SCORES, TOKENS, Metrics
 from fivescore.telemetry.trace import STAGES, Trace
 from fivescore.types import Score
+from loadtest.report import RESULTS, save, surroundings
 
 CALLS = 2000
 """In a row, in one round: short enough for rounds that nothing disturbs on a busy machine."""
 SCORE = Score(
     dict(zip(ATTRIBUTES, (0.4, 1.3, 2.2, 3.1, 4.0), strict=True)), 4.4, 187, cached_tokens=96
 )
-RESULT = Path(__file__).parent / "results" / "metrics_cost.json"
 Call = Callable[[], object]
 
 
@@ -51,24 +46,17 @@ def main() -> int:
         "microseconds": {name: round(took, 2) for name, took in cost.items() if name != "nothing"},
         "calls": CALLS,
         "rounds": arguments.rounds,
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        "versions": {
-            "fivescore": __version__,
-            "prometheus_client": version("prometheus-client"),
-            "python": platform.python_version(),
-        },
-        "command": " ".join(["python -m loadtest.metrics_cost", *sys.argv[1:]]),
+        **surroundings("metrics_cost", ("fivescore", "prometheus_client")),
     }
-    if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result["microseconds"], indent=1))
+    result["versions"]["python"] = platform.python_version()
+    save(result, arguments.output, "microseconds")
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=300, help="rounds a call [300]")
-    parser.add_argument("--output", type=Path, help=f"write JSON, such as {RESULT}")
+    parser.add_argument("--output", type=Path, help=f"JSON, such as {RESULTS}/metrics_cost.json")
     return parser.parse_args()
 
 

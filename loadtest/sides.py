@@ -51,13 +51,16 @@ class Work:
 
 @dataclass(frozen=True)
 class Took:
-    """What a work took: seconds, CPU seconds of the process that asks the engine, and what came of
-    it."""
+    """What a work took: CPU seconds of the process that asks the engine, and what came of it."""
 
-    seconds: float
     cpu_seconds: float
     run: Run
     outputs: Outputs
+
+    @property
+    def rate(self) -> float:
+        """Pairs a second."""
+        return self.run.pairs / self.run.seconds
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Http:
         found = self.outputs(run)
         if not run.failed and len(found) != len(work.pairs):
             raise RuntimeError(f"{self.url}: {len(found)} scores of {len(work.pairs)} pairs")
-        return Took(run.seconds, cpu, run, found)
+        return Took(cpu, run, found)
 
     def outputs(self, run: Run) -> Outputs:
         return [one for answer in run.answers for one in self._surface.read(json.loads(answer))]
@@ -111,7 +114,7 @@ class Alone:
         ids = self._model.ids(work.pairs)
         answer = await asyncio.to_thread(self._engine.score, ids, work.one_by_one)
         run = Run(answer["seconds"], len(work.pairs), answer["latencies"])
-        return Took(run.seconds, answer["cpu_seconds"], run, answer["outputs"])
+        return Took(answer["cpu_seconds"], run, answer["outputs"])
 
 
 Side = Http | Alone
@@ -157,20 +160,19 @@ class Sides:
             kind = "async" if name == LIMIT else "offline"
             with engine(kind, self._model.folder, log, self._options, self._environment) as found:
                 yield Alone(found, self._model)
-        elif name == VLLM:
-            command = [*VLLM_SERVE, self._model.folder, *POOLING, *self._peer_flags]
-            with server(command, "/health", log, self._environment) as running:
-                yield Http(running, _classify(self._model))
-        elif name == TRANSFORMERS:
-            with server(
-                [*SERVE_RM, self._model.folder], "/health", log, self._environment
-            ) as running:
-                yield Http(running, _get_reward(self._model))
         else:
-            ours = [word for k, v in self._options.items() for word in (f"--engine.{k}", v)]
-            command = fivescore_command(self._model.folder, *name.split()[1:], *ours)
-            with server(command, "/health/ready", log, self._environment) as running:
-                yield Http(running, _score(self._model))
+            command, ready, surface = self._server(name)
+            with server(command, ready, log, self._environment) as running:
+                yield Http(running, surface(self._model))
+
+    def _server(self, name: str) -> tuple[list[str], str, Callable[[Measured], Surface]]:
+        folder = self._model.folder
+        if name == VLLM:
+            return [*VLLM_SERVE, folder, *POOLING, *self._peer_flags], "/health", _classify
+        if name == TRANSFORMERS:
+            return [*SERVE_RM, folder], "/health", _get_reward
+        ours = [word for k, v in self._options.items() for word in (f"--engine.{k}", v)]
+        return fivescore_command(folder, *name.split()[1:], *ours), "/health/ready", _score
 
 
 def _score(model: Measured) -> Surface:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -23,10 +22,9 @@ from fivescore.settings import DEMO, Settings
 from fivescore.telemetry.metrics import Metrics
 from fivescore.types import Pair, Score, parse_pair
 from loadtest.model import Measured
-from loadtest.report import surroundings
-from loadtest.texts import Texts, from_rmbench, made
+from loadtest.report import RESULTS, save, surroundings
+from loadtest.texts import endless
 
-RESULT = Path(__file__).parent / "results" / "stages.json"
 BATCH = 64
 Stage = Callable[[], object] | Callable[[], Awaitable[object]]
 
@@ -37,12 +35,9 @@ def main() -> int:
     result = {
         "microseconds_a_pair": {name: round(1e6 * s / BATCH, 1) for name, s in took.items()},
         "batch": BATCH,
-        **surroundings([]),
-        "command": " ".join(["python -m loadtest.stages", *sys.argv[1:]]),
+        **surroundings("stages"),
     }
-    if given.output:
-        given.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result["microseconds_a_pair"], indent=1))
+    save(result, given.output, "microseconds_a_pair")
     return 0
 
 
@@ -50,7 +45,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rmbench", type=Path, nargs="+", help="RM-Bench JSON files [made text]")
     parser.add_argument("--rounds", type=int, default=50, help="rounds a stage [50]")
-    parser.add_argument("--output", type=Path, help=f"write JSON, such as {RESULT}")
+    parser.add_argument("--output", type=Path, help=f"JSON, such as {RESULTS}/stages.json")
     return parser.parse_args()
 
 
@@ -59,8 +54,7 @@ async def _measure(rounds: int, rmbench: list[Path] | None) -> dict[str, float]:
     settings = Settings(model=str(DEMO), backend="fake")
     scorer = Scorer(settings, lambda *_: FakeEngine(str(DEMO), {}), Metrics())
     await scorer.load()
-    model = Measured(str(DEMO))
-    texts = Texts(from_rmbench(rmbench) if rmbench else made(512, model.words()), model.ids)
+    texts = endless(Measured(str(DEMO)), 512, rmbench)
     took: dict[str, float] = {}
     for _ in range(rounds):
         for name, stage in (await _stages(scorer, texts.take(BATCH))).items():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fivescore.types import Pair
+from loadtest.model import Measured
 
 SEED = 7
 PROMPT_WORDS = (20, 120)
@@ -95,6 +96,12 @@ class Texts:
             (ids,) = self._tokenise([Pair(prompt=" ".join(sample), response="")])
             share = (tokens - len(frame) / 2) / (len(ids) - len(frame))
             yield f"{number} " + " ".join(sample[: max(1, round(share * tokens))])
+
+
+def endless(model: Measured, count: int, rmbench: Sequence[Path] | None = None) -> Texts:
+    """From RM-Bench files, or, of none, from ``count`` made pairs."""
+    pairs = from_rmbench(rmbench) if rmbench else made(count, model.words())
+    return Texts(pairs, model.ids)
 
 
 def _cut(text: str) -> str:

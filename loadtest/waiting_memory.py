@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,16 +19,15 @@ import psutil
 from fivescore.types import Pair
 from loadtest import nano
 from loadtest.model import Measured
-from loadtest.processes import fivescore_server
-from loadtest.report import surroundings
+from loadtest.processes import fivescore_server, metric
+from loadtest.report import RESULTS, save, surroundings
 from loadtest.texts import made
 
 WARM, PER_REQUEST = 512, 5000
 LOOK_SECONDS = 0.05
 SETTLE_SECONDS = 2
 """From the last body read to the look: what bodies took is given back by then."""
-INFLIGHT = "fivescore_inflight_pairs "
-RESULT = Path(__file__).parent / "results" / "waiting_memory.json"
+INFLIGHT = "fivescore_inflight_pairs"
 
 
 def main() -> int:
@@ -40,18 +37,14 @@ def main() -> int:
         pairs = made(WARM + arguments.pairs, Measured(str(model)).words())
         with fivescore_server(str(model), log) as url:
             result = asyncio.run(_measure(url, pairs))
-    command = " ".join(["python -m loadtest.waiting_memory", *sys.argv[1:]])
-    result |= {**surroundings([]), "command": command}
-    if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    save({**result, **surroundings("waiting_memory")}, arguments.output)
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=50_000, help="that wait [50000]")
-    parser.add_argument("--output", type=Path, help=f"write JSON, such as {RESULT}")
+    parser.add_argument("--output", type=Path, help=f"JSON, such as {RESULTS}/waiting_memory.json")
     return parser.parse_args()
 
 
@@ -62,7 +55,7 @@ async def _measure(url: str, pairs: list[Pair]) -> dict[str, Any]:
         waiting = pairs[WARM:]
         parts = [waiting[i : i + PER_REQUEST] for i in range(0, len(waiting), PER_REQUEST)]
         working = asyncio.gather(*(_score(http, part) for part in parts))
-        while await _inflight(http) < len(waiting):  # noqa: ASYNC110  # of another process
+        while await metric(http, INFLIGHT) < len(waiting):  # noqa: ASYNC110  # of another process
             await asyncio.sleep(LOOK_SECONDS)
         await asyncio.sleep(SETTLE_SECONDS)
         during = _resident()
@@ -82,11 +75,6 @@ async def _measure(url: str, pairs: list[Pair]) -> dict[str, Any]:
         "most_bytes_a_pair": most,
         "service_waiting_bytes_beyond_text": held["service"] - round(text / count),
     }
-
-
-async def _inflight(http: httpx.AsyncClient) -> float:
-    lines = (await http.get("/metrics")).text.splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(INFLIGHT))
 
 
 async def _score(http: httpx.AsyncClient, pairs: list[Pair]) -> int:

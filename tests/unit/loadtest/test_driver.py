@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,7 +11,6 @@ from aiohttp import web
 
 from loadtest.driver import MOST_LAG_SECONDS, Driver, Request, Run, quantile
 
-Handler = Callable[[web.Request], web.Response]
 PAIR = Request(b"{}", 1)
 
 
