@@ -6,6 +6,7 @@ import http.client
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from fivescore.telemetry.metrics import SECONDS
 from tests.e2e.server import Server
 
 TOLERANCE = 1e-4
+STEP_TOKENS = (768, 4096)
+"""Of a step on a CPU: the fewest and the most, whatever the model."""
 BLOCK = 32
 """Tokens in one block of the prefix cache on CPU."""
 
@@ -86,6 +89,18 @@ def test_identical_pairs_are_computed_once(demo: Server) -> None:
     assert demo.metric(COMPUTED) - computed == answers[0]["tokens"] + answers[25]["tokens"]
     assert all(answer == answers[0] for i, answer in enumerate(answers) if i != 25)
     assert answers[25]["reward"] != answers[0]["reward"]
+
+
+def test_a_step_has_more_tokens_where_the_model_is_tiny(
+    demo: Server, server_of: Callable[[str], Server]
+) -> None:
+    """Told by the limit of tokens in flight, which is so many steps."""
+    of_demo, of_tiny = (
+        server.metric("fivescore_inflight_limit", 'kind="tokens"')
+        for server in (demo, server_of("llama"))
+    )
+    fewest, most = STEP_TOKENS
+    assert of_tiny / of_demo == most / fewest
 
 
 def test_work_of_a_client_that_leaves_is_aborted(demo: Server) -> None:

@@ -26,7 +26,9 @@ def servers() -> Iterator[Servers]:
     with ExitStack() as stack:
         yield Servers(
             shared=stack.enter_context(server()),
-            slow=stack.enter_context(server("--engine.latency-seconds", "3")),
+            slow=stack.enter_context(
+                server("--engine.latency-seconds", "3", "--log-level", "debug")
+            ),
             failing=stack.enter_context(server("--engine.load-error", "out of memory")),
             loading=stack.enter_context(server("--engine.load-seconds", "3600")),
         )

@@ -56,6 +56,12 @@ def test_a_port_that_is_taken_is_told_in_one_line() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_what_was_loaded_is_out_of_the_garbage_collectors_sight(servers: Servers) -> None:
+    """Else it stops everything for half a second every few thousand requests."""
+    objects = servers.slow.wait_for(r"(\d+) objects are out of the garbage collector's sight")
+    assert int(objects) > 100_000
+
+
 async def pieces() -> AsyncIterator[bytes]:
     yield b'{"prompt": "Q", '
     yield b'"response": "A"}'

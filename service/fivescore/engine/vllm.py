@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import psutil
 from vllm import PoolingParams, __version__
-from vllm.config import PoolerConfig, VllmConfig
+from vllm.config import ModelConfig, PoolerConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
@@ -45,8 +45,11 @@ OURS = ("model", "runner", "pooler-config", "otlp-traces-endpoint")
 """Engine arguments that fivescore itself decides."""
 CPU_BLOCK_SIZE = 32
 """Tokens a prefix-cache block: prompts are shared in whole blocks; vLLM's CPU default is 128."""
-CPU_STEP_TOKENS = 768
-"""Tokens a step: a single pair waits for the steps of a large job, and vLLM's 2048 take long."""
+CPU_STEP_TOKENS = (768, 4096)
+"""The fewest and the most of a step, whatever the model's size. A single pair waits for the steps
+of a large job, and with vLLM's 2048 too long; of a tiny model a step of 768 is mostly overhead."""
+CPU_STEP_WORK = 6e8
+"""Weights times tokens that a step should have, between those: 768 tokens of the demo."""
 HISTOGRAM_BUCKETS = {"request_latency": [0.0005, 0.001, 0.0025, *SECONDS]}
 """Seconds; vLLM's own buckets start at 0.3 s, and most pairs take much less."""
 LEAST_KV_CACHE_BYTES = 256 * 2**20
@@ -104,11 +107,14 @@ class VllmEngine:
 
     def configure(self) -> VllmConfig:
         """The engine's whole configuration; completes ``arguments`` with what it decides."""
+        arguments, on_cpu = self.arguments, current_platform.is_cpu()
+        if on_cpu and arguments.enable_chunked_prefill and not arguments.max_num_batched_tokens:
+            arguments.max_num_batched_tokens = _cpu_step_tokens(arguments.create_model_config())
         # Without a context vLLM takes a CPU's small steps on every device.
-        config = self.arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)
-        if current_platform.is_cpu() and self.arguments.kv_cache_memory_bytes is None:
-            self.arguments.kv_cache_memory_bytes = _cpu_kv_cache_bytes(config)
-            config.cache_config.kv_cache_memory_bytes = self.arguments.kv_cache_memory_bytes
+        config = arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)
+        if on_cpu and arguments.kv_cache_memory_bytes is None:
+            arguments.kv_cache_memory_bytes = _cpu_kv_cache_bytes(config)
+            config.cache_config.kv_cache_memory_bytes = arguments.kv_cache_memory_bytes
         return config
 
     async def encode(
@@ -224,11 +230,17 @@ def _cpu_defaults(args: AsyncEngineArgs) -> dict[str, Any]:
         "enforce_eager": True,
         "block_size": CPU_BLOCK_SIZE,
     }
-    if args.enable_chunked_prefill is not False:
-        defaults["max_num_batched_tokens"] = CPU_STEP_TOKENS
     if args.tensor_parallel_size * args.pipeline_parallel_size * args.data_parallel_size == 1:
         defaults["distributed_executor_backend"] = UniProcExecutor
     return defaults
+
+
+def _cpu_step_tokens(model: ModelConfig) -> int:
+    """So many that a step takes about as long for a tiny model as for a small one."""
+    layers, hidden = model.get_total_num_hidden_layers(), model.get_hidden_size()
+    weights = 12 * layers * hidden**2  # without embeddings: Kaplan et al. 2020, arXiv 2001.08361
+    fewest, most = CPU_STEP_TOKENS
+    return max(fewest, min(most, int(CPU_STEP_WORK // weights)))
 
 
 def _cpu_kv_cache_bytes(config: VllmConfig) -> int:

@@ -106,12 +106,20 @@ class Scorer:
 
     Args:
         make_engine: called on a thread with the settings and the token limit.
+        loaded: called once, when all is loaded and before the first request is taken.
     """
 
-    def __init__(self, settings: Settings, make_engine: MakeEngine, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        make_engine: MakeEngine,
+        metrics: Metrics,
+        loaded: Callable[[], object] = lambda: None,
+    ) -> None:
         self.metrics = metrics
         self._settings = settings
         self._make_engine = make_engine
+        self._on_loaded = loaded
         self._engine: Supervisor | None = None
         self._loaded: Model | None = None
         self._state: State = "loading"
@@ -166,6 +174,7 @@ class Scorer:
             raise
         finally:
             heartbeat.cancel()
+        self._on_loaded()
         info, seconds = self._loaded.info, time.monotonic() - started
         attributes, revision = self._loaded.manifest.attributes, self._settings.revision
         self.metrics.loaded(info, attributes, revision, seconds)

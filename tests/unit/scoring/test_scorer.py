@@ -350,6 +350,16 @@ async def test_the_engines_death_fails_the_request_and_those_until_the_next_one_
             await score(scorer, pair())
 
 
+async def test_that_all_is_loaded_is_told_once_before_the_first_request_is_taken() -> None:
+    told: list[str] = []
+    scorer = Scorer(
+        Settings(), lambda *_: RecordingEngine(), Metrics(), lambda: told.append(scorer.state)
+    )
+    await scorer.load()
+    assert told == ["loading"]
+    await scorer.close()
+
+
 class Unloadable(RecordingEngine):
     async def load(self) -> ModelInfo:
         raise ConfigurationError("out of memory")
