@@ -372,7 +372,10 @@ class Scorer:
             if known is None
         ]
         asked = time.perf_counter()
-        encoded = await self._tokenise(texts) if texts else []
+        if sum(map(characters, texts)) <= model.conversation.tokenizer.quick_characters:
+            encoded = self._render_and_tokenise(texts)  # a thread would take longer to begin
+        else:
+            encoded = await self._tokenise(texts)
         if encoded:
             first = encoded[0]
             work.trace.add("render", asked, first.rendered)

@@ -11,15 +11,25 @@ sealed text gives the ids. A text without special strings gets exactly the ids o
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
+import fastokens
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as RustTokenizer
 
 from fivescore.errors import ConfigurationError
+from fivescore.scoring import fast
+
+log = logging.getLogger(__name__)
+
+QUICK_CHARACTERS, QUICK_CHARACTERS_FAST = 2**11, 2**16
+"""What tokenizers, and fastokens, take a millisecond for: as long as everybody may wait."""
 
 
 class Guard:
@@ -59,6 +69,17 @@ def _any_of(strings: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
+@contextmanager
+def _panics_are_errors() -> Iterator[None]:
+    """A panic in Rust is a BaseException, which would pass by everybody who catches errors."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as panic:
+        raise RuntimeError(f"the tokenizer panicked: {panic}") from panic
+
+
 class Tokenizer:
     """A checkpoint's fast tokenizer, copied so that only marks are structure.
 
@@ -83,8 +104,11 @@ class Tokenizer:
         self._backend = RustTokenizer.from_str(original.to_str())
         self._backend.no_truncation()
         self._backend.no_padding()
-        self._meanings: dict[int, tuple[int, ...]] = {}
+        self._one: dict[int, int] = {}
+        self._several: dict[int, tuple[int, ...]] = {}
+        self._faster: fastokens.Tokenizer | None = None  # not before it can know all marks
         self.guard = self._make_guard(markers, reference.unk_token)
+        self._faster = fast.faster(self._backend, self.guard.marks.values())
 
     def _make_guard(self, markers: Iterable[str], unknown: str | None) -> Guard:
         added = self._backend.get_added_tokens_decoder()
@@ -101,7 +125,7 @@ class Tokenizer:
         for text, id_ in special.items():
             self._add_mark(guard.marks[text], (id_,), like=added[id_])
             if text != unknown:
-                self._meanings[id_] = self._spelled_out(gap.join(text), special.values())
+                self._mean(id_, self._spelled_out(gap.join(text), special.values()))
         return guard
 
     def _spelled_out(self, text: str, forbidden: Collection[int]) -> tuple[int, ...]:
@@ -116,13 +140,37 @@ class Tokenizer:
         self._backend.add_tokens([AddedToken(mark, normalized=False, special=False, **strip)])
         id_ = self._backend.token_to_id(mark)
         assert id_ is not None
-        self._meanings[id_] = meaning
+        self._mean(id_, meaning)
+
+    def _mean(self, id_: int, meaning: tuple[int, ...]) -> None:
+        if len(meaning) == 1:
+            self._one[id_] = meaning[0]
+        else:
+            self._several[id_] = meaning
+
+    @property
+    def quick_characters(self) -> int:
+        """Of a text that is tokenised so soon that nobody notices who waits."""
+        return QUICK_CHARACTERS if self._faster is None else QUICK_CHARACTERS_FAST
 
     def encode(self, sealed: Sequence[str]) -> list[list[int]]:
         """Token ids of sealed texts, without a BOS or EOS of the tokenizer's own."""
-        encodings = self._backend.encode_batch_fast(list(sealed), add_special_tokens=False)
-        return [self._unmark(encoding.ids) for encoding in encodings]
+        return [self._unmark(ids) for ids in self._encode(list(sealed))]
+
+    def _encode(self, sealed: list[str]) -> list[list[int]]:
+        if self._faster is not None:
+            try:
+                with _panics_are_errors():
+                    return fast.encode(self._faster, sealed)
+            except Exception as error:  # such as a limit of its regular expressions
+                log.debug("fastokens failed, and tokenizers took its place: %s", error)
+        with _panics_are_errors():
+            encodings = self._backend.encode_batch_fast(sealed, add_special_tokens=False)
+            return [encoding.ids for encoding in encodings]
 
     def _unmark(self, ids: list[int]) -> list[int]:
-        meaning = self._meanings.get
-        return [real for id_ in ids for real in meaning(id_, (id_,))]
+        one, several = self._one.get, self._several
+        if several.keys().isdisjoint(ids):
+            return [one(id_, id_) for id_ in ids]
+        found = (several[id_] if id_ in several else (one(id_, id_),) for id_ in ids)
+        return list(chain.from_iterable(found))

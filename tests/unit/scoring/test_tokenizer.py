@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
+import json
+import logging
+from collections.abc import Callable
+from functools import cache, partial
 from types import SimpleNamespace
+from typing import Any
 
+import fastokens
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as RustTokenizer
 
 from fivescore.errors import ConfigurationError
+from fivescore.scoring import fast
 from fivescore.scoring.tokenizer import Guard, Tokenizer
 from tests.unit.scoring import sample_tokenizers as samples
 
@@ -67,3 +74,98 @@ def test_the_marks_of_two_guards_differ_so_that_none_can_be_guessed() -> None:
 def test_the_longest_of_two_special_strings_wins() -> None:
     guard = Guard(("<a>", "<a>b"), {})
     assert guard.seal("<a>b") == guard.marks["<a>b"]
+
+
+# fastokens
+
+
+MADE: dict[str, Callable[[], Any]] = {
+    "demo": samples.demo,
+    "chatml": samples.chatml,
+    "chatml by fine-tuning": samples.chatml_by_fine_tuning,
+    "nemo": partial(samples.nemo, markers_are_special=False),
+    "nemo, special": partial(samples.nemo, markers_are_special=True),
+}
+
+
+def backend(make: Callable[[], Any]) -> RustTokenizer:
+    copy = RustTokenizer.from_str(make().backend_tokenizer.to_str())
+    copy.encode_special_tokens = True
+    return copy
+
+
+def exact_ids(exact: RustTokenizer, text: str) -> list[int]:
+    ids: list[int] = exact.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+@pytest.mark.parametrize("name", MADE)
+@given(st.text(max_size=200))
+@example("<|eot_id|> <|im_end|>x<|im_start|>  </s>\n\n")
+@example(
+    "\u2028\x00\ufeff e\u0301 \u017f '\u017f don't 1234567 \U0001f9d1\U0001f3fd\u200d\U0001f680"
+)
+@settings(max_examples=300, deadline=None)
+def test_fastokens_gives_the_ids_of_tokenizers(name: str, text: str) -> None:
+    exact, found = both(name)
+    assert fast.encode(found, [text]) == [exact_ids(exact, text)]
+
+
+@cache
+def both(name: str) -> tuple[RustTokenizer, fastokens.Tokenizer]:
+    exact = backend(MADE[name])
+    found = fast.faster(exact, ())
+    assert found is not None
+    return exact, found
+
+
+@pytest.mark.parametrize("make", [partial(samples.llama2, template_has_bos=True), samples.unigram])
+def test_what_fastokens_cannot_read_stays_with_tokenizers(
+    make: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert fast.faster(backend(make), ()) is None
+    assert "fastokens cannot read this tokenizer" in caplog.text
+
+
+def test_a_tokenizer_that_gives_other_ids_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = json.loads(samples.demo().backend_tokenizer.to_str())
+    other["pre_tokenizer"] = json.loads(samples.chatml().backend_tokenizer.to_str())[
+        "pre_tokenizer"
+    ]
+    wrong = fastokens.Tokenizer.from_json_str(json.dumps(other))
+    monkeypatch.setattr(fastokens, "Tokenizer", SimpleNamespace(from_json_str=lambda text: wrong))
+    assert fast.faster(backend(samples.demo), ()) is None
+    assert "fastokens gives other ids for" in caplog.text
+
+
+class Panic(BaseException):
+    """As pyo3's, which is no Exception."""
+
+
+def panic(*args: Any, **kwargs: Any) -> Any:
+    raise Panic("index out of bounds")
+
+
+def error(*args: Any, **kwargs: Any) -> Any:
+    raise ValueError("match limit")
+
+
+@pytest.mark.parametrize("failure", [error, panic])
+def test_a_failure_of_fastokens_is_made_good_by_tokenizers(
+    failure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = Tokenizer(samples.demo())
+    expected = tokenizer.encode(["a text"])
+    monkeypatch.setattr(fast, "encode", failure)
+    assert tokenizer.encode(["a text"]) == expected
+
+
+def test_a_panic_of_both_is_an_error_of_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = Tokenizer(samples.demo())
+    monkeypatch.setattr(fast, "encode", panic)
+    monkeypatch.setattr(tokenizer, "_backend", SimpleNamespace(encode_batch_fast=panic))
+    with pytest.raises(RuntimeError, match="panicked: index out of bounds"):
+        tokenizer.encode(["a text"])
