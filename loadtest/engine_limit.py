@@ -2,7 +2,8 @@
 
 ``async`` is AsyncLLM, which the service runs: its own process beside that of the engine, and
 everything submitted at once. ``offline`` is ``LLM.encode``. The engine arguments are exactly those
-that ``fivescore serve`` gives to AsyncLLM, with the options of the third argument, in JSON.
+that ``fivescore serve`` gives to AsyncLLM, with the options of the third argument, in JSON, and
+garbage collection is as it is there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from vllm.inputs import TokensPrompt
 
 from fivescore.engine.vllm import RAW_SCORES, VllmEngine
 from fivescore.scoring.checkpoint import Checkpoint
+from fivescore.serve import freeze_heap
 from fivescore.settings import Settings
 
 Sequences = Sequence[list[int]]
@@ -52,6 +54,7 @@ class Offline:
     def __init__(self, engine: VllmEngine) -> None:
         engine.configure()
         self._llm = LLM(**engine_arguments(engine))
+        freeze_heap()
 
     async def all_at_once(self, sequences: Sequences) -> Outputs:
         prompts = [TokensPrompt(prompt_token_ids=ids) for ids in sequences]
@@ -74,6 +77,7 @@ async def _load(kind: str, model: str, options: dict[str, str]) -> Alone:
     if kind == "offline":
         return Offline(engine)
     await engine.load()
+    freeze_heap()
     return Async(engine)
 
 

