@@ -37,8 +37,8 @@ class FivescoreError(Exception):
     code: str
 
     def __init__(self, detail: str, **facts: int | float | str) -> None:
-        super().__init__(detail)
-        self.detail = detail
+        self.detail = printable(detail)
+        super().__init__(self.detail)
         self.facts = facts
 
 
@@ -150,6 +150,8 @@ class NonFinite(ScoringError):
 
 def printable(text: str) -> str:
     """In one line: names of somebody's own go into errors and log lines, and may have breaks."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

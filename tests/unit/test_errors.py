@@ -36,6 +36,10 @@ def test_codes_are_unique() -> None:
     assert len(codes) == len(set(codes))
 
 
+def test_a_detail_is_one_line_whatever_names_are_in_it() -> None:
+    assert errors.InvalidRequest("a\nb\u2028c: naïve").detail == r"a\nb\u2028c: naïve"
+
+
 def test_an_error_reads_as_its_detail() -> None:
     error = errors.TooLong("the pair is long", limit=1, tokens=2)
     assert str(error) == error.detail == "the pair is long"

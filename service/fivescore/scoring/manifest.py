@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fivescore.errors import ConfigurationError, first_line, printable
+from fivescore.errors import ConfigurationError, first_line
 
 FILE_NAME = "reward.json"
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
@@ -142,7 +142,7 @@ def read(name: str) -> Manifest:
             f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {fault['msg']}"
             for fault in error.errors()
         )
-        raise ConfigurationError(f"manifest {name}: {printable(faults)}") from error
+        raise ConfigurationError(f"manifest {name}: {faults}") from error
 
 
 def beside(model: str, revision: str | None, called: str) -> Manifest | None:

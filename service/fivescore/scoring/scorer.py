@@ -341,6 +341,7 @@ class Scorer:
     ) -> float:
         """Tokenise some pairs and hand them over, when there is room; when that was."""
         if started:
+            await asyncio.sleep(0)  # the chunk before goes to the engine; others have their turn
             await self._window.enter(len(chunk), work.share.priority)
         else:
             self._window.pass_by(len(chunk))

@@ -303,6 +303,15 @@ async def test_a_cancelled_request_aborts_only_what_no_other_waits_for() -> None
         assert all(isinstance(one, Score) for one in await stays)
 
 
+async def test_a_large_request_lets_others_to_the_engine_between_its_chunks() -> None:
+    engine = RecordingEngine()
+    async with scoring(engine) as scorer:
+        large = [Pair(token_ids=[1, number]) for number in range(300)]
+        small = Pair(token_ids=[2, 2])
+        await asyncio.gather(score(scorer, *large), score(scorer, small))
+    assert engine.submitted.index([2, 2]) < 100
+
+
 async def test_before_it_is_loaded_it_says_when_to_come_again() -> None:
     scorer = Scorer(Settings(), lambda *_: RecordingEngine(), Metrics())
     with pytest.raises(Loading) as caught:
