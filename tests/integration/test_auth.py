@@ -182,12 +182,11 @@ async def test_a_request_without_a_key_is_logged_and_counted_without_what_it_off
 
 async def test_an_unexpected_error_shows_no_key(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(api_key=KEY) as service:
-        service.scorer._tokenise = None  # type: ignore[assignment]
+        service.scorer._render_and_tokenise = None  # type: ignore[assignment,method-assign]
         response = await service.http.post(f"/score?api_key={OTHER_KEY}", json=PAIR)
         assert_unauthorized(response)
         response = await service.score(PAIR, Authorization=f"Bearer {KEY}")
         assert_problem(response, 500, "internal_error")
-        service.scorer._tokenise = type("Closed", (), {"close": lambda self: None})()
     assert KEY not in response.text + caplog.text
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import fastokens
 import tokenizers
@@ -26,6 +27,17 @@ AWKWARD = (
 """Pieces where the ways to split a text into words differ."""
 
 
+@contextmanager
+def panics_are_errors() -> Iterator[None]:
+    """A panic in Rust is a BaseException, which would pass by everybody who catches errors."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as panic:
+        raise RuntimeError(f"the tokenizer panicked: {panic}") from panic
+
+
 def faster(exact: tokenizers.Tokenizer, structure: Collection[str]) -> fastokens.Tokenizer | None:
     """What gives the ids of ``exact``, special tokens read as text; None where nothing does.
 
@@ -33,15 +45,16 @@ def faster(exact: tokenizers.Tokenizer, structure: Collection[str]) -> fastokens
         structure: strings that stand between texts, such as marks.
     """
     try:
-        found = fastokens.Tokenizer.from_json_str(exact.to_str())
+        with panics_are_errors():
+            found = fastokens.Tokenizer.from_json_str(exact.to_str())
+            for text in _probes(exact, structure):
+                (encoding,) = exact.encode_batch_fast([text], add_special_tokens=False)
+                if encode(found, [text]) != [encoding.ids]:
+                    log.warning("fastokens gives other ids for %r, so tokenising is slower", text)
+                    return None
     except Exception as error:  # it knows byte-pair encodings alone, and not all of those
         log.info("fastokens cannot read this tokenizer, so tokenising is slower: %s", error)
         return None
-    for text in _probes(exact, structure):
-        (encoding,) = exact.encode_batch_fast([text], add_special_tokens=False)
-        if encode(found, [text]) != [encoding.ids]:
-            log.warning("fastokens gives other ids for %r, so tokenising is slower", text)
-            return None
     return found
 
 

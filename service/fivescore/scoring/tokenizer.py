@@ -14,8 +14,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -67,17 +66,6 @@ class Guard:
 def _any_of(strings: Iterable[str]) -> re.Pattern[str]:
     longest_first = sorted(strings, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-
-
-@contextmanager
-def _panics_are_errors() -> Iterator[None]:
-    """A panic in Rust is a BaseException, which would pass by everybody who catches errors."""
-    try:
-        yield
-    except (Exception, KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as panic:
-        raise RuntimeError(f"the tokenizer panicked: {panic}") from panic
 
 
 class Tokenizer:
@@ -160,11 +148,11 @@ class Tokenizer:
     def _encode(self, sealed: list[str]) -> list[list[int]]:
         if self._faster is not None:
             try:
-                with _panics_are_errors():
+                with fast.panics_are_errors():
                     return fast.encode(self._faster, sealed)
             except Exception as error:  # such as a limit of its regular expressions
                 log.debug("fastokens failed, and tokenizers took its place: %s", error)
-        with _panics_are_errors():
+        with fast.panics_are_errors():
             encodings = self._backend.encode_batch_fast(sealed, add_special_tokens=False)
             return [encoding.ids for encoding in encodings]
 

@@ -149,6 +149,17 @@ def panic(*args: Any, **kwargs: Any) -> Any:
     raise Panic("index out of bounds")
 
 
+@pytest.mark.parametrize("part", ["from_json_str", "encode_batch"])
+def test_a_panic_at_the_load_leaves_the_work_to_tokenizers(
+    part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = {"from_json_str": lambda text: SimpleNamespace(encode_batch=panic), part: panic}
+    monkeypatch.setattr(fastokens, "Tokenizer", SimpleNamespace(**parts))
+    with caplog.at_level(logging.INFO):
+        assert fast.faster(backend(samples.demo), ()) is None
+    assert "panicked: index out of bounds" in caplog.text
+
+
 def error(*args: Any, **kwargs: Any) -> Any:
     raise ValueError("match limit")
 
