@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 
 from fivescore import __version__
 from fivescore.errors import ConfigurationError, FivescoreError
@@ -56,6 +59,14 @@ ROUTES: tuple[tuple[str, str, Any], ...] = (
 )
 
 
+class Plain(APIRoute):
+    """A route whose endpoint takes the request itself: there are no parameters to find for it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
 def create_app(
     settings: Settings,
     scorer: Scorer,
@@ -92,6 +103,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.router.route_class = Plain
     scorer.on_failure = on_failure
     app.state.scorer = scorer
     app.state.settings = settings

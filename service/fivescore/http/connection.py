@@ -18,7 +18,7 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from fivescore.http.problems import problem
 from fivescore.settings import Settings
@@ -47,6 +47,39 @@ class Refusal:
 
 class _Refused(Exception):  # raised through the parser, which it stops
     """The request is refused by its head alone."""
+
+
+class _Whole:
+    """What an answer is written to: its head waits for the body, so that both are one packet.
+
+    uvicorn writes each by itself, which wakes a client twice.
+    """
+
+    __slots__ = ("_cycle", "_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
+        self._transport = transport
+        self._cycle = cycle
+        self._head: bytes | None = b""
+        """Empty before there is one; None once it is written."""
+
+    def write(self, data: bytes) -> None:
+        cycle = self._cycle
+        if self._head:
+            self._transport.writelines((self._head, data))
+            self._head = None
+        elif self._head is None or not cycle.response_started or cycle.scope["method"] == "HEAD":
+            self._transport.write(data)  # not a head, which "100 Continue" is none, or all there is
+        else:
+            self._head = data
+
+    def close(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
 
 class Connection(HttpToolsProtocol):
@@ -167,6 +200,7 @@ class Connection(HttpToolsProtocol):
         if over and not self.url.startswith(tuple(map(str.encode, PROBES))):
             self._stop(_too_many(self._limits))
         super().on_headers_complete()
+        self.cycle.transport = _Whole(self.transport, self.cycle)  # type: ignore[assignment]
         if over:
             self.cycle.keep_alive = False
         self._enter("body")

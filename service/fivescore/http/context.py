@@ -123,7 +123,7 @@ class RequestContext:
             "route": route,
             "code": scope.get("fivescore.code", "ok" if status else "cancelled"),
             **{name: usage[name] for name in ("pairs", "tokens", "failed") if usage},
-            **{f"{stage}_ms": took for stage, took in _milliseconds(trace).items()},
+            **{f"{stage}_ms": round(s * 1e3, 3) for stage, s in trace.seconds().items()},
             **({"trace_id": trace.trace_id} if trace.trace_id else {}),
             "request_id": trace.request_id,
         }
@@ -155,14 +155,10 @@ def _path(scope: Scope) -> str:
     return quote(_QUERY.sub("", scope["path"])[:MOST_PATH_CHARACTERS], safe="/:@!$'()*,+=~")
 
 
-def _milliseconds(trace: Trace) -> dict[str, float]:
-    return {stage: round(seconds * 1e3, 3) for stage, seconds in trace.seconds().items()}
-
-
 def _server_timing(trace: Trace) -> bytes:
     """The stages in milliseconds (W3C Server Timing)."""
-    stages = _milliseconds(trace).items()
-    return ", ".join(f"{stage};dur={took:.3f}" for stage, took in stages).encode()
+    stages = trace.seconds().items()
+    return ", ".join(f"{stage};dur={seconds * 1e3:.3f}" for stage, seconds in stages).encode()
 
 
 def _end(span: RequestSpan, scope: Scope, status: int, ended: float) -> None:

@@ -19,19 +19,24 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Res
     Raises:
         ClientGone: the client closed the connection; the work was cancelled.
     """
-    task = asyncio.create_task(work)
-    gone = asyncio.create_task(_disconnected(request))
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone("the client closed the connection; its work was aborted")
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if not gone or task.uncancel():  # the service's own end cancels requests too
+            raise
+        told = "the client closed the connection; its work was aborted"
+        raise ClientGone(told) from None
     finally:
-        for pending in (task, gone):
-            pending.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from typing import NamedTuple
 
+from fivescore.errors import InvalidPair
 from fivescore.types import Pair
 
 FIRST_CHUNK_PAIRS = 8
@@ -13,32 +16,45 @@ CHUNK_PAIRS = 64
 CHUNK_CHARACTERS = 2**18
 """Text that one chunk may hold, so that long pairs do not keep others' from the tokeniser."""
 
-Placed = tuple[int, Pair]
-"""A pair and its place in the request."""
+
+class Placed(NamedTuple):
+    """A pair, its place in the request, and how long its text is; 0 for token ids."""
+
+    place: int
+    pair: Pair
+    characters: int
 
 
-def chunks(placed: Sequence[Placed]) -> Iterator[list[Placed]]:
+def placed(pairs: Sequence[Pair | InvalidPair]) -> list[Placed]:
+    """A request's pairs but those that were found malformed."""
+    return [
+        Placed(place, pair, characters(pair))
+        for place, pair in enumerate(pairs)
+        if isinstance(pair, Pair)
+    ]
+
+
+def chunks(pairs: Sequence[Placed]) -> Iterator[list[Placed]]:
     """Chunks of bounded count and text, pairs of one prompt next to each other."""
     chunk: list[Placed] = []
     size = 0
     most = FIRST_CHUNK_PAIRS
-    for item in _grouped(placed):
-        length = characters(item[1])
-        if chunk and (len(chunk) == most or size + length > CHUNK_CHARACTERS):
+    for one in _grouped(pairs):
+        if chunk and (len(chunk) == most or size + one.characters > CHUNK_CHARACTERS):
             yield chunk
             chunk, size = [], 0
             most = min(2 * most, CHUNK_PAIRS)
-        chunk.append(item)
-        size += length
+        chunk.append(one)
+        size += one.characters
     if chunk:
         yield chunk
 
 
-def _grouped(placed: Sequence[Placed]) -> list[Placed]:
+def _grouped(pairs: Sequence[Placed]) -> list[Placed]:
     """In the order in which each prompt came first: the prefix cache does the rest."""
     first: dict[object, int] = {}
-    order = {place: first.setdefault(_prompt(pair) or place, place) for place, pair in placed}
-    return sorted(placed, key=lambda item: order[item[0]])
+    order = [first.setdefault(_prompt(one.pair) or one.place, one.place) for one in pairs]
+    return [one for _, one in sorted(zip(order, pairs, strict=True), key=itemgetter(0))]
 
 
 def _prompt(pair: Pair) -> object:
@@ -46,7 +62,6 @@ def _prompt(pair: Pair) -> object:
 
 
 def characters(pair: Pair) -> int:
-    """The length of a pair's text; 0 for token ids."""
     prompt = pair.text or pair.prompt or ""
     if not isinstance(prompt, str):
         return sum(len(turn.content) for turn in prompt) + len(pair.response or "")

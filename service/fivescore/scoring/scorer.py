@@ -30,7 +30,7 @@ from fivescore.scoring import reward
 from fivescore.scoring.admission import Admission, Admitted
 from fivescore.scoring.batching import Batcher
 from fivescore.scoring.checkpoint import Checkpoint, Model
-from fivescore.scoring.chunks import CHUNK_PAIRS, Placed, characters, chunks
+from fivescore.scoring.chunks import CHUNK_CHARACTERS, CHUNK_PAIRS, Placed, chunks, placed
 from fivescore.scoring.fairness import Fairness, Share
 from fivescore.scoring.inflight import Flight, Flights
 from fivescore.scoring.truncation import keep_end, shorten
@@ -129,7 +129,9 @@ class Scorer:
         self._fairness = Fairness()
         self._window = Window()
         self._flights = Flights(self._encode_in_engine, self._window.leave)
-        self._tokenise: Batcher[Pair, _Encoded] = Batcher(self._render_and_tokenise, CHUNK_PAIRS)
+        work = self._render_and_tokenise
+        self._tokenise = Batcher(work, CHUNK_PAIRS, CHUNK_CHARACTERS)
+        self._tokenise_here = Batcher(work, CHUNK_PAIRS, 0, on_loop=True)
         metrics.inflight.set_function(lambda: self._admission.inflight)
         metrics.inflight_tokens.set_function(lambda: self._admission.tokens)
         metrics.inflight_limit.labels("pairs").set_function(lambda: self._admission.limit)
@@ -201,7 +203,9 @@ class Scorer:
         info = await self._engine.load()
         self._admission.fit(info)
         self._window.fit(info.step_sequences)
-        return await asyncio.to_thread(found.fit, info)
+        model = await asyncio.to_thread(found.fit, info)
+        self._tokenise_here.most_size = model.conversation.tokenizer.quick_characters
+        return model
 
     def _engine_changed(self, running: bool) -> None:
         if not running:
@@ -297,13 +301,18 @@ class Scorer:
             reward.check_weights(options.weights, model.manifest)
         self.metrics.request_pairs.observe(len(pairs))
         with self._admission.admit(len(pairs)) as admitted:
-            admitted.expect(sum(map(_expected_tokens, pairs)))
+            well_formed = placed(pairs)
+            admitted.expect(sum(map(_expected_tokens, well_formed)))
             trace.add("admit", asked, time.perf_counter())
             share = self._fairness.share(options.priority)
             work = _Work(model, options, trace, admitted, share)
             try:
                 async with asyncio.timeout(options.timeout_seconds) as deadline:
-                    return await self._score_all(pairs, work)
+                    results: _Results = [
+                        pair if isinstance(pair, InvalidPair) else None for pair in pairs
+                    ]
+                    await self._score_all(well_formed, work, results)
+                    return [result for result in results if result is not None]
             except TimeoutError as error:
                 if not deadline.expired():
                     raise
@@ -312,14 +321,11 @@ class Scorer:
                     " send fewer pairs or allow more time"
                 ) from error
 
-    async def _score_all(
-        self, pairs: Sequence[Pair | InvalidPair], work: _Work
-    ) -> list[Score | FivescoreError]:
-        results: _Results = [pair if isinstance(pair, InvalidPair) else None for pair in pairs]
+    async def _score_all(self, pairs: Sequence[Placed], work: _Work, results: _Results) -> None:
         started: list[_Sequence] = []
         submitted, finished = 0.0, 0
         try:
-            for chunk in chunks([(i, p) for i, p in enumerate(pairs) if isinstance(p, Pair)]):
+            for chunk in chunks(pairs):
                 handed_over = await self._start(chunk, work, results, started)
                 submitted = submitted or handed_over
                 # If the engine is lost, this raises before more is tokenised for nothing.
@@ -334,7 +340,6 @@ class Scorer:
                 work.trace.add("engine", submitted, time.perf_counter())
             for sequence in started:
                 self._flights.leave(sequence.flight)
-        return [result for result in results if result is not None]
 
     async def _start(
         self, chunk: Sequence[Placed], work: _Work, results: _Results, started: list[_Sequence]
@@ -347,12 +352,12 @@ class Scorer:
             self._window.pass_by(len(chunk))
         flights = 0
         try:
-            ids = await self._token_ids([pair for _, pair in chunk], work)
+            ids = await self._token_ids(chunk, work)
             handed_over = time.perf_counter()
-            for (place, pair), encoded in zip(chunk, ids, strict=True):
-                sequence = self._submit(place, pair, encoded, work)
+            for one, encoded in zip(chunk, ids, strict=True):
+                sequence = self._submit(one, encoded, work)
                 if isinstance(sequence, FivescoreError):
-                    results[place] = sequence
+                    results[one.place] = sequence
                 else:
                     started.append(sequence)
                     flights += sequence.flight.waiters == 1
@@ -361,26 +366,24 @@ class Scorer:
         return handed_over
 
     async def _token_ids(
-        self, pairs: Sequence[Pair], work: _Work
+        self, chunk: Sequence[Placed], work: _Work
     ) -> list[list[int] | FivescoreError]:
-        model = work.model
-        ids = [_known_ids(model, pair, work.options) for pair in pairs]
+        most = work.model.max_characters
+        ids = [_known_ids(work.model, one, work.options) for one in chunk]
+        unknown = [one for one, known in zip(chunk, ids, strict=True) if known is None]
+        if not unknown:
+            return [known for known in ids if known is not None]
+        size = sum(min(one.characters, most) for one in unknown)
         texts = [
-            shorten(pair, excess)
-            if (excess := characters(pair) - model.max_characters) > 0
-            else pair
-            for pair, known in zip(pairs, ids, strict=True)
-            if known is None
+            shorten(one.pair, one.characters - most) if one.characters > most else one.pair
+            for one in unknown
         ]
         asked = time.perf_counter()
-        if sum(map(characters, texts)) <= model.conversation.tokenizer.quick_characters:
-            encoded = self._render_and_tokenise(texts)  # a thread would take longer to begin
-        else:
-            encoded = await self._tokenise(texts)
-        if encoded:
-            first = encoded[0]
-            work.trace.add("render", asked, first.rendered)
-            work.trace.add("tokenise", first.rendered, first.done)
+        here = size <= self._tokenise_here.most_size
+        encoded = await (self._tokenise_here if here else self._tokenise)(texts, size)
+        first = encoded[0]
+        work.trace.add("render", asked, first.rendered)
+        work.trace.add("tokenise", first.rendered, first.done)
         found = iter(encoded)
         return [next(found).ids if known is None else known for known in ids]
 
@@ -393,7 +396,7 @@ class Scorer:
         return [_Encoded(one, rendered, done) for one in ids]
 
     def _submit(
-        self, index: int, pair: Pair, ids: list[int] | FivescoreError, work: _Work
+        self, one: Placed, ids: list[int] | FivescoreError, work: _Work
     ) -> _Sequence | FivescoreError:
         model, options = work.model, work.options
         if isinstance(ids, FivescoreError):
@@ -417,13 +420,13 @@ class Scorer:
             )
         if too_long:
             ids = keep_end(ids, limit, model.conversation.tokenizer.bos_id)
-        truncated = too_long or characters(pair) > model.max_characters
-        work.admitted.add_tokens(len(ids), _expected_tokens(pair))
+        truncated = too_long or one.characters > model.max_characters
+        work.admitted.add_tokens(len(ids), _expected_tokens(one))
         trace = work.trace
-        headers = trace.engine_headers(index)
+        headers = trace.engine_headers(one.place)
         tag, priority = work.share.next(len(ids))
-        flight = self._flights.join(ids, f"{trace.request_id}-{index}", headers, priority)
-        return _Sequence(index, len(ids), truncated, tag, flight)
+        flight = self._flights.join(ids, f"{trace.request_id}-{one.place}", headers, priority)
+        return _Sequence(one.place, len(ids), truncated, tag, flight)
 
     async def _encode_in_engine(
         self,
@@ -486,17 +489,16 @@ class Scorer:
             )
 
 
-def _expected_tokens(pair: Pair | InvalidPair) -> int:
-    if isinstance(pair, InvalidPair):
-        return 0
-    return len(pair.token_ids) if pair.token_ids else characters(pair) // CHARACTERS_A_TOKEN
+def _expected_tokens(one: Placed) -> int:
+    ids = one.pair.token_ids
+    return one.characters // CHARACTERS_A_TOKEN if ids is None else len(ids)
 
 
-def _known_ids(model: Model, pair: Pair, options: Options) -> list[int] | FivescoreError | None:
+def _known_ids(model: Model, one: Placed, options: Options) -> list[int] | FivescoreError | None:
     """The ids or the error that a pair has without the tokeniser; None when it needs it."""
-    if pair.token_ids is not None:
-        return pair.token_ids
-    length = characters(pair)
+    if one.pair.token_ids is not None:
+        return one.pair.token_ids
+    length = one.characters
     if length <= model.max_characters or options.truncate == "prompt_start":
         return None
     return TooLong(

@@ -6,6 +6,7 @@ A record of ours with one mapping as its arguments is an event: its message name
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -14,6 +15,8 @@ import traceback
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+import orjson
 
 from fivescore.types import Pair
 
@@ -26,7 +29,7 @@ TEXT_PAIRS = 16
 """Of one request, the most characters of each text and the most pairs that ``log_texts`` shows."""
 MOST_CAUSES = 10
 _OURS = "fivescore"
-_JSON_START = b'{"ts": '
+_JSON_START = b'{"ts":'
 _ENGINE_LEVEL = re.compile(r"^(?:\(\S+ pid=\d+\) )*(DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d ")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -42,6 +45,8 @@ def configure(level: str, form: Format = "auto") -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger(_OURS).setLevel(level.upper())
     logging.captureWarnings(as_json)
+    # Python's own advice where no format has them: each costs every record some time.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def adopt(name: str) -> None:
@@ -56,15 +61,15 @@ class Json(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "ts": f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
+            "ts": _rfc3339(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "msg": record.getMessage(),
         }
-        line |= {name: value for name, value in _fields(record).items() if name not in line}
+        line = line | _fields(record) | line
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return _as_json(line)
 
 
 class Text(logging.Formatter):
@@ -74,7 +79,7 @@ class Text(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
-        fields = dict(_fields(record))
+        fields = _fields(record)
         lines = fields.pop("traceback", "")
         others = (
             f" {name}={_word(value)}"
@@ -84,9 +89,21 @@ class Text(logging.Formatter):
         return super().formatMessage(record) + "".join(others) + (lines and f"\n{lines}")
 
 
-def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _as_json(line: dict[str, Any]) -> str:
+    """ASCII, whatever the terminal's or the file's encoding is."""
+    with contextlib.suppress(TypeError):  # half of a surrogate pair, or a number of many digits
+        if (text := orjson.dumps(line, default=str)).isascii():
+            return text.decode()
+    return json.dumps(line, default=str, separators=(",", ":"))
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
     ours = record.name.partition(".")[0] == _OURS
-    return record.args if ours and isinstance(record.args, Mapping) else {}
+    return dict(record.args) if ours and isinstance(record.args, Mapping) else {}
 
 
 def _word(value: Any) -> str:

@@ -79,13 +79,14 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self.stage_seconds = Histogram(
+        stages = Distributions(
             "fivescore_stage_duration_seconds",
             "Time of a scoring request's stages, which may overlap.",
-            ("stage",),
-            buckets=STAGE_SECONDS,
-            registry=registry,
+            STAGE_SECONDS,
+            registry,
+            "stage",
         )
+        self._stages = dict(zip(STAGES, stages.create(STAGES), strict=True))
         self.rejections = Counter(
             "fivescore_admission_rejections",
             "Requests that were not let in, by reason.",
@@ -172,7 +173,6 @@ class Metrics:
         """Make every series now, so that a rate exists before the first event."""
         for metric, values in (
             (self.pairs, OUTCOMES),
-            (self.stage_seconds, STAGES),
             (self.rejections, REJECTIONS),
             (self.inflight_limit, LIMITS),
             (self.connections_closed, CLOSED),
@@ -204,7 +204,7 @@ class Metrics:
     def traced(self, trace: Trace) -> None:
         """Count the stages of one request."""
         for stage, seconds in trace.seconds().items():
-            self.stage_seconds.labels(stage).observe(seconds)
+            self._stages[stage].observe(seconds)
 
     def state(self, state: str) -> None:
         """Set the engine's state, one of ``STATES``."""

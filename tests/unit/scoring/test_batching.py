@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from fivescore.scoring.batching import Batcher
+from fivescore.scoring.batching import QUIET_TURNS, Batcher
 
 
 class Work:
@@ -40,7 +40,7 @@ def work() -> Work:
 
 @pytest.fixture
 async def batcher(work: Work) -> AsyncIterator[Batcher[int, int]]:
-    batcher = Batcher(work, 8)
+    batcher = Batcher(work, 8, 1000)
     yield batcher
     work.gate.release(100)
     batcher.close()
@@ -48,7 +48,7 @@ async def batcher(work: Work) -> AsyncIterator[Batcher[int, int]]:
 
 async def queued(batcher: Batcher[int, int], *items: int) -> asyncio.Task[list[int]]:
     """A caller whose items wait: one turn of the loop brings its task to its await."""
-    task = asyncio.create_task(batcher(items))
+    task = asyncio.create_task(batcher(items, len(items)))
     await asyncio.sleep(0)
     return task
 
@@ -89,7 +89,7 @@ async def test_a_single_caller_may_bring_more_than_the_most(
     batcher: Batcher[int, int], work: Work
 ) -> None:
     work.gate.release()
-    assert await batcher(range(20)) == list(range(0, 40, 2))
+    assert await batcher(range(20), 20) == list(range(0, 40, 2))
 
 
 async def test_an_error_of_the_work_reaches_the_caller_whose_items_caused_it_and_no_other(
@@ -105,7 +105,7 @@ async def test_an_error_of_the_work_reaches_the_caller_whose_items_caused_it_and
         await callers[1]
     assert (await callers[0], await callers[2]) == ([4], [10])
     assert work.calls[1] == [2, 3, 4, 5]  # they did share a call
-    assert await batcher([6]) == [12]
+    assert await batcher([6], 1) == [12]
 
 
 async def test_a_caller_that_left_before_its_turn_does_not_disturb_the_others(
@@ -134,4 +134,89 @@ async def test_a_caller_that_leaves_in_the_middle_does_not_disturb_the_others(
     work.gate.release()
     assert (await first, await stays) == ([2], [8])
     work.gate.release()
-    assert await batcher([5]) == [10]
+    assert await batcher([5], 1) == [10]
+
+
+# On the event loop
+
+
+class Quick:
+    """Doubles its items at once; records what each call was given."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+
+    def __call__(self, items: list[int]) -> list[int]:
+        self.calls.append(items)
+        if 13 in items:
+            raise ValueError("13")
+        return [2 * item for item in items]
+
+
+@pytest.fixture
+def quick() -> Quick:
+    return Quick()
+
+
+@pytest.fixture
+def here(quick: Quick) -> Batcher[int, int]:
+    return Batcher(quick, 8, 1000, on_loop=True)
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_those_who_come_within_a_few_turns_share_a_call(
+    here: Batcher[int, int], quick: Quick
+) -> None:
+    async def come(late: int) -> list[int]:
+        await turns(late)
+        return await here([late], 1)
+
+    assert await asyncio.gather(*map(come, range(5))) == [[0], [2], [4], [6], [8]]
+    assert quick.calls == [[0, 1, 2, 3, 4]]
+
+
+async def test_who_comes_alone_waits_for_a_few_turns_and_no_timer(
+    here: Batcher[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fivescore.scoring.batching.GATHER_SECONDS", 1e9)
+    task = asyncio.create_task(here([1], 1))
+    await turns(QUIET_TURNS + 4)
+    assert task.result() == [2]
+
+
+async def test_however_many_come_the_first_does_not_wait_long(
+    here: Batcher[int, int], quick: Quick
+) -> None:
+    first = asyncio.create_task(here([0], 0))
+    others = []
+    while not first.done():
+        others.append(asyncio.create_task(here([1], 0)))
+        await asyncio.sleep(0)
+    assert quick.calls[0][0] == 0
+    assert len(quick.calls[0]) <= 8
+    assert [one for one in await asyncio.gather(*others) if one != [2]] == []
+
+
+@pytest.mark.parametrize(("sizes", "calls"), [
+    ([400, 400, 400], [[0, 1], [2]]),
+    ([5000, 1, 1], [[0], [1, 2]]),
+    ([1, 5000, 1], [[0], [1], [2]]),
+])  # fmt: skip
+async def test_a_call_has_a_most_of_what_its_callers_bring(
+    here: Batcher[int, int], quick: Quick, sizes: list[int], calls: list[list[int]]
+) -> None:
+    await asyncio.gather(*(here([place], size) for place, size in enumerate(sizes)))
+    assert quick.calls == calls
+
+
+async def test_an_error_on_the_loop_is_its_callers_alone(here: Batcher[int, int]) -> None:
+    answers = await asyncio.gather(
+        here([1], 1), here([13], 1), here([2], 1), return_exceptions=True
+    )
+    assert (answers[0], answers[2]) == ([2], [4])
+    assert isinstance(answers[1], ValueError)
+    assert await here([3], 1) == [6]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fivescore.scoring.chunks import CHUNK_CHARACTERS, CHUNK_PAIRS, characters, chunks
+from fivescore.errors import InvalidPair
+from fivescore.scoring.chunks import CHUNK_CHARACTERS, CHUNK_PAIRS, chunks, placed
 from fivescore.types import Message, Pair
 
 PAIRS = st.lists(
@@ -26,16 +27,16 @@ def prompt(pair: Pair) -> object:
 
 @given(PAIRS)
 def test_every_pair_is_in_one_chunk_with_its_place(pairs: list[Pair]) -> None:
-    cut = list(chunks(list(enumerate(pairs))))
-    assert sorted(place for chunk in cut for place, _ in chunk) == list(range(len(pairs)))
-    assert all(pair is pairs[place] for chunk in cut for place, pair in chunk)
+    cut = list(chunks(placed(pairs)))
+    assert sorted(place for chunk in cut for place, _, _ in chunk) == list(range(len(pairs)))
+    assert all(pair is pairs[place] for chunk in cut for place, pair, _ in chunk)
 
 
 @given(PAIRS)
 def test_pairs_of_one_prompt_stand_next_to_each_other_in_their_order(pairs: list[Pair]) -> None:
-    flat = [item for chunk in chunks(list(enumerate(pairs))) for item in chunk]
+    flat = [item for chunk in chunks(placed(pairs)) for item in chunk]
     for one in {prompt(pair) for pair in pairs if pair.prompt}:
-        where = [index for index, (_, pair) in enumerate(flat) if prompt(pair) == one]
+        where = [index for index, (_, pair, _) in enumerate(flat) if prompt(pair) == one]
         assert where == list(range(where[0], where[0] + len(where)))
         places = [flat[index][0] for index in where]
         assert places == sorted(places)
@@ -44,31 +45,40 @@ def test_pairs_of_one_prompt_stand_next_to_each_other_in_their_order(pairs: list
 @given(PAIRS)
 def test_prompts_keep_the_order_in_which_they_came_first(pairs: list[Pair]) -> None:
     came = list(dict.fromkeys(prompt(pair) for pair in pairs if pair.prompt))
-    flat = [pair for chunk in chunks(list(enumerate(pairs))) for _, pair in chunk]
+    flat = [pair for chunk in chunks(placed(pairs)) for _, pair, _ in chunk]
     assert list(dict.fromkeys(prompt(pair) for pair in flat if pair.prompt)) == came
 
 
 @given(PAIRS)
 def test_a_chunk_is_never_empty_and_has_a_most(pairs: list[Pair]) -> None:
-    assert all(1 <= len(chunk) <= CHUNK_PAIRS for chunk in chunks(list(enumerate(pairs))))
+    assert all(1 <= len(chunk) <= CHUNK_PAIRS for chunk in chunks(placed(pairs)))
 
 
 def test_chunks_start_small_and_double_up_to_the_most() -> None:
     pairs = [Pair(prompt="a", response="x")] * (8 + 16 + 32 + 2 * CHUNK_PAIRS + 1)
-    sizes = [len(chunk) for chunk in chunks(list(enumerate(pairs)))]
+    sizes = [len(chunk) for chunk in chunks(placed(pairs))]
     assert sizes == [8, 16, 32, CHUNK_PAIRS, CHUNK_PAIRS, 1]
 
 
 def test_long_texts_make_short_chunks_and_one_longer_than_all_stands_alone() -> None:
     half = Pair(prompt="a" * (CHUNK_CHARACTERS // 2), response="")
     whole = Pair(prompt="b", response="b" * 2 * CHUNK_CHARACTERS)
-    cut = chunks(list(enumerate([half, half, half, whole, half])))
-    assert [[place for place, _ in chunk] for chunk in cut] == [[0, 1], [2, 4], [3]]
+    cut = chunks(placed([half, half, half, whole, half]))
+    assert [[place for place, _, _ in chunk] for chunk in cut] == [[0, 1], [2, 4], [3]]
 
 
 def test_the_length_of_a_pair_is_that_of_all_its_texts() -> None:
     turns = [Message(role="system", content="ab"), Message(role="user", content="c")]
-    assert characters(Pair(prompt="abc", response="de")) == 5
-    assert characters(Pair(prompt=turns, response="de")) == 5
-    assert characters(Pair(text="abcd")) == 4
-    assert characters(Pair(token_ids=[1, 2, 3])) == 0
+    pairs = (
+        Pair(prompt="abc", response="de"),
+        Pair(prompt=turns, response="de"),
+        Pair(text="abcd"),
+        Pair(token_ids=[1, 2, 3]),
+    )
+    assert [one.characters for one in placed(pairs)] == [5, 5, 4, 0]
+
+
+def test_malformed_pairs_are_left_out_and_others_keep_their_places() -> None:
+    bad = InvalidPair("no response")
+    pairs: list[Pair | InvalidPair] = [bad, Pair(text="a"), bad, Pair(text="b")]
+    assert [(place, pair.text) for place, pair, _ in placed(pairs)] == [(1, "a"), (3, "b")]
