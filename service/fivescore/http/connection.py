@@ -76,6 +76,7 @@ class _Whole:
     def close(self) -> None:
         if self._head:
             self._transport.write(self._head)
+            self._head = None
         self._transport.close()
 
     def is_closing(self) -> bool:

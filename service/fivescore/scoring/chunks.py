@@ -62,6 +62,7 @@ def _prompt(pair: Pair) -> object:
 
 
 def characters(pair: Pair) -> int:
+    """The length of a pair's text; 0 for token ids."""
     prompt = pair.text or pair.prompt or ""
     if not isinstance(prompt, str):
         return sum(len(turn.content) for turn in prompt) + len(pair.response or "")

@@ -306,13 +306,10 @@ class Scorer:
             trace.add("admit", asked, time.perf_counter())
             share = self._fairness.share(options.priority)
             work = _Work(model, options, trace, admitted, share)
+            results: _Results = [one if isinstance(one, InvalidPair) else None for one in pairs]
             try:
                 async with asyncio.timeout(options.timeout_seconds) as deadline:
-                    results: _Results = [
-                        pair if isinstance(pair, InvalidPair) else None for pair in pairs
-                    ]
                     await self._score_all(well_formed, work, results)
-                    return [result for result in results if result is not None]
             except TimeoutError as error:
                 if not deadline.expired():
                     raise
@@ -320,6 +317,7 @@ class Scorer:
                     f"timeout_seconds: the deadline of {options.timeout_seconds} s passed;"
                     " send fewer pairs or allow more time"
                 ) from error
+        return [result for result in results if result is not None]
 
     async def _score_all(self, pairs: Sequence[Placed], work: _Work, results: _Results) -> None:
         started: list[_Sequence] = []
