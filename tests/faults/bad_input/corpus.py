@@ -50,7 +50,7 @@ NO_JSON: dict[str, bytes] = {
     "raw newline in a text": b'{"prompt": "a\nb", "response": "A"}',
     "bad escape": b'{"prompt": "\\x41", "response": "A"}',
     "cut escape": b'{"prompt": "\\u12", "response": "A"}',
-    "gzip": gzip.compress(GOOD),
+    "gzip": gzip.compress(GOOD, mtime=0),
     "NaN": b'{"prompt": "Q", "response": "A", "timeout_seconds": NaN}',
     "Infinity": b'{"prompt": "Q", "response": "A", "timeout_seconds": Infinity}',
     "-Infinity": b'[-Infinity]',

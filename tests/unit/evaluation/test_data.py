@@ -27,10 +27,10 @@ LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
     [
         ("x.jsonl", LINES),
         ("x.jsonl", LINES.replace(b"\n", b"\n\n").strip()),
-        ("x.jsonl.gz", gzip.compress(LINES)),
+        ("x.jsonl.gz", gzip.compress(LINES, mtime=0)),
         ("x.json", json.dumps(ROWS).encode()),
         ("x.json", LINES),
-        ("x.json.gz", gzip.compress(json.dumps(ROWS).encode())),
+        ("x.json.gz", gzip.compress(json.dumps(ROWS).encode(), mtime=0)),
     ],
 )
 def test_every_form_of_json_is_read(tmp_path: Path, name: str, content: bytes) -> None:
@@ -53,7 +53,7 @@ def test_parquet_is_read(tmp_path: Path) -> None:
 
 def test_a_folder_has_a_file_for_each_split(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_bytes(LINES)
-    (tmp_path / "validation.jsonl.gz").write_bytes(gzip.compress(LINES * 2))
+    (tmp_path / "validation.jsonl.gz").write_bytes(gzip.compress(LINES * 2, mtime=0))
     assert len(read(str(tmp_path), "validation").rows) == 4
     with pytest.raises(ConfigurationError, match="0 data files whose name starts with 'test'"):
         read(str(tmp_path), "test")
@@ -65,7 +65,7 @@ def test_a_folder_has_a_file_for_each_split(tmp_path: Path) -> None:
         ("x.jsonl", b'{"a": 1}\n{', "line 2 is not JSON"),
         ("x.jsonl", b"[1]", "row 1 is not an object"),
         ("x.jsonl.gz", b"plain", "gzip"),
-        ("x.jsonl.gz", gzip.compress(LINES)[:-9], "x.jsonl.gz"),
+        ("x.jsonl.gz", gzip.compress(LINES, mtime=0)[:-9], "x.jsonl.gz"),
         ("x.txt", b"", "neither a file that ends in"),
     ],
 )
