@@ -99,7 +99,7 @@ def _check_log(log: Path) -> None:
     text = log.read_text(errors="replace")
     assert "TracerProvider" not in text
     assert "traces: " not in text
-    assert f"trace_id={TRACE_ID}" in text or f'"trace_id": "{TRACE_ID}"' in text
+    assert f"trace_id={TRACE_ID}" in text or f'"trace_id":"{TRACE_ID}"' in text
 
 
 def test_a_request_is_one_trace_with_the_engine_in_it(received: Receiver) -> None:

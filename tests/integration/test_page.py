@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -126,6 +127,10 @@ async def test_the_page_is_there_while_the_model_loads_and_after_it_failed() -> 
         assert await ask_page(service) == 200
     async with serving(options={"die_after": 1}, engine_restarts=0) as service:
         await service.score({"pairs": [PAIR]})
+        for _ in range(6000):  # giving up takes some turns of the event loop
+            if service.scorer.state == "failed":
+                break
+            await asyncio.sleep(0.01)
         assert service.scorer.state == "failed"
         assert await ask_page(service) == 200
 
