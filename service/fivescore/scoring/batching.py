@@ -114,14 +114,13 @@ class Batcher(Generic[In, Out]):
         items = size = 0
         while self._waiting:
             caller = self._waiting[0]
-            items, size = items + len(caller.items), size + caller.size
-            if callers and (items > self._most or size > self.most_size):
-                break
-            self._waiting.popleft()
-            if caller.answer.cancelled():
-                items, size = items - len(caller.items), size - caller.size
-            else:
+            if not caller.answer.cancelled():
+                items += len(caller.items)
+                size += caller.size
+                if callers and (items > self._most or size > self.most_size):
+                    break
                 callers.append(caller)
+            self._waiting.popleft()
         return callers
 
     def close(self) -> None:
