@@ -45,8 +45,9 @@ def configure(level: str, form: Format = "auto") -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger(_OURS).setLevel(level.upper())
     logging.captureWarnings(as_json)
-    # Python's own advice where no format has them: each costs every record some time.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    # Python's own advice where no format has them: each costs every record some time. The number
+    # of the process stays: vLLM's format has it.
+    logging.logThreads = logging.logMultiprocessing = False
 
 
 def adopt(name: str) -> None:

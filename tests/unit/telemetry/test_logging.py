@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -94,6 +95,15 @@ def test_a_library_with_handlers_of_its_own_is_adopted(configure: Any) -> None:
 
 
 # JSON
+
+
+def test_a_library_s_own_format_may_have_the_process(configure: Any) -> None:
+    """vLLM's has, and its lines come that way until it is adopted."""
+    configure(False, "info")
+    record = logging.getLogger("library").makeRecord("library", 20, "", 0, "loads", (), None)
+    assert logging.Formatter("pid=%(process)d %(message)s").format(record) == (
+        f"pid={os.getpid()} loads"
+    )
 
 
 def test_json_has_time_level_logger_message_and_fields() -> None:
