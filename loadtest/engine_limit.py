@@ -1,9 +1,9 @@
 """vLLM's engine alone, as a process: questions and answers are JSON lines.
 
-``async`` is AsyncLLM, which the service runs: its own process beside that of the engine, and
-everything submitted at once. ``offline`` is ``LLM.encode``. The engine arguments are exactly those
-that ``fivescore serve`` gives to AsyncLLM, with the options of the third argument, in JSON, and
-garbage collection is as it is there.
+``async`` is AsyncLLM, with everything submitted at once: its own process beside the engine's.
+``offline`` is ``LLM.encode``. The engine arguments are exactly those that ``fivescore serve`` gives
+to AsyncLLM, with the options of the third argument, in JSON, and garbage collection is as it is
+there.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from vllm import LLM
+from vllm import LLM, PoolingParams
 from vllm.inputs import TokensPrompt
+from vllm.inputs.engine import tokens_input
+from vllm.v1.engine.async_llm import AsyncLLM
 
 from fivescore.engine.vllm import RAW_SCORES, VllmEngine
 from fivescore.scoring.checkpoint import Checkpoint
@@ -34,18 +36,30 @@ class Alone(Protocol):
     async def all_at_once(self, sequences: Sequences) -> Outputs: ...
 
 
+class _Shared(PoolingParams):  # type: ignore[misc]  # vllm is Any to mypy
+    """Parameters of all requests, which nothing changes; vLLM copies them deeply for each."""
+
+    def clone(self) -> PoolingParams:
+        return self
+
+
 class Async:
     """AsyncLLM."""
 
     def __init__(self, engine: VllmEngine) -> None:
-        self._engine = engine
+        self._engine = AsyncLLM.from_vllm_config(engine.configure())
+        self._parameters = _Shared(task=RAW_SCORES.task, use_activation=RAW_SCORES.use_activation)
         self._asked = 0
 
     async def all_at_once(self, sequences: Sequences) -> Outputs:
         self._asked += 1
-        encode = self._engine.encode
-        work = (encode(ids, f"{self._asked}-{i}") for i, ids in enumerate(sequences))
-        return [output.values for output in await asyncio.gather(*work)]
+        names = (f"{self._asked}-{i}" for i in range(len(sequences)))
+        return await asyncio.gather(*map(self._score, sequences, names))
+
+    async def _score(self, token_ids: list[int], name: str) -> list[float]:
+        async for answer in self._engine.encode(tokens_input(token_ids), self._parameters, name):
+            last = answer
+        return last.outputs.data.reshape(-1).tolist()  # type: ignore[no-any-return]
 
 
 class Offline:
@@ -76,9 +90,9 @@ async def _load(kind: str, model: str, options: dict[str, str]) -> Alone:
     engine = VllmEngine(model, options, max_tokens=limit)
     if kind == "offline":
         return Offline(engine)
-    await engine.load()
+    alone = Async(engine)
     freeze_heap()
-    return Async(engine)
+    return alone
 
 
 async def _answer(alone: Alone, question: dict[str, Any]) -> dict[str, Any]:

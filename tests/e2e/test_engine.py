@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import math
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -89,6 +91,19 @@ def test_identical_pairs_are_computed_once(demo: Server) -> None:
     assert demo.metric(COMPUTED) - computed == answers[0]["tokens"] + answers[25]["tokens"]
     assert all(answer == answers[0] for i, answer in enumerate(answers) if i != 25)
     assert answers[25]["reward"] != answers[0]["reward"]
+
+
+def test_requests_of_one_id_are_told_apart(demo: Server) -> None:
+    """A client may send the same X-Request-Id again while the first is in the engine."""
+    pairs = [{"prompt": passage(f"one id {i}", 20), "response": "A dog."} for i in range(16)]
+    with ThreadPoolExecutor(len(pairs)) as pool:
+        post = functools.partial(demo.http.post, "/score", headers={"X-Request-Id": "the-same"})
+        answers = list(pool.map(lambda pair: post(json=pair), pairs))
+    assert {answer.headers["x-request-id"] for answer in answers} == {"the-same"}
+    found = [answer.json()["reward"] for answer in answers]
+    alone = [demo.post(pair).json()["reward"] for pair in pairs]
+    assert found == pytest.approx(alone, abs=TOLERANCE)
+    assert len(set(found)) == len(pairs)
 
 
 def test_a_step_has_more_tokens_where_the_model_is_tiny(

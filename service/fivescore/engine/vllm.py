@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import multiprocessing
 import os
+import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -14,14 +16,16 @@ import psutil
 from vllm import PoolingParams, __version__
 from vllm.config import ModelConfig, PoolerConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.exceptions import VLLMClientError
+from vllm.envs import VLLM_ENGINE_READY_TIMEOUT_S
 from vllm.inputs.engine import tokens_input
+from vllm.outputs import PoolingRequestOutput
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.utils.torch_utils import available_cpu_count
+from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from fivescore.engine.output import relayed
@@ -33,14 +37,9 @@ from fivescore.types import ModelInfo, Output
 log = logging.getLogger(__name__)
 
 
-class _Shared(PoolingParams):  # type: ignore[misc]  # vllm is Any to mypy
-    """Parameters of all requests, which nothing changes; vLLM copies them deeply for each."""
-
-    def clone(self) -> PoolingParams:
-        return self
-
-
-RAW_SCORES = _Shared(task="classify", use_activation=False)
+RAW_SCORES = PoolingParams(task="classify", use_activation=False)
+UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
+"""W3C trace context of a trace that is not recorded: its last field, the flags, is 0."""
 OURS = ("model", "runner", "pooler-config", "otlp-traces-endpoint")
 """Engine arguments that fivescore itself decides."""
 CPU_BLOCK_SIZE = 32
@@ -55,6 +54,14 @@ HISTOGRAM_BUCKETS = {"request_latency": [0.0005, 0.001, 0.0025, *SECONDS]}
 LEAST_KV_CACHE_BYTES = 256 * 2**20
 KV_CACHE_SEQUENCES = 8
 """Sequences of the model's full length that the CPU's default KV cache holds."""
+
+
+class _Answer(asyncio.Future[PoolingRequestOutput | Exception]):
+    """Of one request; to vLLM it is the queue that outputs and errors go to."""
+
+    def put(self, output: PoolingRequestOutput | Exception) -> None:
+        if not self.done():
+            self.set_result(output)
 
 
 class VllmEngine:
@@ -89,9 +96,30 @@ class VllmEngine:
         }
         self.arguments = _arguments(model, options, defaults)
         self._engine: AsyncLLM | None = None
+        self._numbers = itertools.count()
 
     async def load(self) -> ModelInfo:
-        return await asyncio.to_thread(self._load)
+        info = await asyncio.to_thread(self._load)
+        await self._warm_up()
+        return info
+
+    async def _warm_up(self) -> None:
+        """One sequence goes all of vLLM's own way, which ``encode`` makes shorter: it checks the
+        parameters against the model and starts the task that reads answers."""
+        assert self._engine is not None
+        headers = UNTRACED if self.arguments.otlp_traces_endpoint else None
+        answers = self._engine.encode(
+            tokens_input([0]), RAW_SCORES, "warm-up", trace_headers=headers
+        )
+        try:
+            async with asyncio.timeout(VLLM_ENGINE_READY_TIMEOUT_S):
+                async for _ in answers:
+                    pass
+        except TimeoutError as error:
+            cause = f"no answer to a first sequence within {VLLM_ENGINE_READY_TIMEOUT_S} s"
+            raise _startup_error(self._model, f"{cause} (VLLM_ENGINE_READY_TIMEOUT_S)") from error
+        except Exception as error:
+            raise _startup_error(self._model, first_line(error.__cause__ or error)) from error
 
     def _load(self) -> ModelInfo:
         with relayed() as output:
@@ -127,22 +155,48 @@ class VllmEngine:
         if self._engine is None:
             raise EngineDead("the engine is not running")
         try:
-            answers = self._engine.encode(
-                tokens_input(token_ids),
-                RAW_SCORES,
-                request_id,
-                trace_headers=trace_headers,
-                priority=priority,
-            )
-            async for answer in answers:
-                last = answer
+            found = await self._ask(self._engine, token_ids, request_id, trace_headers, priority)
         except EngineDeadError as error:
             raise EngineDead("the engine has stopped") from error
-        except (EngineGenerateError, VLLMClientError) as error:
-            cause = first_line(error.__cause__ or error)
-            log.error("request %s: the engine failed: %s", request_id, cause)
-            raise EngineError(f"the engine failed on this pair: {cause}") from error
-        return Output(last.outputs.data.reshape(-1).tolist(), last.num_cached_tokens or 0)
+        except Exception as error:
+            log.error("request %s: the engine failed: %s", request_id, first_line(error))
+            raise EngineError(f"the engine failed on this pair: {first_line(error)}") from error
+        return Output(found.outputs.data.reshape(-1).tolist(), found.num_cached_tokens or 0)
+
+    async def _ask(
+        self,
+        engine: AsyncLLM,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Mapping[str, str] | None,
+        priority: int,
+    ) -> PoolingRequestOutput:
+        """What ``AsyncLLM.encode`` does, for token ids that are known to be right."""
+        request = EngineCoreRequest(
+            request_id=f"{request_id}-{next(self._numbers)}",  # clients may repeat theirs
+            prompt_token_ids=token_ids,
+            mm_features=None,
+            sampling_params=None,
+            pooling_params=RAW_SCORES,
+            arrival_time=time.time(),
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+            priority=priority,
+            trace_headers=trace_headers,
+            external_req_id=request_id,
+        )
+        answer = _Answer()
+        try:
+            engine.output_processor.add_request(request, None, queue=answer)
+            await engine.engine_core.add_request_async(request)
+            output = await answer
+        except asyncio.CancelledError:
+            await engine.abort(request.request_id, internal=True)
+            raise
+        if isinstance(output, Exception):
+            raise output
+        return output
 
     @property
     def alive(self) -> bool:
