@@ -1,5 +1,6 @@
 """Sends requests and measures them, on aiohttp, which costs a fifth of httpx a request.
 
+What an idle server takes for one request is asked by a blocking client: that adds least of its own.
 A closed loop has a number of workers, each with one request on its way: trainers. An open loop
 sends at times drawn beforehand, whatever the server does, and counts the latency of an answer from
 the time when its request was to be sent, so that a slow server does not slow its own test down.
@@ -8,8 +9,11 @@ the time when its request was to be sent, so that a slow server does not slow it
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 import math
 import time
+import urllib.parse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +22,7 @@ import aiohttp
 MOST_LAG_SECONDS = 0.005
 """Of the 99th percentile: a generator that sends later than this has measured itself."""
 TIMEOUT_SECONDS = 600
+JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,15 @@ class Run:
 
     def fail(self, what: str) -> None:
         self.failed[what] = self.failed.get(what, 0) + 1
+
+    def ended(self, request: Request, since: float, status: int, body: bytes) -> None:
+        """Count one that was answered just now."""
+        if status != 200:
+            self.fail(str(status))
+            return
+        self.latencies.append(time.perf_counter() - since)
+        self.pairs += request.pairs
+        self.answers.append(body)
 
 
 class Driver:
@@ -104,19 +118,33 @@ class Driver:
         return run
 
     async def _send(self, request: Request, due: float, run: Run) -> None:
-        headers = {"Content-Type": "application/json"}
         try:
-            async with self._http.post(self._url, data=request.body, headers=headers) as answer:
+            async with self._http.post(self._url, data=request.body, headers=JSON) as answer:
                 body = await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             run.fail(type(error).__name__)
             return
-        if answer.status != 200:
-            run.fail(str(answer.status))
-            return
-        run.latencies.append(time.perf_counter() - due)
-        run.pairs += request.pairs
-        run.answers.append(body)
+        run.ended(request, due, answer.status, body)
+
+
+def one_by_one(url: str, requests: Iterable[Request]) -> Run:
+    """Each when the one before is answered, on one kept connection.
+
+    Raises:
+        OSError, http.client.HTTPException: the connection failed, and with it the run.
+    """
+    run, parts = Run(), urllib.parse.urlsplit(url)
+    client = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
+    began = time.perf_counter()
+    with contextlib.closing(client):
+        for request in requests:
+            sent = time.perf_counter()
+            client.request("POST", parts.path, request.body, JSON)
+            answer = client.getresponse()
+            body = answer.read()
+            run.ended(request, sent, answer.status, body)
+    run.seconds = time.perf_counter() - began
+    return run
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fivescore.types import Pair
-from loadtest.driver import Driver, Request, Run
+from loadtest.driver import Driver, Request, Run, one_by_one
 from loadtest.model import Measured
 from loadtest.processes import Engine, Running, engine, fivescore_command, server
 
@@ -42,7 +42,7 @@ class Work:
     as_ids: bool = False
     new_connections: bool = False
     one_by_one: bool = False
-    """For the engine alone: a pair is submitted when the one before is answered."""
+    """A pair is sent when the one before is answered, by a client that adds least of its own."""
 
     @property
     def batches(self) -> list[Sequence[Pair]]:
@@ -90,10 +90,13 @@ class Http:
     async def take(self, work: Work) -> Took:
         """Send it in a closed loop."""
         requests = [self.request(batch, work.as_ids) for batch in work.batches]
-        async with Driver(self.url, new_connections=work.new_connections) as driver:
-            before = self.running.cpu_seconds()
-            run = await driver.closed(requests, work.workers)
-            cpu = self.running.cpu_seconds() - before
+        before = self.running.cpu_seconds()
+        if work.one_by_one:
+            run = await asyncio.to_thread(one_by_one, self.url, requests)
+        else:
+            async with Driver(self.url, new_connections=work.new_connections) as driver:
+                run = await driver.closed(requests, work.workers)
+        cpu = self.running.cpu_seconds() - before
         found = self.outputs(run)
         if not run.failed and len(found) != len(work.pairs):
             raise RuntimeError(f"{self.url}: {len(found)} scores of {len(work.pairs)} pairs")

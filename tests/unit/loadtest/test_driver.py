@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from loadtest.driver import MOST_LAG_SECONDS, Driver, Request, Run, quantile
+from loadtest.driver import MOST_LAG_SECONDS, Driver, Request, Run, one_by_one, quantile
 
 PAIR = Request(b"{}", 1)
 
@@ -64,6 +64,23 @@ async def test_a_new_connection_each() -> None:
     async with service.running() as url, Driver(url, new_connections=True) as driver:
         await driver.closed([PAIR] * 5, workers=1)
     assert len(service.connections) == 5
+
+
+async def test_one_by_one_on_one_connection() -> None:
+    service = Service(seconds=0.01)
+    requests = [Request(b"%d" % number, 3) for number in range(5)]
+    async with service.running() as url:
+        run = await asyncio.to_thread(one_by_one, url, requests)
+    assert service.bodies == [request.body for request in requests]
+    assert (service.most, len(service.connections)) == (1, 1)
+    assert (run.pairs, len(run.latencies), run.answers) == (15, 5, [b"[]"] * 5)
+    assert all(0.01 <= latency <= run.seconds for latency in run.latencies)
+
+
+async def test_one_by_one_counts_what_is_refused() -> None:
+    async with Service(status=503).running() as url:
+        run = await asyncio.to_thread(one_by_one, url, [PAIR] * 3)
+    assert (run.pairs, run.latencies, run.failed) == (0, [], {"503": 3})
 
 
 async def test_an_open_loop_does_not_wait_for_answers_and_counts_from_the_time_due() -> None:
