@@ -73,7 +73,7 @@ SHORT = Scale(
     clients=150, rounds=4, abandoned_pairs=1000,
     idle_connections=500, slow_connections=50, traffic_seconds=4,
     soak_seconds=24,
-    job_pairs=2000,
+    job_pairs=5000,
     growth=1.15,
 )  # fmt: skip
 
