@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import time
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ class Asker:
         """One request of these pairs; ``due`` is when it was to be sent, if that was before."""
         due = time.monotonic() if due is None else due
         try:
-            async with self._session.post("/score", data=body_of(known)) as answer:
+            async with self._session.post("/score", data=io.BytesIO(body_of(known))) as answer:
                 content = await answer.read()
                 tally = judged(answer.status, answer.headers, content, known)
         except (aiohttp.ClientError, TimeoutError, OSError):
