@@ -12,6 +12,7 @@ from typing import Any
 from fivescore.types import Pair
 from loadtest.arrivals import SHAPES, Arrivals, poisson
 from loadtest.driver import Driver, quantile
+from loadtest.processes import settled
 from loadtest.sides import FIVESCORE, LIMIT, TRANSFORMERS, VLLM, Http, Side, Work
 from loadtest.texts import Texts, shuffled
 
@@ -69,7 +70,9 @@ async def _scaling(name: str, running: Mapping[str, Side], texts: Texts) -> Curv
     found: Curve = {side: [] for side in sides}
     for value in values:
         for side in sides:
-            took = await running[side].take(make(texts, value))
+            work = make(texts, value)
+            await settled()
+            took = await running[side].take(work)
             found[side].append({"at": value, "pairs_per_second": took.rate})
             print(f"  {name}, {value}: {side} {took.rate:.0f} pairs/s", file=sys.stderr)
     return found
@@ -103,6 +106,7 @@ async def _shapes(rate: float, running: Mapping[str, Side], texts: Texts) -> Cur
 
 async def _offer(side: Http, texts: Texts, due: Arrivals) -> Point:
     requests = [side.request([pair]) for pair in texts.take(len(due))]
+    await settled()
     with _ahead():
         async with Driver(side.url) as driver:
             run = await driver.open(requests, due, MOST_INFLIGHT)

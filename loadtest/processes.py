@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import math
 import os
 import socket
 import subprocess
@@ -21,6 +24,10 @@ READY_SECONDS = 600
 STOP_SECONDS = 60
 LOOK_SECONDS = 0.05
 LOG_TAIL = 2000
+SETTLE_SECONDS = 5.0
+SETTLE_LOOK_SECONDS = 0.2
+QUIET_SHARE = 0.3
+"""Of a core, by all sides together: an idle engine takes about 0.02."""
 
 
 def free_port() -> int:
@@ -69,6 +76,26 @@ def server(
         yield Running(url, psutil.Process(process.pid), time.monotonic() - began)
     finally:
         _stop(process)
+
+
+async def settled() -> None:
+    """Wait until what this process has started computes nothing, so that one side's end does not
+    slow the next: vLLM's worker processes look for work for a second before they sleep."""
+    until = time.monotonic() + SETTLE_SECONDS
+    busy = math.inf
+    while busy > QUIET_SHARE and time.monotonic() < until:
+        before = _started_cpu_seconds()
+        await asyncio.sleep(SETTLE_LOOK_SECONDS)
+        busy = (_started_cpu_seconds() - before) / SETTLE_LOOK_SECONDS
+
+
+def _started_cpu_seconds() -> float:
+    seconds = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            seconds += times.user + times.system
+    return seconds
 
 
 def fivescore_command(model: str, *flags: str) -> list[str]:

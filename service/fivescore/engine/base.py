@@ -27,6 +27,9 @@ class Engine(Protocol):
     ) -> Output:
         """The head's outputs at the last token. Cancelling aborts the work in the engine.
 
+        There is at least one of ``token_ids``; they are in the model's vocabulary and no more than
+        its ``max_tokens``: the caller has looked, and nothing after it does.
+
         ``trace_headers`` are the W3C trace context that the engine's own spans belong to. Of what
         waits in the engine, the lowest ``priority`` goes first.
 

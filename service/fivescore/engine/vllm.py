@@ -36,7 +36,6 @@ from fivescore.types import ModelInfo, Output
 
 log = logging.getLogger(__name__)
 
-
 RAW_SCORES = PoolingParams(task="classify", use_activation=False)
 UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
 """W3C trace context of a trace that is not recorded: its last field, the flags, is 0."""
@@ -171,7 +170,8 @@ class VllmEngine:
         trace_headers: Mapping[str, str] | None,
         priority: int,
     ) -> PoolingRequestOutput:
-        """What ``AsyncLLM.encode`` does, for token ids that are known to be right."""
+        """What ``AsyncLLM.encode`` does, without its checks, which the ids have passed, and without
+        a generator and a queue a pair: ``docs/performance.md`` has what that takes."""
         request = EngineCoreRequest(
             request_id=f"{request_id}-{next(self._numbers)}",  # clients may repeat theirs
             prompt_token_ids=token_ids,
