@@ -39,6 +39,8 @@ COMPUTED = "vllm:request_success_total"
 THREADS = {"nano": 1, "demo": None}
 """Of every side: of the nano checkpoint one, so that the front end has a core for itself, as it has
 beside a GPU; else all."""
+NANO_TIMES = 3
+"""Rounds of nano for one of demo: a turn takes half a second, and chance has more part in it."""
 Row = dict[str, Any]
 
 
@@ -65,7 +67,8 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description=__doc__)
     parser.add_argument("--rmbench", type=Path, nargs="+", help="RM-Bench JSON files [made text]")
-    parser.add_argument("--rounds", type=int, default=5, help="that count [5]")
+    rounds = f"of demo that count; {NANO_TIMES} times as many of nano [5]"
+    parser.add_argument("--rounds", type=int, default=5, help=rounds)
     parser.add_argument("--starts", type=int, default=3, help="of fivescore and vllm serve [3]")
     parser.add_argument("--regimes", nargs="+", choices=("nano", "demo"), default=("nano", "demo"))
     parser.add_argument("--only", default="", metavar="TEXT", help="loads with this in their name")
@@ -83,9 +86,10 @@ async def _measure(
     texts = endless(model, 2 * PAIRS, given.rmbench)
     loads = [load for load in LOADS if load.regime == regime and given.only in load.name]
     names = dict.fromkeys(c.side for load in loads for c in load.contenders.values())
+    rounds = given.rounds * (NANO_TIMES if regime == "nano" else 1)
     with sides.running(names) as running:
         others[f"outputs differ by, {regime}"] = await _check_same(running, texts)
-        rows = [await _run(load, running, texts, given.rounds) for load in loads]
+        rows = [await _run(load, running, texts, rounds) for load in loads]
         if not given.no_curves and not given.only:
             others[f"curves, {regime}"] = await curves(regime, running, texts)
         if regime == "nano" and isinstance(ours := running.get(FIVESCORE), Http):
