@@ -27,7 +27,7 @@ from loadtest.curves import curves
 from loadtest.driver import quantile
 from loadtest.loads import IDLE, LOADS, PAIRS, Bar, Load
 from loadtest.model import Measured
-from loadtest.processes import metric, settled
+from loadtest.processes import metric
 from loadtest.report import RESULT, surroundings, write
 from loadtest.sides import FIVESCORE, LIMIT, VLLM, Http, Side, Sides, Took, Work
 from loadtest.texts import Texts, endless
@@ -124,7 +124,6 @@ async def _run(load: Load, running: Mapping[str, Side], texts: Texts, rounds: in
             name = names[(turn + number) % len(names)]
             contender = load.contenders[name]
             work = contender.make(texts, number)
-            await settled()
             took[name].append(await running[contender.side].take(work))
         told = ", ".join(f"{name} {each[-1].rate:.0f}" for name, each in took.items())
         print(f"{load.regime}: {load.name}: {number}/{rounds}: {told} pairs/s", file=sys.stderr)

@@ -70,9 +70,7 @@ async def _scaling(name: str, running: Mapping[str, Side], texts: Texts) -> Curv
     found: Curve = {side: [] for side in sides}
     for value in values:
         for side in sides:
-            work = make(texts, value)
-            await settled()
-            took = await running[side].take(work)
+            took = await running[side].take(make(texts, value))
             found[side].append({"at": value, "pairs_per_second": took.rate})
             print(f"  {name}, {value}: {side} {took.rate:.0f} pairs/s", file=sys.stderr)
     return found

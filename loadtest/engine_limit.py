@@ -68,7 +68,6 @@ class Offline:
     def __init__(self, engine: VllmEngine) -> None:
         engine.configure()
         self._llm = LLM(**engine_arguments(engine))
-        freeze_heap()
 
     async def all_at_once(self, sequences: Sequences) -> Outputs:
         prompts = [TokensPrompt(prompt_token_ids=ids) for ids in sequences]
@@ -85,12 +84,10 @@ def engine_arguments(engine: VllmEngine) -> dict[str, object]:
     return {name: getattr(given, name) for name in ("model", *changed)}
 
 
-async def _load(kind: str, model: str, options: dict[str, str]) -> Alone:
+def _load(kind: str, model: str, options: dict[str, str]) -> Alone:
     limit = Checkpoint(Settings(model=model)).max_tokens
     engine = VllmEngine(model, options, max_tokens=limit)
-    if kind == "offline":
-        return Offline(engine)
-    alone = Async(engine)
+    alone = Offline(engine) if kind == "offline" else Async(engine)
     freeze_heap()
     return alone
 
@@ -116,7 +113,7 @@ async def _answer(alone: Alone, question: dict[str, Any]) -> dict[str, Any]:
 
 async def main() -> None:
     kind, model, options = sys.argv[1:]
-    alone = await _load(kind, model, json.loads(options))
+    alone = _load(kind, model, json.loads(options))
     print(json.dumps({"ready": True}), flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         print(json.dumps(await _answer(alone, json.loads(line))), flush=True)

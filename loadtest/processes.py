@@ -47,8 +47,12 @@ class Running:
 
     def cpu_seconds(self) -> float:
         """Of the process that speaks HTTP."""
-        times = self.process.cpu_times()
-        return float(times.user + times.system)
+        return _cpu_seconds(self.process)
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
@@ -93,8 +97,7 @@ def _started_cpu_seconds() -> float:
     seconds = 0.0
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            seconds += times.user + times.system
+            seconds += _cpu_seconds(process)
     return seconds
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from fivescore.types import Pair
 from loadtest.driver import Driver, Request, Run, one_by_one
 from loadtest.model import Measured
-from loadtest.processes import Engine, Running, engine, fivescore_command, server
+from loadtest.processes import Engine, Running, engine, fivescore_command, server, settled
 
 FIVESCORE, VLLM, TRANSFORMERS = "fivescore", "vllm serve", "transformers"
 LIMIT, OFFLINE = "engine limit", "offline"
@@ -88,8 +88,9 @@ class Http:
         return Request(json.dumps(body, ensure_ascii=False).encode(), len(pairs))
 
     async def take(self, work: Work) -> Took:
-        """Send it in a closed loop."""
+        """Send it in a closed loop, once no other side computes."""
         requests = [self.request(batch, work.as_ids) for batch in work.batches]
+        await settled()
         before = self.running.cpu_seconds()
         if work.one_by_one:
             run = await asyncio.to_thread(one_by_one, self.url, requests)
@@ -115,6 +116,7 @@ class Alone:
 
     async def take(self, work: Work) -> Took:
         ids = self._model.ids(work.pairs)
+        await settled()
         answer = await asyncio.to_thread(self._engine.score, ids, work.one_by_one)
         run = Run(answer["seconds"], len(work.pairs), answer["latencies"])
         return Took(answer["cpu_seconds"], run, answer["outputs"])

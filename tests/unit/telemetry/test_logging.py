@@ -94,9 +94,6 @@ def test_a_library_with_handlers_of_its_own_is_adopted(configure: Any) -> None:
     assert json.loads(stream.getvalue())["msg"] == "trouble"
 
 
-# JSON
-
-
 def test_a_library_s_own_format_may_have_the_process(configure: Any) -> None:
     """vLLM's has, and its lines come that way until it is adopted."""
     configure(False, "info")
@@ -104,6 +101,9 @@ def test_a_library_s_own_format_may_have_the_process(configure: Any) -> None:
     assert logging.Formatter("pid=%(process)d %(message)s").format(record) == (
         f"pid={os.getpid()} loads"
     )
+
+
+# JSON
 
 
 def test_json_has_time_level_logger_message_and_fields() -> None:
