@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from fivescore.engine.base import Engine
+from fivescore.engine.processes import start_fork_server
 from fivescore.errors import ConfigurationError
 from fivescore.http.app import create_app
 from fivescore.http.connection import RESERVE, Connection
@@ -61,6 +62,9 @@ def serve(flags: dict[str, Any]) -> int:
             " to whoever reads it; turn it off when you have seen what you looked for"
         )
     settings = _within_file_limit(settings, _raise_file_limit())
+    if settings.backend == "vllm":
+        _set_variables(settings)
+        start_fork_server()
     return _Server(settings).run_on(listener)
 
 
@@ -206,12 +210,7 @@ def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
         from fivescore.engine.fake import FakeEngine
 
         return FakeEngine(settings.model, settings.engine)
-    quiet = "INFO" if settings.log_level == "debug" else "WARNING"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", quiet)
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM reports its use to its makers
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # of the engine's libraries
-    if settings.otlp_traces_endpoint is not None:  # gRPC's threads do not survive a fork
-        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    _set_variables(settings)
     try:
         from fivescore.engine.vllm import VllmEngine
     except ModuleNotFoundError as error:
@@ -228,6 +227,16 @@ def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
         trust_remote_code=settings.trust_remote_code,
         otlp_traces_endpoint=settings.otlp_traces_endpoint,
     )
+
+
+def _set_variables(settings: Settings) -> None:
+    """For the engine's processes, where the operator has not set them."""
+    quiet = "INFO" if settings.log_level == "debug" else "WARNING"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", quiet)
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM reports its use to its makers
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # of the engine's libraries
+    # As ``vllm serve`` does. A fork of this process would hold its clients' connections open.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 
 
 def _listen(host: str, port: int) -> socket.socket:

