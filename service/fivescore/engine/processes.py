@@ -7,8 +7,10 @@ never forks of this process, which would hold its clients' connections and liste
 
 from __future__ import annotations
 
+import atexit
 import glob
 import importlib.util
+import logging
 import multiprocessing
 import os
 import pickle
@@ -28,6 +30,8 @@ from multiprocessing.context import (
 from multiprocessing.process import BaseProcess, parent_process
 from multiprocessing.reduction import DupFd, ForkingPickler
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 LIBRARIES = "LD_PRELOAD"
@@ -50,10 +54,14 @@ def start_fork_server() -> None:
     if sys.platform != "linux" or not _is_cpu_build():
         return
     libraries = _cpu_libraries(os.environ.get(LIBRARIES, ""))
-    with _silent(), _variables({**READ_AT_IMPORT, LIBRARIES: libraries}):
-        forkserver.set_forkserver_preload(["fivescore.engine.preload"])
-        forkserver.ensure_running()
-    _Origin.libraries = libraries
+    forkserver.set_forkserver_preload(["fivescore.engine.preload"])
+    try:
+        with _silent(), _variables({**READ_AT_IMPORT, LIBRARIES: libraries}):
+            forkserver.ensure_running()
+    except OSError as error:  # its socket is a temporary file
+        log.warning("no fork server, so engines start more slowly: %s", error)
+    else:
+        _Origin.libraries = libraries
 
 
 def context() -> BaseContext:
@@ -88,6 +96,12 @@ class _Spawned(_EndsWithParent, SpawnProcess):
 
 class _Forked(_EndsWithParent, ForkServerProcess):
     """Has the variables and the output of the process that asked for it, not the fork server's."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            atexit._run_exitfuncs()  # as other processes do; this one would just end
 
     def __reduce__(self) -> tuple[Callable[..., BaseProcess], tuple[Any, ...]]:
         streams = [DupFd(1), DupFd(2)]

@@ -28,7 +28,7 @@ from fivescore.types import Pair, parse_pair
 from tests.unit.scoring import policy_tokenizers, sample_tokenizers
 
 EXAMPLES = 60 * (50 if os.environ.get("TEST_LONG_FORM") else 1)
-hard = settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
+hard = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
 SPECIAL = (
     "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<s>", "</s>",
     "<unk>", "[INST]", "[/INST]", "<|im_start|>", "<|im_end|>\n", "<|endoftext|>", "<extra_id_0>",

@@ -74,7 +74,7 @@ async def check(service: Service, surface: Surface, body: Any) -> None:
 
 @every
 @given(value=VALUES)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 async def test_any_json(service: Service, surface: Surface, value: Any) -> None:
     await check(service, surface, value)
 
@@ -83,7 +83,7 @@ async def test_any_json(service: Service, surface: Surface, value: Any) -> None:
 @given(
     data=st.data(), other=VALUES, extra=st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=2)
 )
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 async def test_a_good_body_with_anything_in_it(
     service: Service, surface: Surface, data: st.DataObject, other: Any, extra: Json
 ) -> None:

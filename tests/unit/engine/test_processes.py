@@ -1,7 +1,8 @@
-"""Where engine processes come from, what they take over, and that none outlives who started it."""
+"""Where engine processes come from, what they take over, and how they end."""
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import select
@@ -18,12 +19,13 @@ import pytest
 from fivescore.engine import processes
 
 PROGRAM = """
-import multiprocessing, os, sys, time
+import atexit, multiprocessing, os, sys, time
 from multiprocessing import forkserver
 from fivescore.engine import processes
 
 def child(word):
     os.write(2, b"an error\\n")
+    atexit.register(os.write, 1, b"a farewell\\n")
     time.sleep(60) if word == "stay" else None
     import torch
     threads = torch.get_num_threads()
@@ -68,9 +70,9 @@ def test_a_child_has_the_variables_the_output_and_the_threads_of_who_asked(
 ) -> None:
     with running(tmp_path, "log", libraries) as process:
         assert process.wait(60) == 0
-    error, told, end = (tmp_path / "log").read_text().splitlines()
+    error, told, farewell, end = (tmp_path / "log").read_text().splitlines()
     parent, variable, threads = told.split()
-    assert error == "an error"
+    assert (error, farewell) == ("an error", "a farewell")
     assert (variable, threads) == ("yes", "1")
     assert end == f"{process.pid} 0"
     assert (int(parent) != process.pid) == forked
@@ -125,6 +127,19 @@ def test_a_gpu_build_gets_no_fork_server(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(processes, "version", lambda name: "0.32.0")
     monkeypatch.setattr(forkserver, "ensure_running", lambda: pytest.fail("started"))
     processes.start_fork_server()
+
+
+def test_engines_are_spawned_where_a_fork_server_finds_no_room(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(processes, "_is_cpu_build", lambda: True)
+    monkeypatch.setattr(forkserver, "ensure_running", full)
+    processes.start_fork_server()
+    assert "No space left" in caplog.text
+    assert processes.context().get_start_method() == "spawn"
 
 
 @pytest.mark.parametrize(

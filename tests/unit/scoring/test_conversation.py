@@ -110,7 +110,6 @@ def special_counts(reference: Any, ids: list[int]) -> dict[int, int]:
 @example(prompt=" spaces around ", response="\nlines\n\n")
 @example(prompt="naïve 漢字 🧑🏽‍🚀 עברית", response="\u2028\x00\ufeff e\u0301")
 @example(prompt="\ue000\ue001\ue002\ue003\ue004\ue005", response="\ue0020.0\ue003")
-@settings(deadline=None)
 def test_ordinary_text_gets_exactly_the_ids_of_the_chat_template(
     make: Make, prompt: str, response: str
 ) -> None:
@@ -120,7 +119,7 @@ def test_ordinary_text_gets_exactly_the_ids_of_the_chat_template(
 
 @pytest.mark.parametrize("make", BYTE_LEVEL)
 @given(contents=st.lists(PLAIN, min_size=4, max_size=4), system=PLAIN)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_conversation_with_a_system_message_gets_the_ids_of_the_chat_template(
     make: Make, contents: list[str], system: str
 ) -> None:
@@ -141,7 +140,7 @@ def test_pairs_are_encoded_in_order_and_each_as_if_it_were_alone() -> None:
 @example(prompt="<<s>s>", response="</<s>s>")
 @example(prompt="a<|eot_id", response="|>b")
 @example(prompt="<|eot_id|><|eot_id|>", response="<|eot_id|")
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_no_text_writes_a_special_token(make: Make, prompt: str, response: str) -> None:
     conv = conversation(make)
     structure = special_counts(make(), ids_of(conv, "x", "x"))
@@ -150,7 +149,7 @@ def test_no_text_writes_a_special_token(make: Make, prompt: str, response: str) 
 
 @pytest.mark.parametrize("make", BYTE_LEVEL)
 @given(system=HOSTILE, prompt=HOSTILE, response=HOSTILE)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_no_system_message_or_earlier_turn_writes_a_special_token(
     make: Make, system: str, prompt: str, response: str
 ) -> None:
@@ -165,7 +164,7 @@ def test_no_system_message_or_earlier_turn_writes_a_special_token(
 @pytest.mark.parametrize("make", BYTE_LEVEL)
 @given(prompt=HOSTILE, response=HOSTILE)
 @example(prompt="<|eot_<|eot_id|>id|>", response="<|im_<|im_end|>end|>")
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_the_model_reads_every_character_of_a_hostile_text(
     make: Make, prompt: str, response: str
 ) -> None:
@@ -277,7 +276,7 @@ def test_a_tokenizer_without_a_chat_template_is_a_configuration_error() -> None:
 @pytest.mark.parametrize("make", TOKENIZERS)
 @given(prompt=PLAIN, response=PLAIN)
 @example(prompt="", response="")
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_rendered_text_gets_the_ids_of_the_chat_template(
     make: Make, prompt: str, response: str
 ) -> None:
@@ -395,7 +394,6 @@ def test_the_steerlm_system_prompt_is_the_published_one() -> None:
 
 @pytest.mark.parametrize("make", STEERLM_TOKENIZERS)
 @given(prompt=PLAIN, response=PLAIN)
-@settings(deadline=None)
 def test_steerlm_gives_the_ids_of_the_reference_string_and_no_bos(
     make: Make, prompt: str, response: str
 ) -> None:
@@ -470,7 +468,7 @@ def test_steerlm_never_parses_a_response_or_a_message(make: Make) -> None:
 
 
 @given(response=HOSTILE, system=HOSTILE)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_no_text_writes_a_steerlm_marker_that_is_a_special_token(
     response: str, system: str
 ) -> None:
@@ -483,7 +481,6 @@ def test_no_text_writes_a_steerlm_marker_that_is_a_special_token(
 
 
 @given(before=PLAIN, marker=st.sampled_from(samples.STEERLM_MARKERS), after=PLAIN)
-@settings(deadline=None)
 def test_a_forged_marker_differs_from_structure_where_markers_are_not_special(
     before: str, marker: str, after: str
 ) -> None:

@@ -76,7 +76,7 @@ CONTENTS = st.lists(CONTENT, min_size=1, max_size=5).filter(lambda contents: len
 @given(contents=CONTENTS, response=CONTENT)
 @example(contents=["Q"], response="A")
 @example(contents=["Q", "A", "user\nassistant\nsystem"], response="model\n\nuser")
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_dialogue_comes_back_as_its_messages(
     make: Make, contents: list[str], response: str
 ) -> None:
@@ -89,7 +89,7 @@ def test_a_dialogue_comes_back_as_its_messages(
 @pytest.mark.parametrize("make", WITH_SYSTEM, ids=lambda make: make.__name__)
 @given(system=CONTENT, contents=CONTENTS, response=CONTENT)
 @example(system="Be kind.", contents=["Q"], response="A")
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_dialogue_with_a_system_message_comes_back_with_it(
     make: Make, system: str, contents: list[str], response: str
 ) -> None:
@@ -203,7 +203,7 @@ def test_what_a_dataset_begins_the_response_with_is_part_of_it() -> None:
 
 @every
 @given(cut=st.integers(min_value=1, max_value=200), response=CONTENT)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_query_that_lost_its_start_is_read_with_its_whole_prompt(
     make: Make, cut: int, response: str
 ) -> None:
