@@ -66,7 +66,6 @@ def test_a_route_answers_as_it_says(
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
-        deadline=None,
         max_examples=examples,
         database=None,
         phases=[Phase.generate],

@@ -14,6 +14,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -62,6 +63,15 @@ def start_fork_server() -> None:
         log.warning("no fork server, so engines start more slowly: %s", error)
     else:
         _Origin.libraries = libraries
+        atexit.register(_stop_fork_server)
+
+
+def _stop_fork_server() -> None:
+    """At once; it ends by itself too, but not before it has imported vLLM."""
+    server: Any = forkserver._forkserver
+    if server._forkserver_pid is not None:
+        os.kill(server._forkserver_pid, signal.SIGKILL)
+        server._stop()
 
 
 def context() -> BaseContext:
