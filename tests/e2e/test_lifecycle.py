@@ -66,8 +66,11 @@ def outlives(descriptor: int, seconds: float) -> bool:
     return not ended
 
 
-def test_loading_serving_draining(tmp_path: Path) -> None:
-    """One server from start to end, since each costs a start of vLLM."""
+def test_loading_serving_draining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One server from start to end, since each costs a start of vLLM; with no caches, as in a new
+    container."""
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "cache"))
+    started: set[str] = set()
     pair = {"prompt": "What is a dog?", "response": "An animal."}
     with running(tmp_path / "server.log") as server:
         server.until("it listens", lambda: server.status("/health/live") is not None)
@@ -80,7 +83,12 @@ def test_loading_serving_draining(tmp_path: Path) -> None:
         assert refused.json()["code"] == "loading"
         assert int(refused.headers["retry-after"]) >= 1
 
-        server.until_ready()
+        def ready() -> bool:
+            started.update(map(command_line, children(server.process.pid)))
+            return server.status("/health/ready") == 200
+
+        server.until("ready", ready, START_SECONDS)
+        assert not [line for line in started if "registry" in line], "none imports vLLM for itself"
         assert server.status("/health") == 200
         assert server.metric("fivescore_engine_state", 'state="ready"') == 1
         (parent,) = (pid for pid in children(server.process.pid) if has(pid, ENGINE))

@@ -18,6 +18,7 @@ from vllm.config import ModelConfig, PoolerConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.envs import VLLM_ENGINE_READY_TIMEOUT_S
 from vllm.inputs.engine import tokens_input
+from vllm.model_executor.models import registry
 from vllm.outputs import PoolingRequestOutput
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
@@ -58,6 +59,10 @@ KV_CACHE_SEQUENCES = 8
 """Sequences of the model's full length that the CPU's default KV cache holds."""
 
 engine_utils.get_mp_context = processes.context  # vLLM has no setting for it
+if current_platform.is_cpu():
+    # To keep CUDA out of this process, vLLM asks another what a model's class can do, and keeps the
+    # answer in its cache: ten seconds for each of two classes, at the first start in a container.
+    registry._run_in_subprocess = lambda ask: ask()
 
 
 def preload() -> None:
