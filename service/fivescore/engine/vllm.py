@@ -143,14 +143,14 @@ class VllmEngine:
         with relayed() as output:
             try:
                 config = self.configure()
-                self._engine = AsyncLLM.from_vllm_config(config)
+                if not self._closed:
+                    self._engine = AsyncLLM.from_vllm_config(config)
             except Exception as error:
                 log.debug("the engine did not start", exc_info=True)
                 raise _startup_error(self._model, output.cause() or first_line(error)) from error
             output.release()
-        if self._closed:  # too late for its processes to be killed
-            engine, self._engine = self._engine, None
-            engine.shutdown()
+        if self._closed:  # when it had no processes yet to be killed
+            self._shut_down()
         adopt("vllm")  # only now: until here the relay knows vLLM's lines by their format
         return _describe(self._model, config)
 
@@ -236,11 +236,15 @@ class VllmEngine:
     async def close(self) -> None:
         self._closed = True
         if self._engine is not None:
-            engine, self._engine = self._engine, None
-            await asyncio.to_thread(engine.shutdown)
+            await asyncio.to_thread(self._shut_down)
         else:  # still loading: with its processes the load ends; asked to, they would load first
             for process in multiprocessing.active_children():
                 _kill(process)
+
+    def _shut_down(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.shutdown()
 
 
 def _kill(process: multiprocessing.process.BaseProcess) -> None:
