@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fivescore.engine.processes import KEEP_FREED_MEMORY
 from fivescore.types import Pair
 from loadtest.driver import Driver, Request, Run, one_by_one
 from loadtest.model import Measured
@@ -163,7 +164,8 @@ class Sides:
         print(f"  starting {name}", file=sys.stderr)
         if name in (LIMIT, OFFLINE):
             kind = "async" if name == LIMIT else "offline"
-            with engine(kind, self._model.folder, log, self._options, self._environment) as found:
+            variables = {**KEEP_FREED_MEMORY, **self._environment}  # as our server's engine
+            with engine(kind, self._model.folder, log, self._options, variables) as found:
                 yield Alone(found, self._model)
         else:
             command, ready, surface = self._server(name)

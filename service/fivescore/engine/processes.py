@@ -40,6 +40,13 @@ THREADS = "OMP_NUM_THREADS"
 READ_AT_IMPORT = {"TORCHINDUCTOR_COMPILE_THREADS": "1", "TORCHINDUCTOR_CPP_DYNAMIC_THREADS": "1"}
 """What vLLM sets for its CPU engine (``vllm/platforms/cpu.py``) and torch reads when imported."""
 
+KEEP_FREED_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),  # the most that it takes
+}
+"""Of glibc, in bytes (mallopt(3)): a step's results in between are where the last step's were. By
+default they go back to the kernel, and each step waits for it to clear new pages."""
+
 
 class _Origin:
     """What the fork server began with: its ``LD_PRELOAD``; None where there is no fork server."""
@@ -54,6 +61,8 @@ def start_fork_server() -> None:
     """
     if sys.platform != "linux" or not _is_cpu_build():
         return
+    for name, value in KEEP_FREED_MEMORY.items():  # read when a process starts
+        os.environ.setdefault(name, value)
     libraries = _cpu_libraries(os.environ.get(LIBRARIES, ""))
     forkserver.set_forkserver_preload(["fivescore.engine.preload"])
     try:
