@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import logging
 import multiprocessing
@@ -18,6 +19,7 @@ from vllm.config import ModelConfig, PoolerConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.envs import VLLM_ENGINE_READY_TIMEOUT_S
 from vllm.inputs.engine import tokens_input
+from vllm.model_executor.layers.quantization.base_config import QuantizationConfig
 from vllm.model_executor.models import registry
 from vllm.outputs import PoolingRequestOutput
 from vllm.platforms import current_platform
@@ -43,6 +45,8 @@ log = logging.getLogger(__name__)
 RAW_SCORES = PoolingParams(task="classify", use_activation=False)
 UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
 """W3C trace context of a trace that is not recorded: its last field, the flags, is 0."""
+HEAD = "score"
+"""The layer of the outputs, in vLLM's adapter."""
 OURS = ("model", "runner", "pooler-config", "otlp-traces-endpoint")
 """Engine arguments that fivescore itself decides."""
 CPU_BLOCK_SIZE = 32
@@ -161,6 +165,7 @@ class VllmEngine:
             arguments.max_num_batched_tokens = _cpu_step_tokens(arguments.create_model_config())
         # Without a context vLLM takes a CPU's small steps on every device.
         config = arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)
+        config.quant_config = _spare_the_head(config.quant_config)
         if on_cpu and arguments.kv_cache_memory_bytes is None:
             arguments.kv_cache_memory_bytes = _cpu_kv_cache_bytes(config)
             config.cache_config.kv_cache_memory_bytes = arguments.kv_cache_memory_bytes
@@ -318,6 +323,13 @@ def _cpu_defaults(args: AsyncEngineArgs) -> dict[str, Any]:
     if args.tensor_parallel_size * args.pipeline_parallel_size * args.data_parallel_size == 1:
         defaults["distributed_executor_backend"] = UniProcExecutor
     return defaults
+
+
+def _spare_the_head(found: QuantizationConfig | None) -> QuantizationConfig | None:
+    """vLLM quantises the head too where it quantises a checkpoint's weights when it loads them."""
+    if found is None or found.get_name() != "online" or HEAD in found.args.ignore:
+        return found
+    return type(found)(dataclasses.replace(found.args, ignore=[*found.args.ignore, HEAD]))
 
 
 def _cpu_step_tokens(model: ModelConfig) -> int:
