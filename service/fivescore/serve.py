@@ -117,6 +117,7 @@ class _Server(uvicorn.Server):
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "should_exit", True))
         with contextlib.suppress(KeyboardInterrupt):
             self.run(sockets=[listener])
+        gc.unfreeze()  # or triton's library finds its objects alive at the end, and lists them
         if isinstance(self._failure, ConfigurationError):
             raise self._failure
         if self._failure is not None:

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fivescore.engine.base import Engine
 from fivescore.engine.supervisor import Limits, Supervisor
@@ -426,15 +426,15 @@ class Scorer:
         flight = self._flights.join(ids, f"{trace.request_id}-{one.place}", headers, priority)
         return _Sequence(one.place, len(ids), truncated, tag, flight)
 
-    async def _encode_in_engine(
+    def _encode_in_engine(
         self,
         token_ids: list[int],
         request_id: str,
         trace_headers: Mapping[str, str] | None,
         priority: int,
-    ) -> Output:
+    ) -> Coroutine[Any, Any, Output]:
         assert self._engine is not None
-        return await self._engine.encode(token_ids, request_id, trace_headers, priority)
+        return self._engine.encode(token_ids, request_id, trace_headers, priority)
 
     async def _finish(self, sequence: _Sequence, work: _Work, results: _Results) -> None:
         try:
