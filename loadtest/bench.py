@@ -1,21 +1,18 @@
 """``make bench``: fivescore, its peers and the engine alone on the same pairs, in one run.
 
-Of each checkpoint all sides run at once, and each is idle while another is measured. Each round of
-a load gives every contender pairs that it has not seen, in rotating order. A ratio is the median
-over rounds of pairs a second against the other contender's of the same round. The first round warms
-up and does not count.
+Of each checkpoint all sides run at once, and each is idle while another is measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +21,23 @@ import httpx
 from fivescore.settings import DEMO
 from loadtest import nano
 from loadtest.curves import curves
-from loadtest.driver import quantile
-from loadtest.loads import IDLE, LOADS, PAIRS, Bar, Load
+from loadtest.loads import LOADS, PAIRS
 from loadtest.model import Measured
 from loadtest.processes import metric
 from loadtest.report import RESULT, surroundings, write
-from loadtest.sides import FIVESCORE, LIMIT, VLLM, Http, Side, Sides, Took, Work
+from loadtest.rounds import Row, compete
+from loadtest.sides import FIVESCORE, ON_CPU, VLLM, Http, Side, Sides, Work
 from loadtest.texts import Texts, endless
 
 SAME = 2e-3
 """By how much outputs of the same pair may differ between sides, in float32."""
 COMPARED = 64
 COMPUTED = "vllm:request_success_total"
-THREADS = {"nano": 1, "demo": None}
+THREADS = {"nano": 1, "demo": os.cpu_count()}
 """Of every side: of the nano checkpoint one, so that the front end has a core for itself, as it has
 beside a GPU; else all."""
 NANO_TIMES = 3
 """Rounds of nano for one of demo: a turn takes half a second, and chance has more part in it."""
-Row = dict[str, Any]
 
 
 def main() -> int:
@@ -55,7 +51,8 @@ def main() -> int:
             place.mkdir()
             model = Measured(DEMO if regime == "demo" else str(nano.make(place / "nano")))
             logs = given.logs or place
-            sides = Sides(model, logs, given.peer_flags.split(), threads=THREADS[regime])
+            flags = [*ON_CPU, *given.peer_flags.split()]
+            sides = Sides(model, logs, flags, threads=THREADS[regime])
             rows += asyncio.run(_measure(given, regime, model, sides, others))
             if regime == "demo" and given.starts:
                 others["start to ready, s"] = _starts(sides, given.starts)
@@ -89,7 +86,7 @@ async def _measure(
     rounds = given.rounds * (NANO_TIMES if regime == "nano" else 1)
     with sides.running(names) as running:
         others[f"outputs differ by, {regime}"] = await _check_same(running, texts)
-        rows = [await _run(load, running, texts, rounds) for load in loads]
+        rows = [await compete(load, running, texts, rounds) for load in loads]
         if not given.no_curves and not given.only:
             others[f"curves, {regime}"] = await curves(regime, running, texts)
         if regime == "nano" and isinstance(ours := running.get(FIVESCORE), Http):
@@ -114,67 +111,6 @@ async def _check_same(running: Mapping[str, Side], texts: Texts) -> float:
     if max(differences) > SAME:
         raise RuntimeError(f"outputs of {list(running)} differ by {max(differences)}")
     return max(differences)
-
-
-async def _run(load: Load, running: Mapping[str, Side], texts: Texts, rounds: int) -> Row:
-    took: dict[str, list[Took]] = {name: [] for name in load.contenders}
-    names = list(load.contenders)
-    for number in range(rounds + 1):
-        for turn in range(len(names)):
-            name = names[(turn + number) % len(names)]
-            contender = load.contenders[name]
-            work = contender.make(texts, number)
-            took[name].append(await running[contender.side].take(work))
-        told = ", ".join(f"{name} {each[-1].rate:.0f}" for name, each in took.items())
-        print(f"{load.regime}: {load.name}: {number}/{rounds}: {told} pairs/s", file=sys.stderr)
-    counted = {name: each[1:] for name, each in took.items()}
-    return {
-        "load": load.name,
-        "regime": load.regime,
-        "contenders": {name: _summary(each) for name, each in counted.items()},
-        "ratios": [_ratio(bar, counted) for bar in load.bars],
-        **({"overhead, ms": _overhead(counted)} if load.name == IDLE else {}),
-    }
-
-
-def _summary(rounds: Sequence[Took]) -> dict[str, Any]:
-    latencies = [latency for took in rounds for latency in took.run.latencies]
-    failed = [failure for took in rounds for failure in took.run.failed.items()]
-    return {
-        "pairs_per_second": statistics.median(took.rate for took in rounds),
-        "rounds": [round(took.rate, 1) for took in rounds],
-        "cpu_seconds_per_1000_pairs": statistics.median(
-            1000 * took.cpu_seconds / max(1, took.run.pairs) for took in rounds
-        ),
-        "latency_ms": {f"p{q}": 1000 * quantile(latencies, q / 100) for q in (50, 90, 99)},
-        "failed": failed,
-    }
-
-
-def _ratio(bar: Bar, counted: Mapping[str, Sequence[Took]]) -> dict[str, Any]:
-    pairs = zip(counted[bar.ours], counted[bar.other], strict=True)
-    ratios = [ours.rate / other.rate for ours, other in pairs]
-    return {
-        "ours": bar.ours,
-        "other": bar.other,
-        "ratio": statistics.median(ratios),
-        "least": bar.least,
-        "aim": bar.aim,
-    }
-
-
-def _overhead(counted: Mapping[str, Sequence[Took]]) -> dict[str, float]:
-    """What HTTP, text and answers add to the engine's own latency of a single pair."""
-
-    def at(name: str, share: float) -> float:
-        each = [quantile(took.run.latencies, share) for took in counted[name]]
-        return 1000 * statistics.median(each)
-
-    return {
-        f"{name} p{share * 100:.0f}": at(name, share) - at(LIMIT, share)
-        for name in (FIVESCORE, VLLM)
-        for share in (0.5, 0.99)
-    }
 
 
 async def _twice(ours: Http, texts: Texts) -> float:

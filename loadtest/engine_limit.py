@@ -35,6 +35,8 @@ class Alone(Protocol):
 
     async def all_at_once(self, sequences: Sequences) -> Outputs: ...
 
+    def close(self) -> None: ...
+
 
 class _Shared(PoolingParams):  # type: ignore[misc]  # vllm is Any to mypy
     """Parameters of all requests, which nothing changes; vLLM copies them deeply for each."""
@@ -61,6 +63,9 @@ class Async:
             last = answer
         return last.outputs.data.reshape(-1).tolist()  # type: ignore[no-any-return]
 
+    def close(self) -> None:
+        self._engine.shutdown()
+
 
 class Offline:
     """``LLM.encode``."""
@@ -73,6 +78,9 @@ class Offline:
         prompts = [TokensPrompt(prompt_token_ids=ids) for ids in sequences]
         answers = self._llm.encode(prompts, RAW_SCORES, use_tqdm=False, pooling_task="classify")
         return [answer.outputs.data.reshape(-1).tolist() for answer in answers]
+
+    def close(self) -> None:
+        self._llm.llm_engine.engine_core.shutdown()
 
 
 def engine_arguments(engine: VllmEngine) -> dict[str, object]:
@@ -117,6 +125,7 @@ async def main() -> None:
     print(json.dumps({"ready": True}), flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         print(json.dumps(await _answer(alone, json.loads(line))), flush=True)
+    alone.close()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """On a GPU: what ``POST /score`` keeps of the engine's speed, and the engine of the device's.
 
-``python -m loadtest.gpu`` makes a checkpoint of a known model's shape with five outputs and no
-weights (vLLM fills them in), starts fivescore and the engine alone one after the other, each having
-the whole device, and gives both the same work. The share of the device is of a matrix product of
-the same dtype, measured in the same run. ``--shape tiny`` tries the script on a CPU.
+``python -m loadtest.gpu`` makes checkpoints of known models' shapes with five outputs and no
+weights (vLLM fills them in) and measures fivescore, ``vllm serve`` and the engine alone by turns,
+as ``make bench`` does, all on the one device. The share of the device is of a matrix product of the
+same dtype, measured in the same run. ``--cases tiny`` tries the script on a CPU.
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ import asyncio
 import json
 import shutil
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils.benchmark import Timer
 
 from fivescore.settings import DEMO
-from loadtest.driver import quantile
+from loadtest.loads import IDLE, Bar, Contender, Load, Make
 from loadtest.model import Measured
-from loadtest.report import RESULTS, save, surroundings
-from loadtest.sides import FIVESCORE, LIMIT, Sides, Took, Work
+from loadtest.report import GPU, gpu, surroundings, write_gpu
+from loadtest.rounds import Row, compete
+from loadtest.sides import FIVESCORE, LIMIT, OFFLINE, ON_CPU, VLLM, Sides, Work
 from loadtest.texts import Texts, endless, shuffled
 
 
@@ -47,45 +51,112 @@ class Shape(NamedTuple):
         layer = 2 * self.head_dim * heads + 3 * self.intermediate_size
         return self.num_hidden_layers * self.hidden_size * layer
 
+    @property
+    def cached_numbers(self) -> int:
+        """Keys and values of one token."""
+        return 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
 
-SHAPES = {
-    "8b": Shape(4096, 14336, 32, 32, 8, 128, 128256),  # Llama 3.1 8B
-    "0.6b": Shape(1024, 3072, 28, 16, 8, 128, 151936),  # Qwen 3 0.6B
-    "tiny": Shape(64, 128, 1, 2, 2, 32, 8192),
+
+LLAMA_8B = Shape(4096, 14336, 32, 32, 8, 128, 128256)  # Llama 3.1 8B
+QWEN_06B = Shape(1024, 3072, 28, 16, 8, 128, 151936)  # Qwen 3 0.6B
+TINY = Shape(64, 128, 1, 2, 2, 32, 8192)
+
+
+class Case(NamedTuple):
+    """A checkpoint and who is measured with it: so many sides as fit into 80 GB together."""
+
+    shape: Shape
+    dtype: str
+    quantization: str | None
+    sides: Sequence[str]
+    pairs: int
+    """A round of each side."""
+    front_end: bool
+    """Whether that is the limit, not the engine: then there are loads to show it, and no bars."""
+
+
+CASES = {
+    "8b-bf16": Case(LLAMA_8B, "bfloat16", None, (FIVESCORE, LIMIT, OFFLINE), 256, False),
+    "0.6b-bf16": Case(QWEN_06B, "bfloat16", None, (FIVESCORE, VLLM, LIMIT), 512, True),
+    "8b-fp8": Case(LLAMA_8B, "bfloat16", "fp8_per_channel", (FIVESCORE, LIMIT), 256, False),
+    "tiny": Case(TINY, "float32", None, (FIVESCORE, VLLM, LIMIT, OFFLINE), 512, True),
 }
 TOKENS = 512
-LATENCIES = 100
+LATENCIES = 50
 ROUNDS = 3
+CACHE_TOKENS = 48 * 1024
+"""Of each engine: more than a step computes and the groups' prompts have together."""
+MEMORY_SHARE = 0.2
+"""Of the device, which an engine must find free; the KV cache is set, not what is left of that."""
 
 
 def main() -> int:
     given = _arguments()
-    with tempfile.TemporaryDirectory() as folder:
-        model = Measured(str(_make(SHAPES[given.shape], Path(folder) / given.shape)))
-        options = {"load-format": "dummy", "dtype": given.dtype}
-        if given.quantization:
-            options["quantization"] = given.quantization
-        sides = Sides(model, given.logs or Path(folder), options=options)
-        took = asyncio.run(_measure(sides, endless(model, 512), given.pairs))
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    ceilings = _ceilings()
     result = {
-        "device": device,
-        **_summarise(SHAPES[given.shape], took, _ceiling(given.dtype)),
+        "device": _device(),
+        "FLOP/s of a matrix product": ceilings,
+        "loads": [],
         **surroundings("gpu"),
     }
-    name = "-".join([device.replace(" ", "-"), given.shape, given.quantization or given.dtype])
-    save(result, None if given.shape == "tiny" else RESULTS / f"{name}.json")
-    return 0
+    failed = []
+
+    def keep(row: Row) -> None:  # at once, so that a failure leaves what came before it
+        result["loads"].append(row)
+        write_gpu(given.output, result)
+
+    for name in given.cases:
+        began = time.monotonic()
+        try:
+            _case(name, ceilings, given.logs, keep)
+        except Exception:  # the device's time is dear: the other cases go on
+            traceback.print_exc()
+            failed.append(name)
+        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    print(gpu(result))
+    return 1 if failed else 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtest.gpu", description=__doc__)
-    parser.add_argument("--shape", choices=SHAPES, default="8b")
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--quantization", help="of vLLM, such as fp8")
-    parser.add_argument("--pairs", type=int, default=1024, help="of 512 tokens, a round [1024]")
+    cases = [name for name in CASES if name != "tiny"]
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=cases, metavar="CASE",
+                        help=f"of {', '.join(CASES)} [all but tiny]")  # fmt: skip
     parser.add_argument("--logs", type=Path, help="keep the servers' logs there")
+    parser.add_argument("--output", type=Path, default=GPU, metavar="FOLDER",
+                        help="for files named for the device [%(default)s]")  # fmt: skip
     return parser.parse_args()
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+def _case(
+    name: str, ceilings: dict[str, float], logs: Path | None, keep: Callable[[Row], None]
+) -> None:
+    case = CASES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        model = Measured(str(_make(case.shape, Path(folder) / name)))
+        options = _options(case)
+        flags = [word for key, value in options.items() for word in (f"--{key}", value)]
+        if not torch.cuda.is_available():
+            flags += ON_CPU
+        place = (logs or Path(folder)) / f"logs-{name}"
+        place.mkdir(parents=True, exist_ok=True)
+        sides = Sides(model, place, flags, options)
+        asyncio.run(_measure(name, model, sides, ceilings, keep))
+
+
+def _options(case: Case) -> dict[str, str]:
+    cache = CACHE_TOKENS * case.shape.cached_numbers * getattr(torch, case.dtype).itemsize
+    options = {
+        "load-format": "dummy",
+        "dtype": case.dtype,
+        "kv-cache-memory-bytes": str(cache),
+        "gpu-memory-utilization": str(MEMORY_SHARE),
+    }
+    return options | ({"quantization": case.quantization} if case.quantization else {})
 
 
 def _make(shape: Shape, folder: Path) -> Path:
@@ -96,51 +167,85 @@ def _make(shape: Shape, folder: Path) -> Path:
     return folder
 
 
-async def _measure(sides: Sides, texts: Texts, pairs: int) -> dict[str, dict[str, list[Took]]]:
-    """By load and side, the rounds that count."""
-    loads: dict[str, Callable[[], Work]] = {
-        "pairs of 512 tokens": lambda: Work(texts.of_length(pairs, TOKENS), pairs),
-        "64 prompts x 16 responses": lambda: Work(shuffled(texts.groups(64, 16, 300), 1), 1024),
-        "single pairs": lambda: Work(texts.of_length(LATENCIES, TOKENS), 1, one_by_one=True),
+async def _measure(
+    name: str,
+    model: Measured,
+    sides: Sides,
+    ceilings: dict[str, float],
+    keep: Callable[[Row], None],
+) -> None:
+    case = CASES[name]
+    texts = endless(model, case.pairs)
+    tokens = statistics.fmean(map(len, model.ids(texts.of_length(64, TOKENS))))
+    ceiling = ceilings["float8_e4m3fn" if case.quantization else case.dtype]
+    with sides.running(case.sides, at_once=torch.cuda.is_available()) as running:
+        for load in _loads(name, case):
+            row = await compete(load, running, texts, ROUNDS)
+            if load.name.startswith("one POST"):
+                for found in row["contenders"].values():
+                    rate = found["tokens_per_second"] = found["pairs_per_second"] * tokens
+                    # 2 FLOP a weight and token; attention's are left out
+                    found["of the device"] = 2 * case.shape.weights * rate / ceiling
+            keep(row)
+
+
+def _loads(name: str, case: Case) -> list[Load]:
+    bars = [Bar(FIVESCORE, side, 0 if case.front_end else 0.97) for side in (LIMIT, OFFLINE)]
+    front_end = (FIVESCORE, VLLM, LIMIT) if case.front_end else ()
+    if VLLM in case.sides:
+        bars.append(Bar(FIVESCORE, VLLM, 1))
+
+    def load(what: str, make: Make, sides: Sequence[str]) -> Load:
+        contenders = {side: Contender(side, make) for side in sides}
+        return Load(what, name, contenders, [bar for bar in bars if bar.other in sides])
+
+    pairs = f"texts of {TOKENS} tokens"
+    found = [
+        load(f"one POST of {case.pairs} {pairs}", _texts(case.pairs, case.pairs), case.sides),
+        load("64 prompts x 8 responses, 300-token prompts, shuffled", _groups, case.sides),
+    ]
+    if front_end:
+        found += [
+            load(f"POSTs of 64 {pairs}", _texts(case.pairs, 64), front_end),
+            load(f"64 clients, {pairs}, one a POST", _texts(case.pairs, 1, 64), front_end),
+        ]
+    idle = {side: Contender(side, _one_by_one) for side in case.sides}
+    return [*found, Load(IDLE, name, idle, [])]
+
+
+def _texts(pairs: int, batch: int, workers: int = 1) -> Make:
+    return lambda texts, _: Work(texts.of_length(pairs, TOKENS), batch, workers)
+
+
+def _groups(texts: Texts, number: int) -> Work:
+    return Work(shuffled(texts.groups(64, 8, 300), number), 512)
+
+
+def _one_by_one(texts: Texts, _: int) -> Work:
+    return Work(texts.of_length(LATENCIES, TOKENS), 1, one_by_one=True)
+
+
+def _ceilings() -> dict[str, float]:
+    """FLOP/s of one large matrix product by dtype: the median of what a second has room for."""
+    if not torch.cuda.is_available():
+        return {"float32": _ceiling("a @ b", *torch.randn(2, 512, 512))}
+    a, b = torch.randn(2, 8192, 8192, device="cuda", dtype=torch.bfloat16)
+    one = torch.ones((), device="cuda")
+    product = "torch._scaled_mm(a, b.t(), one, one, out_dtype=torch.bfloat16, use_fast_accum=True)"
+    kind = torch.float8_e4m3fn
+    found = {
+        "bfloat16": _ceiling("a @ b", a, b),
+        "float8_e4m3fn": _ceiling(product, a.to(kind), b.to(kind), one=one),
     }
-    took: dict[str, dict[str, list[Took]]] = {name: {} for name in loads}
-    for name in (FIVESCORE, LIMIT):
-        with sides.start(name) as side:
-            for load, make in loads.items():
-                took[load][name] = [await side.take(make()) for _ in range(ROUNDS + 1)][1:]
-    return took
-
-
-def _summarise(
-    shape: Shape, took: dict[str, dict[str, list[Took]]], ceiling: float
-) -> dict[str, Any]:
-    found: dict[str, Any] = {"matrix product, FLOP/s": ceiling}
-    for load, by_side in took.items():
-        for side, rounds in by_side.items():
-            rate = statistics.median(one.rate for one in rounds)
-            latencies = [latency for one in rounds for latency in one.run.latencies]
-            row = {"pairs_per_second": rate, "p50_ms": 1000 * quantile(latencies, 0.5)}
-            if load == "pairs of 512 tokens":  # 2 FLOP a weight and token; attention is left out
-                row["tokens_per_second"] = rate * TOKENS
-                row["of the device"] = 2 * shape.weights * rate * TOKENS / ceiling
-            found[f"{load}, {side}"] = row
+    torch.cuda.empty_cache()
     return found
 
 
-def _ceiling(dtype: str) -> float:
-    """FLOP/s of one large matrix product, the best of ten."""
-    cuda = torch.cuda.is_available()
-    size = 8192 if cuda else 512
-    kind = getattr(torch, dtype) if cuda else torch.float32
-    a = torch.randn(size, size, dtype=kind, device="cuda" if cuda else "cpu")
-    best = float("inf")
-    for _ in range(10):
-        began = time.perf_counter()
-        a @ a
-        if cuda:
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best
+def _ceiling(product: str, a: torch.Tensor, b: torch.Tensor, **names: Any) -> float:
+    timer = Timer(product, globals={"torch": torch, "a": a, "b": b, **names})
+    seconds = float(timer.blocked_autorange(min_run_time=1).median)
+    size = int(a.shape[0])
+    return 2 * size * size * size / seconds
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from fivescore.types import Pair
 from loadtest.sides import FIVESCORE, LIMIT, OFFLINE, TRANSFORMERS, VLLM, Work
@@ -44,10 +43,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Load:
-    """One row. ``regime`` is the checkpoint."""
+    """One row. ``regime`` is the checkpoint's name."""
 
     name: str
-    regime: Literal["nano", "demo"]
+    regime: str
     contenders: Mapping[str, Contender]
     bars: Sequence[Bar]
 

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "loadtest" / "results"
 RESULT = RESULTS / "bench"
+GPU = RESULTS / "gpu"
 PLACES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
-MARKED = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 COLOURS = {"fivescore": "#1f77b4", "vllm serve": "#d62728", "transformers": "#2ca02c",
            "engine limit": "#777777", "offline": "#bbbbbb"}  # fmt: skip
 PACKAGES = (
@@ -83,6 +83,30 @@ def write(folder: Path, result: Result) -> None:
     print(full(result))
 
 
+def write_gpu(folder: Path, result: Result) -> None:
+    """JSON and Markdown named for the device."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / result["device"].replace(" ", "-")
+    file.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    file.with_suffix(".md").write_text(gpu(result))
+
+
+def gpu(result: Result) -> str:
+    """As ``full``, with the shares of the device."""
+    lines = [full(result), "| checkpoint | side | tokens/s | of the matrix product |"]
+    lines += ["|---|---|---|---|"]
+    for row in result["loads"]:
+        for name, one in row["contenders"].items():
+            if "of the device" in one:
+                rate = f"{one['tokens_per_second']:,.0f}"
+                lines += [_line([row["regime"], name, rate, f"{one['of the device']:.2f}"])]
+    ceilings = result["FLOP/s of a matrix product"].items()
+    told = ", ".join(f"{name} {rate / 1e12:.0f}" for name, rate in ceilings)
+    return (
+        "\n".join([*lines, "", f"{result['device']}; TFLOP/s of a matrix product: {told}"]) + "\n"
+    )
+
+
 def full(result: Result) -> str:
     """Every load, every contender, every bar."""
     lines = ["| load | checkpoint | pairs/s | against | ratio | bar |", "|---|---|---|---|---|---|"]
@@ -122,7 +146,8 @@ def _told(result: Result) -> list[str]:
                 found.append(f"- {row['load']}, {name}: failed {one['failed']}")
         if overhead := row.get("overhead, ms"):
             told = ", ".join(f"{name} {value:.2f} ms" for name, value in overhead.items())
-            found.append(f"- {row['load']}, latency over the engine's own: {told}")
+            where = f"{row['load']}, {row['regime']}"
+            found.append(f"- {where}, latency over the engine's own: {told}")
     names = ("start to ready, s", "computed of 512 pairs that were asked for twice")
     found += [f"- {name}: {result[name]}" for name in names if name in result]
     found += [f"- {name}: {value:.1e}" for name, value in result.items() if "differ" in name]
@@ -195,11 +220,30 @@ def _scaling(axes: Axes, name: str, curve: Mapping[str, Any]) -> None:
     axes.legend(fontsize=8)
 
 
+def tables() -> list[tuple[Path, str, str]]:
+    """Of documents: each with its mark and what stands there, by the committed results."""
+    bench = json.loads((RESULT / "bench.json").read_text())
+    gpus = [gpu(json.loads(file.read_text())) for file in sorted(GPU.glob("*.json"))]
+    readme, performance = PLACES
+    return [
+        (readme, "bench", short(bench)),
+        (performance, "bench", full(bench)),
+        (performance, "gpu", "\n".join(gpus)),
+    ]
+
+
+def marked(name: str) -> re.Pattern[str]:
+    """What stands between two marks."""
+    return re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
+
+
 def main() -> int:
-    result = json.loads((RESULT / "bench.json").read_text())
-    write(RESULT, result)
-    for place, table in zip(PLACES, (short(result), full(result)), strict=True):
-        place.write_text(MARKED.sub(table.replace("\\", r"\\"), place.read_text()))
+    write(RESULT, json.loads((RESULT / "bench.json").read_text()))
+    for file in GPU.glob("*.json"):
+        write_gpu(GPU, json.loads(file.read_text()))
+    for place, name, table in tables():
+        new = table.replace("\\", r"\\")  # nothing of it is a reference to a group
+        place.write_text(marked(name).sub(new, place.read_text()))
     return 0
 
 

