@@ -101,9 +101,9 @@ def _load(kind: str, model: str, options: dict[str, str]) -> Alone:
 
 
 async def _answer(alone: Alone, question: dict[str, Any]) -> dict[str, Any]:
-    """One after another if the question says so, else all at once."""
     sequences: Sequences = question["token_ids"]
-    parts = [[one] for one in sequences] if question["one_by_one"] else [sequences]
+    at_once: int = question["at_once"]
+    parts = [sequences[i : i + at_once] for i in range(0, len(sequences), at_once)]
     outputs: Outputs = []
     latencies = []
     cpu = time.process_time()

@@ -12,6 +12,8 @@ from loadtest.texts import Texts, shuffled
 PAIRS = 512
 """A round of each contender, unless its load says otherwise."""
 SLOW_PAIRS, SLOWEST_PAIRS = 256, 128
+LONG = 4
+"""So many times the pairs, where a turn would be over before cores that idled are at full speed."""
 PROMPTS, RESPONSES, PROMPT_TOKENS = 64, 8, 300
 ROLLOUTS = 256
 LATENCIES = 200
@@ -55,17 +57,25 @@ def _same(make: Make, *sides: str) -> dict[str, Contender]:
     return {side: Contender(side, make) for side in sides}
 
 
-def _all(batch: int, workers: int = 1, *more: str) -> dict[str, Contender]:
+def _all(batch: int, workers: int = 1, *more: str, times: int = 1) -> dict[str, Contender]:
     """Everybody with texts; slow peers with fewer of them, since rates are compared."""
+    slowest = min(batch, SLOWEST_PAIRS)
     return {
-        **_same(_texts(batch, workers), FIVESCORE, *more),
-        **_same(_texts(batch, workers, max(batch, SLOW_PAIRS)), VLLM),
-        **_same(_texts(min(batch, SLOWEST_PAIRS), workers, SLOWEST_PAIRS), TRANSFORMERS),
+        **_same(_texts(batch, workers, times * PAIRS), FIVESCORE, *more),
+        **_same(_texts(batch, workers, max(batch, times * SLOW_PAIRS)), VLLM),
+        **_same(_texts(slowest, workers, times * SLOWEST_PAIRS), TRANSFORMERS),
     }
 
 
-def _texts(batch: int, workers: int = 1, pairs: int = PAIRS, new_connections: bool = False) -> Make:
+def _texts(batch: int, workers: int, pairs: int, new_connections: bool = False) -> Make:
     return lambda texts, _: Work(texts.take(pairs), batch, workers, new_connections=new_connections)
+
+
+def _in_turn(pairs: int) -> dict[str, Contender]:
+    def make(texts: Texts, _: int) -> Work:
+        return Work(texts.take(pairs), 64, one_by_one=True)
+
+    return {IN_TURN: Contender(LIMIT, make)}
 
 
 def _ids(texts: Texts, _: int) -> Work:
@@ -88,6 +98,8 @@ def _groups(texts: Texts) -> list[Pair]:
     return texts.groups(PROMPTS, RESPONSES, PROMPT_TOKENS)
 
 
+IN_TURN = "engine, 64 at a time"
+"""What the engine alone can do where it is idle between one POST and the next."""
 IDLE = "single pairs, idle server"
 """Its bars are of latencies: ``loadtest.bench``."""
 _GROUPS = f"{PROMPTS} prompts x {RESPONSES} responses, {PROMPT_TOKENS}-token prompts, shuffled"
@@ -104,17 +116,18 @@ LOADS = (
     ),
     Load(
         "POSTs of 64 texts, one after another", "nano",
-        _all(64, 1, LIMIT),
-        [Bar(FIVESCORE, VLLM, 1.5), Bar(FIVESCORE, LIMIT, 0, 0.85)],
+        _all(64, 1, LIMIT, times=LONG) | _in_turn(LONG * PAIRS),
+        [Bar(FIVESCORE, VLLM, 1.5), Bar(FIVESCORE, LIMIT, 0, 0.85), Bar(FIVESCORE, IN_TURN, 0)],
     ),
     Load(
         "64 clients, one text a POST, connections kept", "nano",
-        _all(1, 64, LIMIT),
+        _all(1, 64, LIMIT, times=LONG),
         [Bar(FIVESCORE, VLLM, 1.5), Bar(FIVESCORE, LIMIT, 0, 0.85)],
     ),
     Load(
         "256 rollouts, one text a POST, a new connection each", "nano",
-        _same(_texts(1, ROLLOUTS, ROLLOUTS, new_connections=True), FIVESCORE, VLLM, TRANSFORMERS),
+        _same(_texts(1, ROLLOUTS, LONG * ROLLOUTS, new_connections=True), FIVESCORE, VLLM)
+        | _same(_texts(1, ROLLOUTS, ROLLOUTS, new_connections=True), TRANSFORMERS),
         [Bar(FIVESCORE, VLLM, 1.4)],
     ),
     Load(
@@ -125,8 +138,8 @@ LOADS = (
     Load(IDLE, "nano", _same(_one_by_one, FIVESCORE, VLLM, LIMIT), []),
     Load(
         "POSTs of 64 texts, one after another", "demo",
-        _all(64, 1, LIMIT),
-        ENGINE_BOUND,
+        _all(64, 1, LIMIT) | _in_turn(PAIRS),
+        [*ENGINE_BOUND, Bar(FIVESCORE, IN_TURN, 0)],
     ),
     Load(
         "one POST of 512 texts", "demo",

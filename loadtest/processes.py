@@ -85,13 +85,16 @@ def server(
 
 async def settled() -> None:
     """Wait until what this process has started computes nothing, so that one side's end does not
-    slow the next: vLLM's worker processes look for work for a second before they sleep."""
+    slow the next: vLLM's worker processes look for work for a second before they sleep. One that
+    never rests is told of and not waited for."""
     until = time.monotonic() + SETTLE_SECONDS
     busy = math.inf
     while busy > QUIET_SHARE and time.monotonic() < until:
         before = _started_cpu_seconds()
         await asyncio.sleep(SETTLE_LOOK_SECONDS)
         busy = (_started_cpu_seconds() - before) / SETTLE_LOOK_SECONDS
+    if busy > QUIET_SHARE:
+        print(f"  idle sides still take {busy:.1f} of a core", file=sys.stderr)
 
 
 def _started_cpu_seconds() -> float:
@@ -159,11 +162,11 @@ class Engine:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def score(self, token_ids: Sequence[list[int]], one_by_one: bool = False) -> dict[str, Any]:
+    def score(self, token_ids: Sequence[list[int]], at_once: int) -> dict[str, Any]:
         """``seconds``, ``cpu_seconds`` of vLLM's client, ``latencies`` and ``outputs`` of all
-        sequences, submitted at once."""
+        sequences; ``at_once`` of them are submitted when those before are answered."""
         assert self._process.stdin is not None
-        question = {"token_ids": list(token_ids), "one_by_one": one_by_one}
+        question = {"token_ids": list(token_ids), "at_once": at_once}
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         return self.read()

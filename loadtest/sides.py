@@ -42,7 +42,8 @@ class Work:
     as_ids: bool = False
     new_connections: bool = False
     one_by_one: bool = False
-    """A pair is sent when the one before is answered, by a client that adds least of its own."""
+    """A batch is sent when the one before is answered, by a client that adds least of its own; the
+    engine alone gets all batches at once otherwise."""
 
     @property
     def batches(self) -> list[Sequence[Pair]]:
@@ -108,7 +109,7 @@ class Http:
 
 
 class Alone:
-    """The engine alone; it gets token ids whatever the work says."""
+    """The engine alone; it gets token ids, whatever the work says of texts and workers."""
 
     def __init__(self, found: Engine, model: Measured) -> None:
         self._engine = found
@@ -117,7 +118,8 @@ class Alone:
     async def take(self, work: Work) -> Took:
         ids = self._model.ids(work.pairs)
         await settled()
-        answer = await asyncio.to_thread(self._engine.score, ids, work.one_by_one)
+        at_once = work.batch if work.one_by_one else len(ids)
+        answer = await asyncio.to_thread(self._engine.score, ids, at_once)
         run = Run(answer["seconds"], len(work.pairs), answer["latencies"])
         return Took(answer["cpu_seconds"], run, answer["outputs"])
 
