@@ -164,6 +164,8 @@ class Sides:
             try:
                 yield {name: one.result() for name, one in started.items()}
             finally:
+                for one in started.values():
+                    one.cancel()  # where another did not start
                 wait(started.values())
                 list(pool.map(contextlib.ExitStack.close, opened.values()))
 
