@@ -10,29 +10,24 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from fivescore.engine.base import Engine
-from fivescore.engine.supervisor import Limits, Supervisor
 from fivescore.errors import (
     DeadlineExceeded,
-    Draining,
-    EngineDead,
     FivescoreError,
     InvalidPair,
-    Loading,
     NonFinite,
     Overloaded,
     ScoringError,
-    ServiceUnavailable,
     TooLong,
     TooManyPairs,
 )
 from fivescore.scoring import reward
 from fivescore.scoring.admission import Admission, Admitted
 from fivescore.scoring.batching import Batcher
-from fivescore.scoring.checkpoint import Checkpoint, Model
+from fivescore.scoring.checkpoint import Model
 from fivescore.scoring.chunks import CHUNK_CHARACTERS, CHUNK_PAIRS, Placed, chunks, placed
 from fivescore.scoring.fairness import Fairness, Share
 from fivescore.scoring.inflight import Flight, Flights
+from fivescore.scoring.lifecycle import Lifecycle, MakeEngine
 from fivescore.scoring.truncation import keep_end, shorten
 from fivescore.scoring.window import Window
 from fivescore.settings import Settings
@@ -43,14 +38,8 @@ from fivescore.types import Output, Pair, Score
 
 log = logging.getLogger(__name__)
 
-MakeEngine = Callable[[Settings, int | None], Engine]
-State = Literal["loading", "ready", "restarting", "draining", "failed"]
-
-HEARTBEAT_SECONDS = 10
 CHARACTERS_A_TOKEN = 4
 """What tokenisers average on English text: of texts that are not tokenised yet."""
-RESTART_WINDOW_SECONDS = 600.0
-"""Over which new starts of the engine are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +90,8 @@ class _Work(NamedTuple):
     share: Share
 
 
-class Scorer:
-    """Scores pairs with one model.
-
-    Args:
-        make_engine: called on a thread with the settings and the token limit.
-        loaded: called once, when all is loaded and before the first request is taken.
-    """
+class Scorer(Lifecycle):
+    """Scores pairs with one model."""
 
     def __init__(
         self,
@@ -116,16 +100,8 @@ class Scorer:
         metrics: Metrics,
         loaded: Callable[[], object] = lambda: None,
     ) -> None:
-        self.metrics = metrics
-        self._settings = settings
-        self._make_engine = make_engine
-        self._on_loaded = loaded
-        self._engine: Supervisor | None = None
-        self._loaded: Model | None = None
-        self._state: State = "loading"
+        super().__init__(settings, make_engine, metrics, loaded)
         self._admission = Admission(settings.max_inflight_pairs, settings.max_inflight_tokens)
-        self.on_failure: Callable[[Exception], None] = lambda error: None
-        """Called when the engine is lost for good."""
         self._fairness = Fairness()
         self._window = Window()
         self._flights = Flights(self._encode_in_engine, self._window.leave)
@@ -137,117 +113,18 @@ class Scorer:
         metrics.inflight_limit.labels("pairs").set_function(lambda: self._admission.limit)
         metrics.inflight_limit.labels("tokens").set_function(lambda: self._admission.token_limit)
 
-    @property
-    def state(self) -> State:
-        return self._state
-
-    def _enter(self, state: State) -> None:
-        self._state = state
-        self.metrics.state(state)
-
-    @property
-    def has_model(self) -> bool:
-        return self._loaded is not None
-
-    @property
-    def model(self) -> Model:
-        """The loaded model.
-
-        Raises:
-            Loading: there is none yet.
-        """
-        if self._loaded is None:
-            raise Loading("the model is not loaded yet: try again soon", retry_after=5)
-        return self._loaded
-
-    async def load(self) -> None:
-        """Load checkpoint and engine, and become ready.
-
-        Raises:
-            ConfigurationError: they cannot be loaded, or do not fit each other.
-        """
-        started = time.monotonic()
-        log.info("loading %s", self._settings.model)
-        heartbeat = asyncio.create_task(_tell_still_loading(started))
-        try:
-            self._loaded = await self._load_model()
-        except BaseException:
-            self._enter("failed")
-            raise
-        finally:
-            heartbeat.cancel()
-        self._on_loaded()
-        info, seconds = self._loaded.info, time.monotonic() - started
-        attributes, revision = self._loaded.manifest.attributes, self._settings.revision
-        self.metrics.loaded(info, attributes, revision, seconds)
-        log.info(
-            "ready after %.1f s: %s, %d outputs, %d tokens, %s on %s, %s",
-            seconds, self._loaded.name, info.outputs, self._loaded.max_tokens, info.dtype,
-            info.device, info.engine,
-        )  # fmt: skip
-        if self._state == "loading":
-            self._enter("ready")
-
-    async def _load_model(self) -> Model:
-        found = await asyncio.to_thread(Checkpoint, self._settings)
-        self._engine = Supervisor(
-            lambda: self._make_engine(self._settings, found.max_tokens),
-            Limits(
-                self._settings.engine_restarts,
-                RESTART_WINDOW_SECONDS,
-                self._settings.engine_hang_seconds,
-            ),
-            self._engine_changed,
-            self._engine_failed,
-        )
-        info = await self._engine.load()
-        self._admission.fit(info)
-        self._window.fit(info.step_sequences)
-        model = await asyncio.to_thread(found.fit, info)
+    def _fit(self, model: Model) -> None:
+        self._admission.fit(model.info)
+        self._window.fit(model.info.step_sequences)
         self._tokenise_here.most_size = model.conversation.tokenizer.quick_characters
-        return model
-
-    def _engine_changed(self, running: bool) -> None:
-        if not running:
-            self.metrics.restarts.inc()
-        if self._state != "draining":
-            self._enter("ready" if running else "restarting")
-
-    def _engine_failed(self, error: Exception) -> None:
-        self._enter("failed")
-        self.on_failure(error)
-
-    def drain(self) -> None:
-        """Refuse new requests from now on; accepted ones finish."""
-        self._enter("draining")
-
-    async def close(self) -> None:
-        """Stop the engine."""
-        self._tokenise.close()
-        if self._engine is not None:
-            await self._engine.close()
 
     async def drained(self) -> None:
         """Wait until no accepted pair is unanswered."""
         await self._admission.idle.wait()
 
-    def check_available(self) -> Model:
-        """The model, if requests are taken.
-
-        Raises:
-            ServiceUnavailable: they are not; says why and when to come again.
-        """
-        try:
-            if self._state == "draining":
-                raise Draining("the service is shutting down: send this to another replica")
-            if self._state == "restarting" and self._engine is not None:
-                raise self._engine.restarting()
-            if self._state == "failed":
-                raise EngineDead("the engine has stopped and cannot score", retry_after=10)
-            return self.model
-        except ServiceUnavailable as error:
-            self.metrics.rejections.labels(error.code).inc()
-            raise
+    async def close(self) -> None:
+        self._tokenise.close()
+        await super().close()
 
     async def score(
         self,
@@ -505,9 +382,3 @@ def _known_ids(model: Model, one: Placed, options: Options) -> list[int] | Fives
         limit=model.max_characters,
         characters=length,
     )
-
-
-async def _tell_still_loading(started: float) -> None:
-    while True:
-        await asyncio.sleep(HEARTBEAT_SECONDS)
-        log.info("still loading (%.0f s)", time.monotonic() - started)

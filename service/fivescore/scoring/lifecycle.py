@@ -1,0 +1,165 @@
+"""A model and its engine, from loading to closing, and whether requests are taken meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from fivescore.engine.base import Engine
+from fivescore.engine.supervisor import Limits, Supervisor
+from fivescore.errors import Draining, EngineDead, Loading, ServiceUnavailable
+from fivescore.scoring.checkpoint import Checkpoint, Model
+from fivescore.settings import Settings
+from fivescore.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+MakeEngine = Callable[[Settings, int | None], Engine]
+State = Literal["loading", "ready", "restarting", "draining", "failed"]
+
+HEARTBEAT_SECONDS = 10
+RESTART_WINDOW_SECONDS = 600.0
+"""Over which new starts of the engine are counted."""
+
+
+class Lifecycle:
+    """Loads one model, and says whether there is an engine for it.
+
+    Args:
+        make_engine: called on a thread with the settings and the token limit.
+        loaded: called once, when all is loaded and before the first request is taken.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        make_engine: MakeEngine,
+        metrics: Metrics,
+        loaded: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.metrics = metrics
+        self._settings = settings
+        self._make_engine = make_engine
+        self._on_loaded = loaded
+        self._engine: Supervisor | None = None
+        self._loaded: Model | None = None
+        self._state: State = "loading"
+        self.on_failure: Callable[[Exception], None] = lambda error: None
+        """Called when the engine is lost for good."""
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def _enter(self, state: State) -> None:
+        self._state = state
+        self.metrics.state(state)
+
+    @property
+    def has_model(self) -> bool:
+        return self._loaded is not None
+
+    @property
+    def model(self) -> Model:
+        """The loaded model.
+
+        Raises:
+            Loading: there is none yet.
+        """
+        if self._loaded is None:
+            raise Loading("the model is not loaded yet: try again soon", retry_after=5)
+        return self._loaded
+
+    async def load(self) -> None:
+        """Load checkpoint and engine, and become ready.
+
+        Raises:
+            ConfigurationError: they cannot be loaded, or do not fit each other.
+        """
+        started = time.monotonic()
+        log.info("loading %s", self._settings.model)
+        heartbeat = asyncio.create_task(_tell_still_loading(started))
+        try:
+            model = await self._load_model()
+            self._fit(model)
+        except BaseException:
+            self._enter("failed")
+            raise
+        finally:
+            heartbeat.cancel()
+        self._loaded = model
+        self._on_loaded()
+        info, seconds = model.info, time.monotonic() - started
+        attributes, revision = model.manifest.attributes, self._settings.revision
+        self.metrics.loaded(info, attributes, revision, seconds)
+        log.info(
+            "ready after %.1f s: %s, %d outputs, %d tokens, %s on %s, %s",
+            seconds, model.name, info.outputs, model.max_tokens, info.dtype,
+            info.device, info.engine,
+        )  # fmt: skip
+        if self._state == "loading":
+            self._enter("ready")
+
+    async def _load_model(self) -> Model:
+        found = await asyncio.to_thread(Checkpoint, self._settings)
+        self._engine = Supervisor(
+            lambda: self._make_engine(self._settings, found.max_tokens),
+            Limits(
+                self._settings.engine_restarts,
+                RESTART_WINDOW_SECONDS,
+                self._settings.engine_hang_seconds,
+            ),
+            self._engine_changed,
+            self._engine_failed,
+        )
+        info = await self._engine.load()
+        return await asyncio.to_thread(found.fit, info)
+
+    def check_available(self) -> Model:
+        """The model, if requests are taken.
+
+        Raises:
+            ServiceUnavailable: they are not; says why and when to come again.
+        """
+        try:
+            if self._state == "draining":
+                raise Draining("the service is shutting down: send this to another replica")
+            if self._state == "restarting" and self._engine is not None:
+                raise self._engine.restarting()
+            if self._state == "failed":
+                raise EngineDead("the engine has stopped and cannot score", retry_after=10)
+            return self.model
+        except ServiceUnavailable as error:
+            self.metrics.rejections.labels(error.code).inc()
+            raise
+
+    def _fit(self, model: Model) -> None:
+        """Set what depends on the model, before requests are taken."""
+
+    def _engine_changed(self, running: bool) -> None:
+        if not running:
+            self.metrics.restarts.inc()
+        if self._state != "draining":
+            self._enter("ready" if running else "restarting")
+
+    def _engine_failed(self, error: Exception) -> None:
+        self._enter("failed")
+        self.on_failure(error)
+
+    def drain(self) -> None:
+        """Refuse new requests from now on; accepted ones finish."""
+        self._enter("draining")
+
+    async def close(self) -> None:
+        """Stop the engine."""
+        if self._engine is not None:
+            await self._engine.close()
+
+
+async def _tell_still_loading(started: float) -> None:
+    while True:
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        log.info("still loading (%.0f s)", time.monotonic() - started)
