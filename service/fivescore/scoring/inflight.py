@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from fivescore.engine.suspects import digest
 from fivescore.types import Output
 
 Headers = Mapping[str, str] | None
-Encode = Callable[[list[int], str, Headers, int], Awaitable[Output]]
+Encode = Callable[[list[int], str, Headers, int], Coroutine[Any, Any, Output]]
 
 
 class Flight:
@@ -53,7 +54,7 @@ class Flights:
             flight.waiters += 1
             return flight
         work = self._encode(token_ids, request_id, trace_headers, priority)
-        flight = Flight(key, asyncio.ensure_future(work))
+        flight = Flight(key, asyncio.create_task(work))
         self._flights[key] = flight
         flight.task.add_done_callback(lambda task: self._landed(flight))
         return flight
