@@ -72,7 +72,8 @@ class Case(NamedTuple):
     pairs: int
     """A round of each side."""
     front_end: bool
-    """Whether that is the limit, not the engine: then there are loads to show it, and no bars."""
+    """Whether it matters, as it does where the engine is fast: then there are loads to show it, and
+    no bars against the engine."""
 
 
 CASES = {
