@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from fivescore.engine.base import Engine
-from fivescore.engine.processes import start_fork_server
+from fivescore.engine.processes import METHOD, start_fork_server
 from fivescore.errors import ConfigurationError
 from fivescore.http.app import create_app
 from fivescore.http.connection import RESERVE, Connection
@@ -63,8 +63,10 @@ def serve(flags: dict[str, Any]) -> int:
         )
     settings = _within_file_limit(settings, _raise_file_limit())
     if settings.backend == "vllm":
+        chosen = METHOD in os.environ
         _set_variables(settings)
-        start_fork_server()
+        if not chosen:
+            start_fork_server(settings.engine)
     return _Server(settings).run_on(listener)
 
 
@@ -237,7 +239,7 @@ def _set_variables(settings: Settings) -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM reports its use to its makers
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # of the engine's libraries
     # As ``vllm serve`` does. A fork of this process would hold its clients' connections open.
-    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    os.environ.setdefault(METHOD, "spawn")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from fivescore.engine.processes import METHOD
 from tests.checkpoints import STEERLM_MANIFEST, three_outputs
 from tests.e2e.server import START_SECONDS, command, environment, free_port, running
 from tests.e2e.test_engine import large_request
@@ -70,6 +71,7 @@ def test_loading_serving_draining(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """One server from start to end, since each costs a start of vLLM; with no caches, as in a new
     container."""
     monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "cache"))
+    monkeypatch.delenv(METHOD, raising=False)
     started: set[str] = set()
     pair = {"prompt": "What is a dog?", "response": "An animal."}
     with running(tmp_path / "server.log") as server:
@@ -118,10 +120,17 @@ def test_loading_serving_draining(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert "Traceback" not in server.tail(1000)
 
 
-def test_sigterm_while_loading(tmp_path: Path) -> None:
-    """Nobody waits for a model that nobody will use."""
+@pytest.mark.parametrize("forked", [True, False])
+def test_sigterm_while_loading(
+    forked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a model that nobody will use; an operator may choose how engines begin."""
+    monkeypatch.delenv(METHOD, raising=False)
+    if not forked:
+        monkeypatch.setenv(METHOD, "spawn")
     with running(tmp_path / "server.log") as server:
         server.until("vLLM starts its engine", lambda: has(server.process.pid, ENGINE))
+        assert has(server.process.pid, FORK_SERVER) == forked
         with all_ending(server.process.pid):
             server.terminate()
             assert server.process.wait(60) == 0, server.tail()

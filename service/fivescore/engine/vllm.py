@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import importlib
 import itertools
 import logging
 import multiprocessing
@@ -71,8 +72,8 @@ if current_platform.is_cpu():
 
 def preload() -> None:
     """In the fork server: what an engine imports beside this module, and a name to be known by."""
-    from vllm.v1.worker import cpu_worker  # noqa: F401
-
+    worker = "cpu_worker" if current_platform.is_cpu() else "gpu_worker"
+    importlib.import_module(f"vllm.v1.worker.{worker}")
     set_process_title("ForkServer", prefix="fivescore")
 
 

