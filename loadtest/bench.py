@@ -51,7 +51,6 @@ def main() -> int:
             place.mkdir()
             model = Measured(DEMO if regime == "demo" else str(nano.make(place / "nano")))
             logs = given.logs / regime if given.logs else place
-            logs.mkdir(parents=True, exist_ok=True)
             flags = [*ON_CPU, *given.peer_flags.split()]
             sides = Sides(model, logs, flags, threads=THREADS[regime])
             rows += asyncio.run(_measure(given, regime, model, sides, others))

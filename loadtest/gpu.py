@@ -144,7 +144,6 @@ def _case(
         if not torch.cuda.is_available():
             flags += ON_CPU
         place = (logs or Path(folder)) / f"logs-{name}"
-        place.mkdir(parents=True, exist_ok=True)
         sides = Sides(model, place, flags, options)
         asyncio.run(_measure(name, model, sides, ceilings, keep))
 

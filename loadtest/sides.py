@@ -131,6 +131,7 @@ class Sides:
     """Starts sides of one checkpoint.
 
     Args:
+        logs: a folder for the servers' output, made where there is none.
         peer_flags: for ``vllm serve``, beside what it needs for this task.
         options: engine options of fivescore and of the engine alone.
         threads: of every engine and model; None leaves it to them: ``vllm serve`` takes one on a
@@ -147,6 +148,7 @@ class Sides:
     ) -> None:
         self._model = model
         self._logs = logs
+        logs.mkdir(parents=True, exist_ok=True)
         self._peer_flags = peer_flags
         self._options = options or {}
         self._environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}

@@ -63,10 +63,8 @@ def serve(flags: dict[str, Any]) -> int:
         )
     settings = _within_file_limit(settings, _raise_file_limit())
     if settings.backend == "vllm":
-        chosen = METHOD in os.environ
         _set_variables(settings)
-        if not chosen:
-            start_fork_server(settings.engine)
+        start_fork_server(settings.engine)
     return _Server(settings).run_on(listener)
 
 
@@ -214,6 +212,8 @@ def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
 
         return FakeEngine(settings.model, settings.engine)
     _set_variables(settings)
+    # As ``vllm serve`` does. A fork of this process would hold its clients' connections open.
+    os.environ.setdefault(METHOD, "spawn")
     try:
         from fivescore.engine.vllm import VllmEngine
     except ModuleNotFoundError as error:
@@ -238,8 +238,6 @@ def _set_variables(settings: Settings) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", quiet)
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM reports its use to its makers
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # of the engine's libraries
-    # As ``vllm serve`` does. A fork of this process would hold its clients' connections open.
-    os.environ.setdefault(METHOD, "spawn")
 
 
 def _listen(host: str, port: int) -> socket.socket:

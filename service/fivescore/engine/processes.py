@@ -79,9 +79,11 @@ def start_fork_server(options: Iterable[str]) -> None:
 
 
 def _can_fork(build: str, options: Iterable[str]) -> bool:
-    """As vLLM decides it (``vllm/utils/system_utils.py``): binding to NUMA nodes is a matter of how
-    a process is spawned, and WSL's NVML does not survive a fork."""
-    if sys.platform != "linux" or any("numa" in option for option in options):
+    """Unless the operator has chosen a method, as vLLM decides it (``vllm/utils/system_utils.py``):
+    binding to NUMA nodes is a matter of how a process is spawned, and WSL's NVML does not survive a
+    fork."""
+    bound = any("numa" in option for option in options)
+    if sys.platform != "linux" or METHOD in os.environ or bound:
         return False
     return build == "cpu" or (build == "cuda" and "microsoft" not in platform.release().lower())
 
@@ -174,7 +176,8 @@ def _build() -> str:
             continue
         if "cpu" in name + local:
             return "cpu"
-        return "cuda" if re.fullmatch(r"(.*\.)?cu\d+|", local) else local
+        # vLLM's own releases for CUDA have no local version.
+        return "cuda" if not local or re.fullmatch(r"(.*\.)?cu\d+", local) else local
     return "none"
 
 

@@ -67,9 +67,8 @@ if __name__ == "__main__":
 @contextmanager
 def running(folder: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     (folder / "program.py").write_text(PROGRAM)
-    environment = {
-        k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "LD_PRELOAD")
-    }
+    decisive = (processes.THREADS, processes.LIBRARIES, processes.METHOD)
+    environment = {k: v for k, v in os.environ.items() if k not in decisive}
     process = subprocess.Popen(
         [sys.executable, "program.py", *words], cwd=folder, env=environment, start_new_session=True
     )
@@ -171,7 +170,10 @@ def test_engines_are_forked_where_vllm_could_fork_them(
 
     monkeypatch.setattr(processes, "version", version)
     monkeypatch.setattr("platform.release", lambda: release)
+    monkeypatch.delenv(processes.METHOD, raising=False)
     assert processes._can_fork(processes._build(), [option]) == forked
+    monkeypatch.setenv(processes.METHOD, "spawn")
+    assert not processes._can_fork(processes._build(), [option]), "the operator's wish"
 
 
 def test_a_gpu_build_forks_from_a_process_with_the_variables_as_they_are(
@@ -191,6 +193,18 @@ def test_a_gpu_build_forks_from_a_process_with_the_variables_as_they_are(
     assert processes.context().get_start_method() == "forkserver"
 
 
+def test_a_fork_server_goes_on_where_vllm_cannot_be_imported() -> None:
+    program = """
+import gc, sys, types
+broken = types.ModuleType("fivescore.engine.vllm")
+broken.preload = lambda: 1 / 0
+sys.modules[broken.__name__] = broken
+import fivescore.engine.preload
+assert gc.isenabled()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_engines_are_spawned_where_a_fork_server_finds_no_room(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -199,6 +213,7 @@ def test_engines_are_spawned_where_a_fork_server_finds_no_room(
 
     monkeypatch.setattr(processes, "_build", lambda: "cpu")
     monkeypatch.setattr(forkserver, "ensure_running", full)
+    monkeypatch.delenv(processes.METHOD, raising=False)
     processes.start_fork_server([])
     assert "No space left" in caplog.text
     assert processes.context().get_start_method() == "spawn"
