@@ -24,7 +24,7 @@ serve: install  ## make serve ARGS='--port 9000'
 	$(BIN)/fivescore serve $(ARGS)
 
 # Faults need the machine for themselves; test_output.py takes the descriptors that workers talk over.
-ALONE = tests/faults/test_faults.py tests/unit/engine/test_output.py
+ALONE = tests/faults/test_faults.py tests/unit/engine/vllm/test_output.py
 
 test: install  ## make test ARGS='tests/unit -k admission' for some of them
 ifdef ARGS
@@ -54,7 +54,7 @@ bench: install
 	HF_HUB_OFFLINE=1 $(BIN)/python -m loadtest.bench $(ARGS)
 
 demo: install  ## make demo TEXT=folder with the JSON files of RM-Bench and LLMBar
-	OMP_NUM_THREADS=1 $(BIN)/python -m fivescore.demo.build --text $(TEXT)
+	OMP_NUM_THREADS=1 $(BIN)/python -m demo.build --text $(TEXT)
 
 dashboards: install
 	$(BIN)/python -m deploy.grafana.generate

@@ -18,7 +18,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram
 
-from fivescore.scoring.manifest import ATTRIBUTES
+from fivescore.model.manifest import ATTRIBUTES
 from fivescore.telemetry.metrics import REWARDS, SCORES, TOKENS, Metrics
 from fivescore.telemetry.trace import STAGES, Trace
 from fivescore.types import Score

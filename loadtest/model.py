@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from fivescore.scoring.checkpoint import Checkpoint
-from fivescore.scoring.manifest import Manifest
+from fivescore.model.checkpoint import Checkpoint
+from fivescore.model.manifest import Manifest
 from fivescore.settings import Settings
 from fivescore.types import ModelInfo, Pair
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fivescore.engine.processes import KEEP_FREED_MEMORY
+from fivescore.engine.vllm.forkserver import KEEP_FREED_MEMORY
 from fivescore.types import Pair
 from loadtest.driver import Driver, Request, Run, one_by_one
 from loadtest.model import Measured

@@ -29,7 +29,7 @@ from transformers import (
     Qwen3ForSequenceClassification,
 )
 
-from fivescore.demo.vocabulary import byte_level_bpe
+from demo.vocabulary import byte_level_bpe
 
 MAX_TOKENS = 512
 """Every checkpoint's context: a test of the exact limit stays cheap."""

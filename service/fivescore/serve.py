@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from fivescore.engine.base import Engine
-from fivescore.engine.processes import METHOD, start_fork_server
+from fivescore.engine.vllm.forkserver import METHOD, start_fork_server
 from fivescore.errors import ConfigurationError
 from fivescore.http.app import create_app
 from fivescore.http.connection import RESERVE, Connection
-from fivescore.scoring.checkpoint import check
+from fivescore.model.checkpoint import check
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import Settings, load
 from fivescore.telemetry import logging as logs
@@ -215,7 +215,7 @@ def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
     # As ``vllm serve`` does. A fork of this process would hold its clients' connections open.
     os.environ.setdefault(METHOD, "spawn")
     try:
-        from fivescore.engine.vllm import VllmEngine
+        from fivescore.engine.vllm.engine import VllmEngine
     except ModuleNotFoundError as error:
         if error.name != "vllm":
             raise

@@ -16,7 +16,7 @@ from fivescore.http.app import ROUTES
 from fivescore.http.context import RequestContext, summarise, trace_of
 from fivescore.http.problems import _STATUS
 from fivescore.http.routes import RequestOptions
-from fivescore.scoring.manifest import PRESETS, Manifest
+from fivescore.model.manifest import PRESETS, Manifest
 from fivescore.settings import Settings
 from fivescore.telemetry.logging import TEXT_CHARACTERS, TEXT_PAIRS, Json
 from fivescore.telemetry.metrics import LIMITS, OUTCOMES, REJECTIONS, STATES, Metrics
@@ -46,7 +46,7 @@ def test_only_the_engine_and_its_benchmark_import_vllm() -> None:
         for file in [*ROOT.glob("service/**/*.py"), *ROOT.glob("loadtest/**/*.py")]
         if re.search(r"^\s*(import|from) vllm\b", file.read_text(), re.MULTILINE)
     }
-    assert importing == {"service/fivescore/engine/vllm.py", "loadtest/engine_limit.py"}
+    assert importing == {"service/fivescore/engine/vllm/engine.py", "loadtest/engine_limit.py"}
 
 
 def test_the_core_knows_no_http() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from fivescore.http.auth import OPEN
 from fivescore.http.keyring import MOST_BYTES, MOST_KEYS
 from fivescore.http.ratelimit import BURST_SECONDS
+from fivescore.model.checkpoint import CHARACTERS_PER_TOKEN, LEAST_MAX_CHARACTERS
 from fivescore.scoring.admission import STEPS_OF_SEQUENCES, STEPS_OF_TOKENS
-from fivescore.scoring.checkpoint import CHARACTERS_PER_TOKEN, LEAST_MAX_CHARACTERS
 from fivescore.settings import Settings
 
 ROOT = Path(__file__).parents[2]

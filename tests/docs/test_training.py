@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fivescore.scoring.manifest import ATTRIBUTES
+from fivescore.model.manifest import ATTRIBUTES
 from fivescore.training.recipe import Recipe, flag
 
 TRAINING = (Path(__file__).parents[2] / "docs" / "training.md").read_text()

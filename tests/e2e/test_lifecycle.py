@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fivescore.engine.processes import METHOD
+from fivescore.engine.vllm.forkserver import METHOD
 from tests.checkpoints import STEERLM_MANIFEST, three_outputs
 from tests.e2e.server import START_SECONDS, command, environment, free_port, running
 from tests.e2e.test_engine import large_request

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from fivescore.scoring.manifest import read
+from fivescore.model.manifest import read
 from fivescore.settings import DEMO
 from tests.e2e.server import running
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from fivescore.demo.build import CHECKPOINT
-from fivescore.demo.vocabulary import MAX_TOKENS
+from demo.build import CHECKPOINT
+from demo.vocabulary import MAX_TOKENS
 from tests.e2e.server import Server
 
 TOLERANCE = 1e-4

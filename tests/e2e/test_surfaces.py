@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.server import Server
-from tests.integration.compat.clients import posted_at_once
-from tests.integration.compat.surfaces import BY_NAME, SURFACES, Surface, encoded, token_ids
+from tests.integration.protocols.clients import posted_at_once
+from tests.integration.protocols.protocols import BY_NAME, SURFACES, Surface, encoded, token_ids
 
 Json = dict[str, Any]
 

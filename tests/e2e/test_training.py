@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from matplotlib import image
 
-from fivescore.scoring.manifest import ATTRIBUTES, NEMOTRON_WEIGHTS
+from fivescore.model.manifest import ATTRIBUTES, NEMOTRON_WEIGHTS
 from tests.e2e.server import Server, environment, running
 from tests.training import untrained, validation_pairs, write_data
 

@@ -18,7 +18,7 @@ from fivescore.client.integrations.trl import (
     RewardFunction,
     attribute_functions,
 )
-from fivescore.scoring.manifest import ATTRIBUTES
+from fivescore.model.manifest import ATTRIBUTES
 from tests.e2e.server import Server, running
 
 pytest.importorskip("trl", reason="needs the extra 'trl'")

@@ -69,7 +69,7 @@ class Pairs:
         """
         missing = range(len(self._known), count)
         if missing:
-            from fivescore.demo.scores import Scorer  # torch takes seconds
+            from demo.scores import Scorer  # torch takes seconds
 
             texts = [self._text(str(number), number) for number in missing]
             scores = Scorer(self._folder).score(texts)

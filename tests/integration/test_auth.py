@@ -17,7 +17,7 @@ from fivescore.http.app import ROUTES
 from fivescore.http.auth import OPEN
 from fivescore.serve import tell_who_may_ask
 from fivescore.settings import Settings
-from tests.integration.compat.surfaces import SURFACES
+from tests.integration.protocols.protocols import SURFACES
 from tests.integration.service import OTHER, PAIR, Service, assert_problem, serving
 from tests.integration.test_life import Connection
 from tests.unit.engines import HeldEngine

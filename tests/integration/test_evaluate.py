@@ -17,7 +17,7 @@ import pytest
 
 from fivescore.cli import main
 from fivescore.client import RewardClient
-from fivescore.scoring import manifest
+from fivescore.model import manifest
 from tests.integration.process import ServerProcess, server
 
 Json = dict[str, Any]

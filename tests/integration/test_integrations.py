@@ -26,7 +26,7 @@ from fivescore.client.integrations import areal, ms_swift, rewardbench, trl, ver
 from fivescore.client.integrations.conversation import pair
 from fivescore.client.integrations.gather import MOST_PAIRS, MOST_REQUESTS, Gatherer
 from fivescore.errors import ConfigurationError, InvalidPair, InvalidRequest, TooLong
-from fivescore.scoring.manifest import ATTRIBUTES
+from fivescore.model.manifest import ATTRIBUTES
 from fivescore.types import Score
 from tests.unit.client.fakes import Fleet, Hurry, Request, pairs, problem, scored
 

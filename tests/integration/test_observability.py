@@ -20,14 +20,14 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fivescore.http.app import ROUTES
+from fivescore.model.manifest import ATTRIBUTES
 from fivescore.scoring.inflight import Headers
-from fivescore.scoring.manifest import ATTRIBUTES
 from fivescore.telemetry.logging import TEXT_CHARACTERS, TEXT_PAIRS, Json, Text
 from fivescore.telemetry.metrics import REJECTIONS
 from fivescore.telemetry.trace import STAGES
 from fivescore.types import Output
-from tests.integration.compat.surfaces import SURFACES, Surface
 from tests.integration.process import server
+from tests.integration.protocols.protocols import SURFACES, Surface
 from tests.integration.service import OTHER, PAIR, Service, serving
 from tests.integration.test_life import Connection
 from tests.tools import tool

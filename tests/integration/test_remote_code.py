@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fivescore.errors import ConfigurationError
-from fivescore.scoring.checkpoint import Checkpoint
+from fivescore.model.checkpoint import Checkpoint
 from fivescore.settings import DEMO, Settings
 
 CODE = """
@@ -29,7 +29,7 @@ CONFIG = {"AutoConfig": "own.OwnConfig"}
 TOKENIZER = {"AutoTokenizer": [None, "own.OwnTokenizer"]}
 LOAD = """
 import sys
-from fivescore.scoring.checkpoint import Checkpoint
+from fivescore.model.checkpoint import Checkpoint
 from fivescore.settings import Settings
 Checkpoint(Settings(model=sys.argv[1], trust_remote_code=sys.argv[2] == "yes"))
 """

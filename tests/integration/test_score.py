@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from fivescore.scoring.manifest import ATTRIBUTES
+from fivescore.model.manifest import ATTRIBUTES
 from tests.integration.service import OTHER, PAIR, Json, Service, assert_problem, serving, strict
 from tests.unit.engines import RecordingEngine
 

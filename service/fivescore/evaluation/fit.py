@@ -22,8 +22,8 @@ from fivescore.evaluation.shapes import Preference, preferences
 from fivescore.evaluation.stats import Array
 from fivescore.evaluation.store import Failure, Result
 from fivescore.evaluation.weights import Comparisons
-from fivescore.scoring import manifest
-from fivescore.scoring.manifest import FILE_NAME, Combined, Manifest
+from fivescore.model import manifest
+from fivescore.model.manifest import FILE_NAME, Combined, Manifest
 
 Metric = Literal["accuracy", "rewardbench"]
 

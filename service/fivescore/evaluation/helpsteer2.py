@@ -15,7 +15,7 @@ from fivescore.evaluation.session import Options, Session
 from fivescore.evaluation.shapes import helpsteer2_prompt
 from fivescore.evaluation.stats import Array, correlations, describe
 from fivescore.evaluation.store import Failure, Result
-from fivescore.scoring.manifest import ATTRIBUTE_RANGE, ATTRIBUTES
+from fivescore.model.manifest import ATTRIBUTE_RANGE, ATTRIBUTES
 
 MOST_BINS = 10
 LEVELS = range(int(ATTRIBUTE_RANGE[0]), int(ATTRIBUTE_RANGE[1]) + 1)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fivescore.evaluation.stats import Array
-from fivescore.scoring.manifest import ATTRIBUTE_RANGE
+from fivescore.model.manifest import ATTRIBUTE_RANGE
 
 Points = Mapping[str, tuple[Array, Array]]
 CHANCE = 0.5

@@ -8,7 +8,7 @@ from typing import Any
 
 from fivescore.errors import ConfigurationError
 from fivescore.evaluation.data import Row, Source
-from fivescore.scoring import helpsteer2
+from fivescore.model import helpsteer2
 
 Prompt = str | list[dict[str, str]]
 

@@ -18,10 +18,10 @@ from fivescore import __version__
 from fivescore.errors import ConfigurationError, FivescoreError
 from fivescore.http import health, page, problems, routes
 from fivescore.http.auth import OPEN, Keys, open_routes
-from fivescore.http.compat import nemo_gym, openai, openrlhf, slime, tei, vllm
 from fivescore.http.context import RequestContext
 from fivescore.http.keyring import Keyring
 from fivescore.http.openapi import describe
+from fivescore.http.protocols import nemo_gym, openai, openrlhf, slime, tei, vllm
 from fivescore.http.ratelimit import RateLimit
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import Settings

@@ -15,7 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 from fivescore.http import health, page, problems, routes
 from fivescore.http.auth import OPEN
-from fivescore.http.compat import nemo_gym, openai, openrlhf, slime, tei, vllm
+from fivescore.http.protocols import nemo_gym, openai, openrlhf, slime, tei, vllm
 
 Schema = dict[str, Any]
 Endpoint = Callable[..., Any]

@@ -11,12 +11,12 @@ from starlette.responses import Response
 
 from fivescore.errors import FivescoreError, InvalidRequest
 from fivescore.http.body import json_response, read_json
-from fivescore.http.compat import vllm
-from fivescore.http.compat.surface import respond
 from fivescore.http.context import summarise
 from fivescore.http.health import scorer_of
 from fivescore.http.priority import priority_of
 from fivescore.http.problems import item
+from fivescore.http.protocols import vllm
+from fivescore.http.protocols.surface import respond
 from fivescore.http.ratelimit import score_within_rate
 from fivescore.scoring.scorer import Options
 from fivescore.types import PAIR_FIELDS, Pair, Score, faults, parse_pair, sentence

@@ -11,7 +11,7 @@ from typing import Literal
 from fivescore.engine.base import Engine
 from fivescore.engine.supervisor import Limits, Supervisor
 from fivescore.errors import Draining, EngineDead, Loading, ServiceUnavailable
-from fivescore.scoring.checkpoint import Checkpoint, Model
+from fivescore.model.checkpoint import Checkpoint, Model
 from fivescore.settings import Settings
 from fivescore.telemetry.metrics import Metrics
 

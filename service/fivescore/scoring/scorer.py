@@ -20,10 +20,10 @@ from fivescore.errors import (
     TooLong,
     TooManyPairs,
 )
-from fivescore.scoring import reward
+from fivescore.model import reward
+from fivescore.model.checkpoint import Model
 from fivescore.scoring.admission import Admission, Admitted
 from fivescore.scoring.batching import Batcher
-from fivescore.scoring.checkpoint import Model
 from fivescore.scoring.chunks import CHUNK_CHARACTERS, CHUNK_PAIRS, Placed, chunks, placed
 from fivescore.scoring.fairness import Fairness, Share
 from fivescore.scoring.inflight import Flight, Flights

@@ -16,7 +16,7 @@ from prometheus_client import (
 )
 
 from fivescore import __version__
-from fivescore.scoring.manifest import ATTRIBUTES
+from fivescore.model.manifest import ATTRIBUTES
 from fivescore.telemetry.distribution import Distributions
 from fivescore.telemetry.trace import STAGES, Trace
 from fivescore.types import ModelInfo, Score

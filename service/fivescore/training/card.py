@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fivescore.scoring.manifest import Combined, Manifest
+from fivescore.model.manifest import Combined, Manifest
 from fivescore.training.plot import PLOT_FILE
 from fivescore.training.recipe import Recipe
 from fivescore.training.record import PREDICTIONS_FILE

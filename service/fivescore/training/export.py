@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType
 
-from fivescore.scoring.manifest import FILE_NAME, Manifest
+from fivescore.model.manifest import FILE_NAME, Manifest
 from fivescore.training.model import HEAD
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)

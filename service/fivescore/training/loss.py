@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fivescore.scoring.manifest import Affine
+from fivescore.model.manifest import Affine
 from fivescore.training.rows import MASKED
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fivescore.errors import ConfigurationError
-from fivescore.scoring import manifest as manifests
-from fivescore.scoring.manifest import Affine, Combined, Manifest, PromptFormat
+from fivescore.model import manifest as manifests
+from fivescore.model.manifest import Affine, Combined, Manifest, PromptFormat
 from fivescore.training.model import context_of, has_head
 from fivescore.training.recipe import MAX_TOKENS, Recipe, flag
 

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from fivescore.errors import ConfigurationError, first_line
-from fivescore.scoring.checkpoint import check
+from fivescore.model.checkpoint import check
 from fivescore.training.recipe import Recipe
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.index.json")

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from fivescore.errors import ConfigurationError
-from fivescore.scoring.manifest import ATTRIBUTES, NEMOTRON_WEIGHTS
+from fivescore.model.manifest import ATTRIBUTES, NEMOTRON_WEIGHTS
 
 Positive = Annotated[int, Field(ge=1)]
 PREFERENCE_STEPS = 105

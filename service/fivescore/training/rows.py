@@ -11,9 +11,9 @@ from typing import Any
 from tqdm import tqdm
 
 from fivescore.errors import InvalidPair
-from fivescore.scoring import helpsteer2
-from fivescore.scoring.conversation import Conversation
-from fivescore.scoring.manifest import ATTRIBUTE_RANGE
+from fivescore.model import helpsteer2
+from fivescore.model.conversation import Conversation
+from fivescore.model.manifest import ATTRIBUTE_RANGE
 from fivescore.training.data import Raw
 from fivescore.types import Pair, parse_pair
 

@@ -12,7 +12,7 @@ from transformers import EvalPrediction, ProgressCallback, Trainer, TrainingArgu
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from fivescore.errors import ConfigurationError
-from fivescore.scoring.manifest import Affine
+from fivescore.model.manifest import Affine
 from fivescore.training.batches import Collator, Ordered, training_order
 from fivescore.training.loss import MaskedSquaredError, ScaledBradleyTerry, read_attributes
 from fivescore.training.metrics import Array, correlation, masked_mse, preference_metrics

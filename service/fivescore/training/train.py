@@ -13,8 +13,8 @@ import numpy as np
 from transformers.utils import logging as library
 
 from fivescore.errors import ConfigurationError
-from fivescore.scoring.conversation import Conversation
-from fivescore.scoring.manifest import Manifest
+from fivescore.model.conversation import Conversation
+from fivescore.model.manifest import Manifest
 from fivescore.training import data, meaning, metrics
 from fivescore.training.card import write_card
 from fivescore.training.export import export

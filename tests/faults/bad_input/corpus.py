@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.integration.compat.surfaces import PAIRS, SURFACES, Surface, encoded
+from tests.integration.protocols.protocols import PAIRS, SURFACES, Surface, encoded
 
 GOOD = encoded(PAIRS[0])
 DEEP = 100_000

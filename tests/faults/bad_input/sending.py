@@ -15,7 +15,7 @@ import httpx
 
 from tests.faults import result
 from tests.faults.bad_input.corpus import Case
-from tests.integration.compat.surfaces import PAIRS
+from tests.integration.protocols.protocols import PAIRS
 
 LONGEST_SECONDS = 120.0
 """An answer that takes longer is a hang, on a slow machine too."""

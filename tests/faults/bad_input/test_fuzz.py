@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from fivescore.errors import ConfigurationError, FivescoreError, InvalidPair
 from fivescore.http import routes
 from fivescore.http.body import json_response, parse_json
-from fivescore.scoring import manifest as manifests
+from fivescore.model import manifest as manifests
+from fivescore.model.conversation import Conversation
+from fivescore.model.helpsteer2 import messages
+from fivescore.model.manifest import FILE_NAME, PRESETS, PromptFormat
+from fivescore.model.policy import PolicyTemplate
 from fivescore.scoring import truncation
-from fivescore.scoring.conversation import Conversation
-from fivescore.scoring.helpsteer2 import messages
-from fivescore.scoring.manifest import FILE_NAME, PRESETS, PromptFormat
-from fivescore.scoring.policy import PolicyTemplate
 from fivescore.types import Pair, parse_pair
 from tests.unit.scoring import policy_tokenizers, sample_tokenizers
 

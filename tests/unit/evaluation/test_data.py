@@ -16,7 +16,7 @@ from pyarrow import parquet
 from fivescore.errors import ConfigurationError
 from fivescore.evaluation.data import Source, read
 from fivescore.evaluation.shapes import Preference, helpsteer2_prompt, preferences
-from fivescore.scoring import helpsteer2
+from fivescore.model import helpsteer2
 
 ROWS = [{"prompt": "Q é", "chosen": "A", "rejected": "B"}, {"prompt": "R", "n": 1}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()

@@ -14,7 +14,7 @@ from fivescore.errors import ConfigurationError
 from fivescore.evaluation.data import Source
 from fivescore.evaluation.helpsteer2 import attribute, calibration, examples, measure, told
 from fivescore.evaluation.store import Failure, Result
-from fivescore.scoring.manifest import ATTRIBUTES
+from fivescore.model.manifest import ATTRIBUTES
 from fivescore.types import Score
 
 

@@ -14,7 +14,7 @@ from fivescore.evaluation.shapes import Preference
 from fivescore.evaluation.stats import Array
 from fivescore.evaluation.store import Failure, Result
 from fivescore.evaluation.weights import Comparisons
-from fivescore.scoring.manifest import ATTRIBUTES, PRESETS, Combined
+from fivescore.model.manifest import ATTRIBUTES, PRESETS, Combined
 from fivescore.types import Score
 
 TRUE = np.array([0.3, 0.74, 0.46, 0.47, -0.33])

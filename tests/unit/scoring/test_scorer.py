@@ -27,9 +27,9 @@ from fivescore.errors import (
     TooLong,
     TooManyPairs,
 )
+from fivescore.model.conversation import Conversation
 from fivescore.scoring import window
 from fivescore.scoring.chunks import CHUNK_PAIRS, characters
-from fivescore.scoring.conversation import Conversation
 from fivescore.scoring.inflight import Headers
 from fivescore.scoring.scorer import Options, Scorer
 from fivescore.settings import DEMO, Settings

@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fivescore import errors
-from fivescore.scoring.manifest import ATTRIBUTES
+from fivescore.model.manifest import ATTRIBUTES
 from fivescore.telemetry.metrics import (
     LIMITS,
     OUTCOMES,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fivescore.scoring.manifest import Affine
+from fivescore.model.manifest import Affine
 from fivescore.training.loss import MaskedSquaredError, ScaledBradleyTerry
 from fivescore.training.rows import MASKED
 

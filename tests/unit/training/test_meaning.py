@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fivescore.errors import ConfigurationError
-from fivescore.scoring.manifest import ATTRIBUTES, PRESETS, Affine, Combined, Manifest
+from fivescore.model.manifest import ATTRIBUTES, PRESETS, Affine, Combined, Manifest
 from fivescore.training.meaning import center, plan, trained
 from fivescore.training.model import load_config
 from fivescore.training.recipe import load

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fivescore.errors import ConfigurationError
-from fivescore.scoring.manifest import PRESETS, Combined
+from fivescore.model.manifest import PRESETS, Combined
 from fivescore.training.recipe import load
 
 LEAST: dict[str, Any] = {"data": "d", "model": "m", "output": "o"}

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from fivescore.scoring.conversation import Conversation
-from fivescore.scoring.manifest import ATTRIBUTES, PromptFormat
+from fivescore.model.conversation import Conversation
+from fivescore.model.manifest import ATTRIBUTES, PromptFormat
 from fivescore.training.data import Raw
 from fivescore.training.rows import (
     MASKED,

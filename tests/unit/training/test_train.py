@@ -22,9 +22,9 @@ from transformers import AutoModelForSequenceClassification
 
 from fivescore.cli import main
 from fivescore.errors import ConfigurationError
-from fivescore.scoring.checkpoint import Checkpoint
-from fivescore.scoring.manifest import ATTRIBUTES, Manifest
-from fivescore.scoring.reward import score
+from fivescore.model.checkpoint import Checkpoint
+from fivescore.model.manifest import ATTRIBUTES, Manifest
+from fivescore.model.reward import score
 from fivescore.settings import Settings
 from fivescore.training.export import export
 from fivescore.training.model import load_config, load_model

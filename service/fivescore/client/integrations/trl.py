@@ -32,7 +32,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from fivescore.client import AsyncRewardClient, RewardClient
 from fivescore.client.integrations.conversation import Text, pair
-from fivescore.scoring.manifest import ATTRIBUTES
+from fivescore.model.manifest import ATTRIBUTES
 from fivescore.types import Score
 
 REMEMBERED_BATCHES = 16

@@ -1,0 +1,92 @@
+"""Chat completions as NVIDIA's hosted reward models answer them (NIM)."""
+
+from __future__ import annotations
+
+import time
+from decimal import Decimal
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from fivescore.http.health import SCALAR
+from fivescore.http.protocols.shapes import dialogue, malformed, members, usage
+from fivescore.http.protocols.surface import Ask, Context, surface
+from fivescore.types import Score
+
+MOST_CHOICES = 128
+"""OpenAI's own bound on ``n``."""
+
+
+@surface(
+    {
+        "model": "fivescore-demo",
+        "messages": [
+            {"role": "user", "content": "Name a prime."},
+            {"role": "assistant", "content": "7"},
+        ],
+    }
+)
+def chat_completions(body: Any, context: Context) -> Ask:
+    """NIM: the conversation ends with the response; the completion holds its scores.
+
+    The content is `helpfulness:1.5,correctness:...`, `logprobs.content` has the same numbers, and
+    `reward` is the combined reward. A model name that ends in `-scalar` answers `reward:<number>`.
+    Sampling parameters are accepted and change nothing; `stream` and `n` are honoured.
+    """
+    body = members(body, "messages")
+    choices = 1 if body.get("n") is None else body["n"]
+    if not isinstance(choices, int) or not 1 <= choices <= MOST_CHOICES:
+        raise malformed("n", f"must be a whole number from 1 to {MOST_CHOICES}")
+    asked = str(body.get("model"))
+    alone = asked.endswith(SCALAR) and asked != context.model.name
+
+    def answer(scores: list[Score]) -> Any:
+        completion = _completion(scores[0], alone, choices, context)
+        return _streamed(completion) if body.get("stream") else completion
+
+    return Ask("messages", [dialogue(body["messages"], "messages")], answer)
+
+
+def _completion(score: Score, alone: bool, choices: int, context: Context) -> dict[str, Any]:
+    scalar = {"reward": score.reward}
+    values = scalar if alone else score.attributes or scalar
+    content = ",".join(f"{name}:{_plain(value)}" for name, value in values.items())
+    tokens: list[dict[str, Any]] = [
+        {"token": name, "bytes": None, "logprob": value, "top_logprobs": []}
+        for name, value in values.items()
+    ]
+    return {
+        "id": f"chatcmpl-{context.request_id}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": context.model.name + (SCALAR if alone else ""),
+        "choices": [
+            {
+                "index": index,
+                "finish_reason": "length",
+                "message": {"role": "assistant", "content": content},
+                "logprobs": {"content": tokens},
+            }
+            for index in range(choices)
+        ],
+        "usage": usage([score]),
+        "reward": score.reward,
+        "truncated": score.truncated,
+    }
+
+
+def _plain(value: float) -> str:
+    """The shortest digits that read back the same, without an exponent."""
+    return format(Decimal(repr(value)), "f")
+
+
+def _streamed(completion: dict[str, Any]) -> Response:
+    """The completion as server-sent events: one chunk and the end."""
+    choices = [
+        {**{k: v for k, v in choice.items() if k != "message"}, "delta": choice["message"]}
+        for choice in completion["choices"]
+    ]
+    chunk = {**completion, "object": "chat.completion.chunk", "choices": choices}
+    body = b"data: " + orjson.dumps(chunk) + b"\n\ndata: [DONE]\n\n"
+    return Response(body, media_type="text/event-stream")

@@ -1,0 +1,43 @@
+"""SGLang's native ``/classify``, as AReaL's reward service setting names it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fivescore.http.protocols.shapes import inputs, malformed, vector
+from fivescore.http.protocols.surface import Ask, Context
+from fivescore.types import Pair, Score
+
+
+def classify(body: dict[str, Any], context: Context) -> Ask:
+    """``text`` or ``input_ids``, one or a list; the answer is one entry or a list likewise."""
+    field = "text" if body.get("text") is not None else "input_ids"
+    value = body[field]
+    pairs = inputs(value, field)
+    if field == "input_ids" and any(isinstance(pair, Pair) and pair.text for pair in pairs):
+        raise malformed(field, "must be token ids, or a list of them; texts go in text")
+    several = isinstance(value, list) and not (value and isinstance(value[0], int))
+    started = time.perf_counter()
+
+    def answer(scores: list[Score]) -> Any:
+        seconds = time.perf_counter() - started
+        entries = [_entry(i, score, seconds, context) for i, score in enumerate(scores)]
+        return entries if several else entries[0]
+
+    return Ask(field, pairs, answer)
+
+
+def _entry(index: int, score: Score, seconds: float, context: Context) -> dict[str, Any]:
+    return {
+        "embedding": vector(score, context),
+        "meta_info": {
+            "id": f"{context.request_id}-{index}",
+            "finish_reason": {"type": "length", "length": 0},
+            "prompt_tokens": score.tokens,
+            "completion_tokens": 0,
+            "cached_tokens": score.cached_tokens,
+            "e2e_latency": seconds,
+            "truncated": score.truncated,
+        },
+    }

@@ -1,0 +1,198 @@
+"""vLLM's pooling routes, for verl and for clients of a bare ``vllm serve``.
+
+Activation flags are accepted and change nothing: scores are raw. The text in ``input`` is already
+rendered; BOS is added where it is missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from array import array
+from typing import Any
+
+from fivescore.errors import InvalidPair
+from fivescore.http.protocols import sglang
+from fivescore.http.protocols.shapes import (
+    dialogue,
+    inputs,
+    malformed,
+    members,
+    text_of,
+    texts,
+    usage,
+    vector,
+)
+from fivescore.http.protocols.surface import Ask, Context, Truncate, surface
+from fivescore.types import PAIR_FIELDS, Pair, Score, parse_pair
+
+LEFT = ("text_1", "queries", "data_1", "query")
+"""What vLLM's ``/score`` has called the prompt's side over its versions."""
+RIGHT = ("text_2", "documents", "items", "data_2")
+REQUEST_FIELDS = PAIR_FIELDS | {"pairs"}
+
+
+@surface({"input": ["<s>Name a prime. 7</s>"], "use_activation": False})
+def classify(body: Any, context: Context) -> Ask:
+    """vLLM or SGLang, told apart by the body's keys: rendered texts, token ids or messages.
+
+    `input` or `messages` is vLLM's and answers `data[].probs`, of which the last is the reward.
+    `text` or `input_ids` is SGLang's and answers `embedding` and `meta_info`.
+    """
+    body = members(body)
+    if body.get("text") is not None or body.get("input_ids") is not None:
+        return sglang.classify(body, context)
+
+    def entry(index: int, score: Score) -> dict[str, Any]:
+        probs = vector(score, context)
+        return {
+            "index": index,
+            "label": "reward",
+            "probs": probs,
+            "num_classes": len(probs),
+            "truncated": score.truncated,
+        }
+
+    return _ask(body, context, "classify", entry)
+
+
+@surface({"input": ["<s>Name a prime. 7</s>"]})
+def pooling(body: Any, context: Context) -> Ask:
+    """vLLM: rendered texts, token ids or messages to vectors, of which the last is the reward."""
+    return _vectors(members(body), context, "pooling", "data")
+
+
+@surface({"input": ["<s>Name a prime. 7</s>"]})
+def embeddings(body: Any, context: Context) -> Ask:
+    """OpenAI's embeddings, which verl asks of SGLang: the last element is the reward."""
+    return _vectors(members(body), context, "embedding", "embedding")
+
+
+def scores(body: Any, context: Context) -> Ask:
+    """vLLM's scoring of pairs: the prompt left, the response right, one of either for many."""
+    body = members(body)
+    (left_field, left), (field, right) = _side(body, LEFT), _side(body, RIGHT)
+    if len(left) == 1:
+        left = left * len(right)
+    elif len(right) == 1:
+        right = right * len(left)
+    if len(left) != len(right):
+        raise malformed(field, f"{len(right)} responses to {len(left)} prompts in {left_field}")
+    pairs = [_pair(prompt, response) for prompt, response in zip(left, right, strict=True)]
+
+    def answer(scores: list[Score]) -> dict[str, Any]:
+        data = [
+            {"index": i, "object": "score", "score": s.reward, "truncated": s.truncated}
+            for i, s in enumerate(scores)
+        ]
+        return {**_head("score", "list", context), "data": data, "usage": usage(scores)}
+
+    return Ask(field, pairs, answer, *_truncation(body))
+
+
+score = surface({"text_1": "Name a prime.", "text_2": ["7", "Seven is one."]})(scores)
+
+
+@surface({"query": "Name a prime.", "documents": ["7", "Seven is one."]})
+def rerank(body: Any, context: Context) -> Ask:
+    """vLLM's reranking: responses (`documents`) to one prompt (`query`), the best first."""
+    body = members(body, "query", "documents")
+    (query,), (_, documents) = texts([body["query"]], "query"), _side(body, ("documents",))
+    top = body.get("top_n") or len(documents)
+    if not isinstance(top, int) or top < 0:
+        raise malformed("top_n", "must be a whole number of at least 0")
+
+    def answer(scores: list[Score]) -> dict[str, Any]:
+        order = sorted(range(len(scores)), key=lambda i: scores[i].reward, reverse=True)
+        results = [
+            {
+                "index": i,
+                "document": {"text": documents[i]},
+                "relevance_score": scores[i].reward,
+                "truncated": scores[i].truncated,
+            }
+            for i in order[:top]
+        ]
+        return {**_head("rerank", "list", context), "results": results, "usage": usage(scores)}
+
+    pairs = [_pair(query, document) for document in documents]
+    return Ask("documents", pairs, answer, *_truncation(body))
+
+
+def asks_for_score(body: Any) -> bool:
+    """Whether a body of ``POST /score`` is vLLM's and not our own."""
+    return (
+        isinstance(body, dict)
+        and not REQUEST_FIELDS & body.keys()
+        and bool({*LEFT, *RIGHT} & body.keys())
+    )
+
+
+def _pair(prompt: str, response: str) -> Pair | InvalidPair:
+    return parse_pair({"prompt": prompt, "response": response})
+
+
+def _side(body: dict[str, Any], names: tuple[str, ...]) -> tuple[str, list[str]]:
+    """The field that the body has of ``names``, and its texts."""
+    name = next((name for name in names if body.get(name) is not None), None)
+    if name is None:
+        raise malformed(names[0], "is missing")
+    value = body[name] if isinstance(body[name], list) else [body[name]]
+    return name, [
+        text_of(item.get("content", [item]) if isinstance(item, dict) else item, f"{name}.{i}")
+        for i, item in enumerate(value)
+    ]
+
+
+def _vectors(body: dict[str, Any], context: Context, kind: str, field: str) -> Ask:
+    encoding = body.get("encoding_format") or "float"
+    if encoding not in ("float", "base64"):
+        raise malformed("encoding_format", "must be float or base64")
+    if body.get("dimensions") is not None:
+        raise malformed("dimensions", "a score cannot be shortened: leave it out")
+
+    def entry(index: int, score: Score) -> dict[str, Any]:
+        values: list[float] | str = vector(score, context)
+        if encoding == "base64":
+            values = base64.b64encode(array("f", values)).decode()
+        return {"object": kind, "index": index, field: values, "truncated": score.truncated}
+
+    return _ask(body, context, kind, entry)
+
+
+def _ask(body: dict[str, Any], context: Context, kind: str, entry: Any) -> Ask:
+    if body.get("chat_template") is not None:
+        raise malformed("chat_template", "the checkpoint's own is used: leave it out")
+    if body.get("messages") is not None:
+        field, pairs = "messages", [dialogue(body["messages"], "messages")]
+    elif body.get("input") is not None:
+        field, pairs = "input", inputs(body["input"], "input")
+    else:
+        raise malformed("input", "is missing; or give messages")
+
+    def answer(scores: list[Score]) -> dict[str, Any]:
+        data = [entry(index, score) for index, score in enumerate(scores)]
+        return {**_head(kind, "list", context), "data": data, "usage": usage(scores)}
+
+    return Ask(field, pairs, answer, *_truncation(body))
+
+
+def _truncation(body: dict[str, Any]) -> tuple[Truncate | None, int | None]:
+    """Whether the body asks for truncation by itself, and to how many tokens."""
+    limit = body.get("truncate_prompt_tokens")
+    if limit is None:
+        return None, None
+    if limit == -1:  # vLLM's word for the model's own limit
+        return "prompt_start", None
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise malformed("truncate_prompt_tokens", "must be a whole number of at least 1, or -1")
+    return "prompt_start", limit
+
+
+def _head(kind: str, object_: str, context: Context) -> dict[str, Any]:
+    return {
+        "id": f"{kind}-{context.request_id}",
+        "object": object_,
+        "created": int(time.time()),
+        "model": context.model.name,
+    }

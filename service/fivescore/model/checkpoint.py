@@ -1,0 +1,155 @@
+"""What a checkpoint says besides its weights: its tokenizer and its manifest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fivescore.errors import ConfigurationError, first_line
+from fivescore.model import manifest as manifests
+from fivescore.model.conversation import Conversation
+from fivescore.model.manifest import Manifest, PromptFormat
+from fivescore.model.policy import PolicyTemplate
+from fivescore.settings import Settings
+from fivescore.types import ModelInfo
+
+LEAST_MAX_CHARACTERS = 2**20
+CHARACTERS_PER_TOKEN = 16
+"""Four times what tokenisers average on English text."""
+OVERRIDES = frozenset({"outputs", "hf-overrides", "hf_overrides"})
+"""Engine options that can change the number of outputs: then only the engine knows it."""
+_HUB_ID = re.compile(r"^[\w][\w.-]*(/[\w][\w.-]*)?$")
+
+
+def check(model: str) -> None:
+    """Raises ConfigurationError unless ``model`` is a checkpoint's folder or can be a hub id."""
+    folder = Path(model)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigurationError(f"model {model}: the folder has no config.json")
+    elif folder.exists():
+        raise ConfigurationError(f"model {model}: a file; give the folder that holds config.json")
+    elif not _HUB_ID.match(model):
+        raise ConfigurationError(f"model {model}: there is no such folder")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded model and all that is known of it; ``max_tokens`` is the limit in force.
+
+    ``policy`` takes texts of the policy apart, where the operator named its tokenizer.
+    """
+
+    name: str
+    info: ModelInfo
+    manifest: Manifest
+    conversation: Conversation
+    max_tokens: int
+    max_characters: int
+    """A bound before tokenising: far above ``max_tokens``, and what truncation may start from."""
+    policy: PolicyTemplate | None = None
+
+
+class Checkpoint:
+    """A checkpoint's tokenizer and manifest, read before its weights.
+
+    Raises:
+        ConfigurationError: one of them is missing or wrong.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        from transformers import AutoConfig, AutoTokenizer
+
+        check(settings.model)
+        self._settings = settings
+        self._conversations: dict[PromptFormat, Conversation] = {}
+        self._tokenizer = self._read("tokenizer", AutoTokenizer)
+        self._policy = _read_policy(settings)
+        self._manifest = self._read_manifest()
+        if not OVERRIDES & settings.engine.keys():  # a misfit shows before the engine loads
+            config = self._read("config.json", AutoConfig)
+            self.conversation(self._manifest_for(config.num_labels))
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The limit that the operator or the manifest sets; None leaves it to the engine."""
+        if self._settings.max_tokens or self._manifest is None:
+            return self._settings.max_tokens
+        return self._manifest.max_tokens
+
+    def fit(self, info: ModelInfo) -> Model:
+        """Bring the checkpoint together with what the engine found in its weights.
+
+        Raises:
+            ConfigurationError: they do not fit each other.
+        """
+        manifest = self._manifest_for(info.outputs)
+        conversation = self.conversation(manifest)
+        limit = min(self.max_tokens or manifest.max_tokens or info.max_tokens, info.max_tokens)
+        return Model(
+            name=self._settings.name or _short_name(self._settings.model),
+            info=info,
+            manifest=manifest,
+            conversation=conversation,
+            max_tokens=limit,
+            max_characters=max(LEAST_MAX_CHARACTERS, limit * CHARACTERS_PER_TOKEN),
+            policy=self._policy,
+        )
+
+    def conversation(self, manifest: Manifest | None = None) -> Conversation:
+        """The checkpoint's way from pairs to token ids, by its own manifest or another."""
+        chosen = manifest or self._manifest
+        prompt = chosen.prompt if chosen else PromptFormat()
+        if prompt not in self._conversations:  # copying a large tokenizer takes a second
+            self._conversations[prompt] = Conversation(prompt, self._tokenizer)
+        return self._conversations[prompt]
+
+    def _manifest_for(self, outputs: int) -> Manifest:
+        manifest = self._manifest or manifests.for_outputs(outputs)
+        manifests.check_outputs(manifest, outputs)
+        return manifest
+
+    def _read(self, what: str, loader: Any) -> Any:
+        settings = self._settings
+        try:
+            return loader.from_pretrained(
+                settings.model,
+                revision=settings.revision,
+                trust_remote_code=settings.trust_remote_code,
+            )
+        except Exception as error:  # the library raises many kinds for a checkpoint that is wrong
+            advice = ""
+            if "trust_remote_code" in str(error):
+                advice = " --trust-remote-code runs it: it can do all that this process can"
+            raise ConfigurationError(
+                f"model {settings.model}: its {what} cannot be loaded: {first_line(error)}{advice}"
+            ) from error
+
+    def _read_manifest(self) -> Manifest | None:
+        settings = self._settings
+        if settings.manifest is not None:
+            return manifests.read(settings.manifest)
+        return manifests.beside(settings.model, settings.revision, f"model {settings.model}")
+
+
+def _read_policy(settings: Settings) -> PolicyTemplate | None:
+    from transformers import AutoTokenizer
+
+    name = settings.policy_tokenizer
+    if name is None:
+        return None
+    try:
+        # Unless it is told, it asks whoever sits at the terminal.
+        reference = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # the library raises many kinds
+        raise ConfigurationError(
+            f"policy_tokenizer {name}: it cannot be loaded: {first_line(error)}"
+        ) from error
+    return PolicyTemplate(reference)
+
+
+def _short_name(model: str) -> str:
+    """A hub id as it is, a folder by its own name."""
+    return Path(model).resolve().name if Path(model).exists() else model

@@ -1,0 +1,195 @@
+"""Bodies that are no request: each is told what is wrong with it, and where."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.integration.protocols.protocols import (
+    BY_NAME,
+    PAIRS,
+    SURFACES,
+    Surface,
+    answered,
+    assert_refused,
+    conversation,
+    of_trainers_alone,
+    post,
+)
+from tests.integration.service import Json, Service, assert_problem
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@of_trainers_alone
+async def test_what_is_not_json_is_refused(service: Service, surface: Surface) -> None:
+    for content in (b"", b"{", b"\xff\xfe", b'{"input": NaN}', b"[" * 5000):
+        response = await service.http.post(surface.path, content=content)
+        problem = assert_refused(response, 422, "invalid_request")
+        assert "not JSON" in problem["detail"]
+
+
+@of_trainers_alone
+async def test_a_body_that_is_no_object_is_refused(service: Service, surface: Surface) -> None:
+    for body in ([], "text", 1, None, [{"input": "x"}]):
+        problem = assert_refused(await post(service, surface, body), 422, "invalid_request")
+        assert "object" in problem["detail"]
+
+
+SAID = {"role": "assistant", "content": "x"}
+IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
+NO_INPUTS: tuple[tuple[Any, str], ...] = (
+    *((body, "input") for body in ({}, {"input": None}, {"inputs": "x"})),
+    *(({"input": value}, "input") for value in (1, {"a": 1}, True)),
+    *(({"messages": value}, "messages") for value in ("x", [], ["x"])),
+    ({"messages": [{"role": "user", "content": "x"}]}, "messages"),
+    ({"input": "x", "truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
+    ({"input": "x", "truncate_prompt_tokens": "9"}, "truncate_prompt_tokens"),
+    ({"input": "x", "chat_template": "{{ 1 }}"}, "chat_template"),
+)
+NO_VECTORS: tuple[tuple[Any, str], ...] = (
+    ({"input": "x", "encoding_format": "bytes"}, "encoding_format"),
+    ({"input": "x", "dimensions": 2}, "dimensions"),
+)
+NO_SIDES: tuple[tuple[Any, str], ...] = (
+    ({"text_1": "x"}, "text_2"),
+    ({"documents": ["x"]}, "text_1"),
+    ({"text_1": ["a", "b"], "text_2": ["a", "b", "c"]}, "text_2"),
+    ({"text_1": "a", "text_2": ["a", 1]}, "text_2.1"),
+)
+NO_RANKING: tuple[tuple[Any, str], ...] = (
+    ({"query": "x"}, "documents"),
+    ({"documents": ["x"]}, "query"),
+    ({"query": ["x", 1], "documents": ["x"]}, "query"),
+    ({"query": "x", "documents": ["x"], "top_n": -1}, "top_n"),
+)
+NO_CHAT: tuple[tuple[Any, str], ...] = (
+    ({}, "messages"),
+    *(({"messages": value}, "messages") for value in ([], "x", [1])),
+    ({"messages": [{"role": "user", "content": "x"}]}, "messages"),
+    ({"messages": [IMAGE, SAID]}, "messages.0.content.0"),
+    *(({"messages": conversation(PAIRS[0]), "n": n}, "n") for n in (0, -1, 129, "2", 1.5)),
+)
+NO_GYM: tuple[tuple[Any, str], ...] = (
+    ({"response": {"output": []}}, "responses_create_params"),
+    ({"responses_create_params": {"input": "x"}}, "response"),
+    ({"responses_create_params": 1, "response": {}}, "responses_create_params"),
+    ({"responses_create_params": {}, "response": {}}, "responses_create_params.input"),
+    ({"responses_create_params": {"input": "x"}, "response": {"output": 1}}, "response.output"),
+)
+MALFORMED: dict[str, tuple[tuple[Any, str], ...]] = {
+    "/get_reward": (
+        *((body, "query") for body in ({}, {"queries": ["x"]})),
+        *(({"query": value}, "query") for value in (None, 1, [1], [["x"]])),
+    ),
+    "/classify": (*NO_INPUTS, ({"text": 1}, "text"), ({"input_ids": "x"}, "input_ids")),
+    "/pooling": (*NO_INPUTS, *NO_VECTORS),
+    "/v1/embeddings": (*NO_INPUTS, *NO_VECTORS),
+    "/score": NO_SIDES,
+    "/v1/score": NO_SIDES,
+    "/rerank": NO_RANKING,
+    "/v1/rerank": NO_RANKING,
+    "/v1/chat/completions": NO_CHAT,
+    "/reward": (
+        ({"response": "x"}, "prompt"),
+        ({"prompt": "x"}, "response"),
+        ({"prompt": 1, "response": "x"}, "prompt"),
+        ({"prompt": "x", "response": 1}, "response"),
+    ),
+    "/verify": NO_GYM,
+    "/predict": (
+        ({}, "inputs"),
+        ({"inputs": 1}, "inputs"),
+        ({"inputs": ["a", "b", "c"]}, "inputs"),
+        ({"inputs": [["a"], ["a", "b", "c"]]}, "inputs.1"),
+    ),
+}
+"""Bodies by route, and the field that is at fault in each."""
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [(path, body, field) for path, bodies in MALFORMED.items() for body, field in bodies],
+)
+async def test_a_malformed_field_is_named(
+    service: Service, path: str, body: Json, field: str
+) -> None:
+    response = await service.http.post(path, json=body)
+    problem = assert_refused(response, 422, "invalid_request")
+    (error,) = problem["errors"]
+    assert error["field"].startswith(field)
+    assert error["detail"]
+    assert error["field"] in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("/get_reward", {"query": [""]}, "query"),
+        ("/classify", {"input": [""]}, "input"),
+        ("/classify", {"input": [[]]}, "input"),
+        ("/classify", {"input": [[1, -1]]}, "input"),
+        ("/classify", {"input": [1, True]}, "input"),
+        ("/classify", {"input": [["x"]]}, "input"),
+        ("/classify", {"input_ids": [[1.5]]}, "input_ids"),
+        ("/classify", {"input": [6144]}, "6144"),
+        ("/predict", {"inputs": ["Q", 1]}, "inputs"),
+        ("/predict", {"inputs": ""}, "inputs"),
+        ("/classify", {"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
+        (
+            "/classify",
+            {"messages": [{"role": "wizard", "content": "x"}, {"role": "assistant"}]},
+            "messages.0.role",
+        ),
+    ],
+)
+async def test_a_malformed_pair_is_told_in_the_words_of_the_request(
+    service: Service, path: str, body: Json, told: str
+) -> None:
+    response = await service.http.post(path, json=body)
+    problem = assert_problem(response, 422, response.json()["code"])
+    assert told in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "surface",
+    [surface for surface in SURFACES if not surface.name.endswith("ids")],
+    ids=lambda surface: surface.name,
+)
+async def test_half_a_surrogate_pair_is_a_malformed_pair_and_no_failure(
+    service: Service, surface: Surface
+) -> None:
+    body = json.loads(json.dumps(surface.one()).replace("1+1=2", "cut \\ud83d"))
+    problem = assert_refused(await post(service, surface, body), 422, "invalid_pair")
+    assert "surrogate" in problem["detail"]
+
+
+@pytest.mark.parametrize("path", sorted({surface.path for surface in SURFACES}))
+async def test_a_get_says_which_method_is_right(service: Service, path: str) -> None:
+    response = await service.http.get(path)
+    assert_problem(response, 405, "method_not_allowed")
+    assert response.headers["Allow"] == "POST"
+
+
+@pytest.mark.parametrize("depth", [300, 900])
+async def test_a_deep_body_that_nemo_gym_wants_back_is_echoed_or_refused(
+    service: Service, depth: int
+) -> None:
+    body = json.dumps(BY_NAME["nemo-gym"].one())[:-1]
+    content = body + ', "deep": ' + "[" * depth + "]" * depth + "}"
+    response = await service.http.post("/verify", content=content)
+    if response.status_code == 200:
+        assert response.json()["deep"] == json.loads("[" * depth + "]" * depth)
+    else:
+        assert_refused(response, 422, "invalid_request")
+
+
+async def test_half_a_surrogate_pair_in_what_nemo_gym_wants_back_is_echoed(
+    service: Service,
+) -> None:
+    surface = BY_NAME["nemo-gym"]
+    answer = answered(await post(service, surface, {**surface.one(), "note": "\ud83d"}))
+    assert answer["note"] == "\ud83d"
+    assert [answer["reward"]] == [(await service.scores(PAIRS[0]))[0]["reward"]]

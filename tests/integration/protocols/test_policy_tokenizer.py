@@ -1,0 +1,160 @@
+"""With ``--policy-tokenizer`` a policy of another template gets the reward of its messages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from fivescore.errors import ConfigurationError
+from tests.integration.protocols.protocols import answered, assert_refused, encoded, rendered
+from tests.integration.service import Json, Service, serving, strict
+from tests.unit.scoring import policy_tokenizers as policies
+
+QUESTION: Json = {"role": "user", "content": "What is 1+1?"}
+TALKS: dict[str, list[Json]] = {
+    "one question": [QUESTION],
+    "a system message": [{"role": "system", "content": "Be terse."}, QUESTION],
+    "several turns": [
+        QUESTION,
+        {"role": "assistant", "content": "3"},
+        {"role": "user", "content": "Sure?\n\nThink."},
+    ],
+}
+RESPONSES = ("1+1=2", "", "No.<|im_end|>\n<|im_start|>user\nThanks!<|im_end|>\nYes", "a\n b\n")
+POLICIES: dict[str, Callable[[], Any]] = {
+    "chatml": policies.chatml,
+    "qwen": policies.qwen,
+    "llama3": policies.llama3,
+}
+
+
+@pytest.fixture(params=POLICIES)
+def policy(request: pytest.FixtureRequest) -> Any:
+    return POLICIES[request.param]()
+
+
+@pytest.fixture
+async def service(policy: Any, tmp_path: Path) -> AsyncIterator[Service]:
+    policy.save_pretrained(tmp_path)
+    async with serving(policy_tokenizer=str(tmp_path)) as running:
+        yield running
+
+
+def prompt_of(policy: Any, turns: list[Json]) -> str:
+    return str(policy.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+
+async def post(service: Service, path: str, body: Json) -> httpx.Response:
+    return await service.http.post(path, content=encoded(body))
+
+
+@pytest.mark.parametrize("talk", TALKS)
+async def test_openrlhf_and_slime_get_the_reward_of_the_messages(
+    service: Service, policy: Any, talk: str
+) -> None:
+    turns = TALKS[talk]
+    prompt = prompt_of(policy, turns)
+    scores = await service.scores(
+        *({"prompt": turns, "response": response} for response in RESPONSES)
+    )
+    rewards = [score["reward"] for score in scores]
+    assert len(set(rewards)) == len(RESPONSES)
+    for ending in ("", policy.eos_token, f"{policy.eos_token}{policy.pad_token}"):
+        query = [prompt + response + ending for response in RESPONSES]
+        body = {"query": query, "prompts": [prompt] * len(query), "labels": [None] * len(query)}
+        assert answered(await post(service, "/get_reward", body))["rewards"] == rewards
+        for response, reward in zip(RESPONSES, rewards, strict=True):
+            body = {"prompt": prompt, "response": response + ending, "label": None}
+            assert answered(await post(service, "/reward", body)) == reward
+
+
+async def test_a_query_that_lost_its_start_gets_the_reward_of_the_whole_conversation(
+    service: Service, policy: Any
+) -> None:
+    turns = [{"role": "user", "content": "A long question. " * 20 + "Well?"}]
+    prompt = prompt_of(policy, turns)
+    (score,) = await service.scores({"prompt": turns, "response": "Yes."})
+    body = {"query": [prompt[100:] + "Yes." + policy.eos_token], "prompts": [prompt]}
+    assert answered(await post(service, "/get_reward", body))["rewards"] == [score["reward"]]
+
+
+async def test_slimes_plain_prompts_and_messages_are_read_as_without_the_setting(
+    service: Service,
+) -> None:
+    (score,) = await service.scores({"prompt": "What is 1+1?", "response": "2"})
+    for prompt in ("What is 1+1?", [QUESTION]):
+        answer = answered(await post(service, "/reward", {"prompt": prompt, "response": "2"}))
+        assert answer == score["reward"]
+
+
+async def test_a_query_that_does_not_go_on_from_its_prompt_fails_and_is_told_by_its_place(
+    service: Service, policy: Any
+) -> None:
+    prompt = prompt_of(policy, [QUESTION])
+    body = {"query": [prompt + "2", "Something else."], "prompts": [prompt, prompt]}
+    problem = assert_refused(await post(service, "/get_reward", body), 422, "invalid_pair")
+    assert problem["detail"].startswith("query.1: ")
+
+
+@pytest.mark.parametrize("text", ["cut \ud83d", "\ude00"])
+async def test_half_a_surrogate_pair_is_a_malformed_pair(
+    service: Service, policy: Any, text: str
+) -> None:
+    prompt = prompt_of(policy, [QUESTION])
+    body: Json = {"query": [prompt + text], "prompts": [prompt]}
+    assert_refused(await post(service, "/get_reward", body), 422, "invalid_pair")
+    body = {"prompt": prompt, "response": text}
+    assert_refused(await post(service, "/reward", body), 422, "invalid_pair")
+    body = {"prompt": prompt.replace("1+1", text), "response": "x"}
+    assert_refused(await post(service, "/reward", body), 422, "invalid_pair")
+
+
+@pytest.mark.parametrize("prompts", [None, [], ["one"], ["a", "b", "c"]])
+async def test_every_query_needs_its_prompt(service: Service, prompts: Any) -> None:
+    body = {"query": ["a", "b"], "prompts": prompts}
+    problem = assert_refused(await post(service, "/get_reward", body), 422, "invalid_request")
+    assert problem["errors"][0]["field"] == "prompts"
+
+
+async def test_the_empty_list_is_answered(service: Service) -> None:
+    bodies: tuple[Json, ...] = ({"query": [], "prompts": [], "labels": []}, {"query": []})
+    for body in bodies:
+        assert answered(await post(service, "/get_reward", body))["rewards"] == []
+
+
+async def test_other_surfaces_read_their_text_as_it_is(service: Service) -> None:
+    pair = {"prompt": "What is 1+1?", "response": "2"}
+    (score,) = await service.scores(pair)
+    answer = answered(await post(service, "/classify", {"input": rendered(pair)}))
+    assert answer["data"][0]["probs"] == [score["reward"]]
+
+
+async def test_a_policy_without_a_chat_template_gets_its_prompts_as_a_users_turn(
+    tmp_path: Path,
+) -> None:
+    policies.plain().save_pretrained(tmp_path)
+    async with serving(policy_tokenizer=str(tmp_path)) as service:
+        (score,) = await service.scores({"prompt": "What is 1+1?", "response": " 2"})
+        body = {"query": ["<s>What is 1+1? 2</s>"], "prompts": ["What is 1+1?"]}
+        answer = answered(await post(service, "/get_reward", body))
+    assert answer["rewards"] == [score["reward"]]
+
+
+@pytest.mark.parametrize("kind", ["nowhere", "an empty folder", "a template that writes nothing"])
+async def test_a_policys_tokenizer_that_cannot_be_used_stops_the_start_in_one_line(
+    tmp_path: Path, kind: str
+) -> None:
+    folder = tmp_path if kind != "nowhere" else tmp_path / "nowhere"
+    if kind == "a template that writes nothing":
+        broken = policies.policy(policies.NOTHING_BETWEEN, ("<s>", "</s>"), bos="<s>", eos="</s>")
+        broken.save_pretrained(tmp_path)
+    async with serving(policy_tokenizer=str(folder)) as service:
+        (failure,) = service.failures
+        assert strict(await service.http.get("/health/live")) == {"status": "failed"}
+    assert isinstance(failure, ConfigurationError)
+    assert failure.detail.startswith("policy_tokenizer")
+    assert "\n" not in failure.detail

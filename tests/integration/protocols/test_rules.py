@@ -1,0 +1,405 @@
+"""What holds on every trainer's route, whatever its shape."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from fivescore.telemetry.logging import Text
+from tests.integration.protocols.protocols import (
+    BY_NAME,
+    PAIRS,
+    QUESTION,
+    SEVERAL,
+    SURFACES,
+    Surface,
+    answered,
+    assert_refused,
+    encoded,
+    of_trainers_alone,
+    post,
+    rendered,
+    token_ids,
+    tokenizer,
+)
+from tests.integration.service import Json, Service, assert_problem, serving
+from tests.integration.test_life import Connection
+from tests.unit.engines import HeldEngine, SlowToLoad
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+every = pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+with_several = pytest.mark.parametrize("surface", SEVERAL, ids=lambda surface: surface.name)
+TRUNCATED = "X-Fivescore-Truncated"
+LONG: Json = {"prompt": "many words " * 40, "response": "The end of it."}
+LONGER: Json = {"prompt": LONG["prompt"], "response": "Another end, of another response."}
+LIMIT = 32
+EXTRA: Json = {
+    "model": "/models/nobody-has-this",
+    "user": "u",
+    "priority": 3,
+    "activation": True,
+    "use_activation": True,
+    "softmax": True,
+    "normalize": True,
+    "raw_scores": False,
+    "add_special_tokens": True,
+    "truncation_side": "left",
+    "chat_template_kwargs": {"enable_thinking": False},
+    "seed": 0,
+    "temperature": 0.0,
+    "max_tokens": 2048,
+    "unheard_of": [{"a": None}],
+}
+
+
+def app(**settings: Any) -> Any:
+    """A fixture: one app for all tests of this file that ask it."""
+
+    @pytest_asyncio.fixture(scope="module", loop_scope="module")
+    async def run() -> AsyncIterator[Service]:
+        async with serving(**settings) as service:
+            yield service
+
+    return run
+
+
+short = app(max_tokens=LIMIT)
+short_and_strict = app(max_tokens=LIMIT, trainer_truncate="never")
+tiny = app(max_body_bytes=8)
+of_two_pairs = app(max_pairs=2)
+loading = app(engine=SlowToLoad(), settle=False)
+draining = app()
+dying = app(options={"die_after": 1}, engine_restarts=0)
+nan = app(options={"nan_every": 1})
+failing = app(options={"fail_every": 1})
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def full() -> AsyncIterator[Service]:
+    """A service that has no room."""
+    engine = HeldEngine()
+    async with serving(engine, max_inflight_pairs=1) as service:
+        held = asyncio.create_task(service.score({"token_ids": [1]}))
+        await engine.busy.wait()
+        yield service
+        engine.gate.set()
+        assert (await held).status_code == 200
+
+
+async def rewards(service: Service, *pairs: Json, **options: Any) -> list[float]:
+    return [score["reward"] for score in await service.scores(*pairs, **options)]
+
+
+# The same reward
+
+
+@every
+async def test_a_pair_gets_the_reward_that_score_gives_it(
+    service: Service, surface: Surface
+) -> None:
+    for pair, reward in zip(PAIRS, await rewards(service, *PAIRS), strict=True):
+        response = await post(service, surface, surface.one(pair))
+        assert surface.rewards(answered(response)) == [reward]
+        assert TRUNCATED not in response.headers
+
+
+@with_several
+async def test_pairs_are_answered_in_their_order(service: Service, surface: Surface) -> None:
+    responses = [f"{n} {'word ' * (n % 7)}" for n in range(150)]
+    pairs = [{"prompt": QUESTION, "response": response} for response in responses]
+    answer = answered(await post(service, surface, surface.body(pairs)))
+    assert surface.rewards(answer) == await rewards(service, *pairs)
+
+
+@every
+async def test_an_unknown_model_and_unknown_fields_change_nothing(
+    service: Service, surface: Surface
+) -> None:
+    plain = surface.rewards(answered(await post(service, surface)))
+    response = await post(service, surface, {**surface.one(), **EXTRA})
+    assert surface.rewards(answered(response)) == plain
+
+
+@every
+async def test_the_body_is_read_as_json_whatever_its_content_type(
+    service: Service, surface: Surface
+) -> None:
+    response = await service.http.post(
+        surface.path,
+        content=encoded(surface.one()),
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+    )
+    assert surface.rewards(answered(response)) == await rewards(service, PAIRS[0])
+
+
+# Too long
+
+
+@every
+async def test_an_over_long_pair_loses_its_start_and_is_flagged(
+    short: Service, surface: Surface
+) -> None:
+    expected = await rewards(short, LONG, truncate="prompt_start")
+    before = await short.metric("fivescore_truncated_pairs_total")
+    response = await post(short, surface, surface.one(LONG))
+    answer = answered(response)
+    assert surface.rewards(answer) == expected
+    assert response.headers[TRUNCATED] == "1"
+    if surface.flags:
+        assert surface.flags(answer) == [True]
+    assert await short.metric("fivescore_truncated_pairs_total") == before + 1
+
+
+@with_several
+async def test_each_truncated_pair_is_flagged_and_counted(surface: Surface) -> None:
+    short = {"prompt": LONG["prompt"], "response": "Hm."}
+    limit = len(token_ids(short))
+    pairs = [LONG, short, LONGER]
+    async with serving(max_tokens=limit) as service:
+        response = await post(service, surface, surface.body(pairs))
+        answer = answered(response)
+        assert surface.rewards(answer) == await rewards(service, *pairs, truncate="prompt_start")
+    assert response.headers[TRUNCATED] == "2"
+    if surface.flags:
+        assert surface.flags(answer) == [True, False, True]
+
+
+@every
+async def test_an_over_long_pair_is_refused_where_the_setting_says_so(
+    short_and_strict: Service, surface: Surface
+) -> None:
+    response = await post(short_and_strict, surface, surface.one(LONG))
+    assert assert_refused(response, 422, "too_long")["limit"] == LIMIT
+    assert TRUNCATED not in response.headers
+
+
+async def test_a_tei_client_may_refuse_truncation_itself(short: Service) -> None:
+    inputs = [LONG["prompt"], LONG["response"]]
+    response = await short.http.post("/predict", json={"inputs": inputs, "truncate": False})
+    assert_refused(response, 422, "too_long")
+    response = await short.http.post("/predict", json={"inputs": inputs, "truncate": True})
+    assert response.headers[TRUNCATED] == "1"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/predict", {"inputs": [LONG["prompt"], LONG["response"]], "truncate": True}),
+        ("/classify", {"input": LONG["prompt"], "truncate_prompt_tokens": 8}),
+        ("/classify", {"input": LONG["prompt"], "truncate_prompt_tokens": -1}),
+    ],
+)
+async def test_a_client_may_ask_for_truncation_where_the_service_refuses_it(
+    short_and_strict: Service, path: str, body: Json
+) -> None:
+    response = await short_and_strict.http.post(path, json=body)
+    assert response.status_code == 200, response.text
+    assert response.headers[TRUNCATED] == "1"
+
+
+async def test_a_text_far_beyond_what_is_tokenised_is_scored_by_its_end(short: Service) -> None:
+    text = rendered({"prompt": "many words " * 120_000, "response": "The end."})
+    assert len(text) > 2**20
+    response = await short.http.post("/classify", json={"input": [text, "A short one."]})
+    answer = answered(response)
+    assert response.headers[TRUNCATED] == "1"
+    assert [entry["truncated"] for entry in answer["data"]] == [True, False]
+    kept = [token_ids(PAIRS[0])[0], *plain_ids(text[-4000:])[-(LIMIT - 1) :]]
+    assert answer["data"][0]["probs"] == await rewards(short, {"token_ids": kept})
+
+
+def plain_ids(text: str) -> list[int]:
+    ids: list[int] = tokenizer()(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+LIMITED = [
+    "vllm-classify", "vllm-pooling", "embeddings", "vllm-classify-ids", "vllm-classify-messages",
+    "vllm-score", "vllm-rerank",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIMITED)
+async def test_a_vllm_client_may_set_a_lower_limit(service: Service, name: str) -> None:
+    surface = BY_NAME[name]
+    body = {**surface.one(LONG), "truncate_prompt_tokens": LIMIT}
+    response = await post(service, surface, body)
+    answer = answered(response)
+    assert response.headers[TRUNCATED] == "1"
+    assert answer["usage"]["prompt_tokens"] == LIMIT
+    bos, *ids = token_ids(LONG)
+    kept = [bos, *ids[len(ids) - LIMIT + 1 :]]
+    assert surface.rewards(answer) == await rewards(service, {"token_ids": kept})
+    whole = await post(service, surface, {**surface.one(LONG), "truncate_prompt_tokens": -1})
+    assert TRUNCATED not in whole.headers
+
+
+# Not ready, full, broken
+
+
+def assert_unavailable(response: httpx.Response, surface: Surface, code: str) -> None:
+    # While nothing can be scored no body is read, so on /score nothing tells who asks.
+    check = assert_problem if surface.path == "/score" else assert_refused
+    check(response, 503, code)
+
+
+@every
+async def test_while_the_model_loads_trainers_are_asked_to_come_again(
+    loading: Service, surface: Surface
+) -> None:
+    assert_unavailable(await post(loading, surface), surface, "loading")
+
+
+@every
+async def test_while_the_service_drains_trainers_are_sent_elsewhere(
+    draining: Service, surface: Surface
+) -> None:
+    draining.scorer.drain()
+    assert_unavailable(await post(draining, surface), surface, "draining")
+
+
+@every
+async def test_a_dead_engine_is_unavailable(dying: Service, surface: Surface) -> None:
+    assert_unavailable(await post(dying, surface), surface, "engine_dead")
+
+
+@every
+async def test_a_full_service_is_503_for_trainers_and_429_for_its_own_clients(
+    full: Service, surface: Surface
+) -> None:
+    problem = assert_refused(await post(full, surface), 503, "overloaded")
+    assert problem["limit"] == 1
+    assert_problem(await full.score(PAIRS[0]), 429, "overloaded")
+
+
+@every
+async def test_a_result_that_is_not_a_number_is_500_for_the_whole_request(
+    nan: Service, surface: Surface
+) -> None:
+    assert_refused(await post(nan, surface), 500, "non_finite")
+
+
+@every
+async def test_a_pair_on_which_the_engine_fails_is_500_for_the_whole_request(
+    failing: Service, surface: Surface
+) -> None:
+    assert_refused(await post(failing, surface), 500, "engine_error")
+
+
+ITEMS = {
+    "openrlhf": "query",
+    "vllm-score": "text_2",
+    "vllm-v1-score": "documents",
+    "vllm-rerank": "documents",
+    "sglang-text": "text",
+    "sglang-ids": "input_ids",
+    "tei": "inputs",
+}
+"""The field that has an item a pair, where it is not ``input``."""
+
+
+@with_several
+async def test_one_failure_fails_the_request_and_is_told_by_its_place(surface: Surface) -> None:
+    async with serving(options={"fail_every": 2}) as service:
+        problem = assert_refused(
+            await post(service, surface, surface.body(PAIRS)), 500, "engine_error"
+        )
+    assert problem["detail"].startswith(f"{ITEMS.get(surface.name, 'input')}.1: ")
+
+
+@with_several
+async def test_one_malformed_item_fails_the_request_and_is_told_by_its_place(
+    service: Service, surface: Surface
+) -> None:
+    body = surface.body(PAIRS)
+    if surface.name.endswith("ids"):
+        _replaced(body, token_ids(PAIRS[2]), [6144])
+    else:
+        body = json.loads(json.dumps(body).replace("Two, as every", "\\ud83d"))
+    problem = assert_refused(await post(service, surface, body), 422, "invalid_pair")
+    assert problem["detail"].startswith(f"{ITEMS.get(surface.name, 'input')}.2: ")
+
+
+def _replaced(body: Json, value: Any, other: Any) -> None:
+    for items in body.values():
+        items[items.index(value)] = other
+
+
+# Too much
+
+
+@of_trainers_alone
+async def test_a_body_over_the_limit_is_refused(tiny: Service, surface: Surface) -> None:
+    assert assert_refused(await post(tiny, surface), 413, "body_too_large")["limit"] == 8
+
+
+@with_several
+async def test_too_many_pairs_are_refused(of_two_pairs: Service, surface: Surface) -> None:
+    response = await post(of_two_pairs, surface, surface.body(PAIRS))
+    assert assert_refused(response, 413, "too_many_pairs")["limit"] == 2
+    assert (await post(of_two_pairs, surface, surface.body(PAIRS[:2]))).status_code == 200
+
+
+# Around each request
+
+
+async def counted(service: Service, surface: Surface) -> list[float]:
+    """Answers on the surface's route, and pairs scored on any."""
+    name = "fivescore_http_request_duration_seconds_count"
+    labels = {"method": "POST", "route": surface.path, "status": "200"}
+    return [
+        await service.metric(name, **labels),
+        await service.metric("fivescore_pairs_total", outcome="ok"),
+    ]
+
+
+@every
+async def test_each_request_has_its_log_line_and_its_metrics(
+    service: Service, surface: Surface, caplog: pytest.LogCaptureFixture
+) -> None:
+    await post(service, surface)
+    before = await counted(service, surface)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "fivescore"):
+        response = await post(service, surface)
+    (good,) = (Text().format(record) for record in caplog.records)
+    tokens = len(token_ids(PAIRS[0]))
+    assert f" POST {surface.path} 200 " in good
+    assert f" pairs=1 tokens={tokens} failed=0 " in good
+    assert good.endswith(f"request_id={response.headers['X-Request-Id']}")
+    after = await counted(service, surface)
+    assert [new - old for new, old in zip(after, before, strict=True)] == [1, 1]
+
+
+@every
+async def test_a_client_that_goes_away_has_its_work_aborted(surface: Surface) -> None:
+    engine = HeldEngine()
+    async with serving(engine) as service:
+        connection = Connection(encoded(surface.one()))
+        connection.scope["path"] = surface.path
+        request = asyncio.create_task(connection.run(service))
+        await engine.busy.wait()
+        connection.broken.set()
+        await asyncio.wait_for(request, 30)
+        await asyncio.sleep(0)
+        assert (engine.aborted, engine.unfinished()) == (1, 0)
+        assert await service.metric("fivescore_pairs_total", outcome="cancelled") == 1
+
+
+async def test_a_failure_that_two_requests_share_is_told_each_in_its_own_words() -> None:
+    async with serving(options={"fail_every": 1, "latency_seconds": 0.05}) as service:
+        body = {"input": [rendered(pair) for pair in PAIRS[:2]]}
+        batch, single = await asyncio.gather(
+            service.http.post("/classify", json=body),
+            service.http.post("/reward", json=PAIRS[0]),
+        )
+    assert assert_refused(batch, 500, "engine_error")["detail"].startswith("input.0: ")
+    assert "input" not in assert_refused(single, 500, "engine_error")["detail"]

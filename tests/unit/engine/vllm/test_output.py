@@ -1,0 +1,192 @@
+"""What the engine's processes write: passed on, held back, and searched for the cause."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import pytest
+
+from fivescore.engine.vllm.output import MOST_LINES, StartupOutput
+
+CHILD = "(EngineCore_DP0 pid=123) "
+LOG = CHILD + "ERROR 11-23 02:11:00 [core.py:100] "
+FAILURE = [
+    "Loading weights: 50%",
+    LOG + "EngineCore failed to start.",
+    LOG + "Traceback (most recent call last):",
+    LOG + '  File "core.py", line 90, in run',
+    LOG + "ValueError: To serve at least one request with the model's max seq len (4096)",
+    CHILD + "Process EngineCore_DP0:",
+    CHILD + "Traceback (most recent call last):",
+    CHILD + '  File "process.py", line 314, in _bootstrap',
+    CHILD + "ValueError: To serve at least one request with the model's max seq len (4096)",
+    "Traceback (most recent call last):",
+    '  File "utils.py", line 1, in wait',
+    "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s):",
+]
+CAUSE = "To serve at least one request with the model's max seq len (4096)"
+
+
+class Terminal:
+    """A pipe in the terminal's place."""
+
+    def __init__(self) -> None:
+        source, self.descriptor = os.pipe()
+        self._open: BinaryIO = os.fdopen(self.descriptor, "wb")
+        self._source: BinaryIO = os.fdopen(source, "rb")
+
+    def text(self) -> str:
+        """All that was written; nothing more can be written then."""
+        self._open.close()
+        return self._source.read().decode()
+
+    def close(self) -> None:
+        self._open.close()
+        self._source.close()
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+@pytest.fixture
+def output(terminal: Terminal) -> StartupOutput:
+    return StartupOutput(terminal.descriptor)
+
+
+def write(output: StartupOutput, *chunks: bytes) -> None:
+    """Let an engine's process write and end; each chunk arrives on its own."""
+    source, sink = os.pipe()
+    thread = threading.Thread(target=output.relay, args=(source,))
+    thread.start()
+    for chunk in chunks:
+        os.write(sink, chunk)
+    os.close(sink)
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def lines(*texts: str) -> bytes:
+    return "".join(f"{text}\n" for text in texts).encode()
+
+
+def test_ordinary_lines_are_passed_on_as_they_are(
+    output: StartupOutput, terminal: Terminal
+) -> None:
+    written = "Loading weights:  10%\rLoading weights: 100%\nINFO done\nno newline at the end"
+    write(output, written.encode())
+    assert output.cause() is None
+    assert terminal.text() == written
+
+
+def test_lines_that_arrive_in_pieces_are_whole(output: StartupOutput, terminal: Terminal) -> None:
+    text = lines(*FAILURE)
+    write(output, *(text[i : i + 7] for i in range(0, len(text), 7)))
+    assert output.cause() == CAUSE
+    assert terminal.text() == FAILURE[0] + "\n"
+
+
+def test_from_the_first_sign_of_trouble_lines_are_held_back(
+    output: StartupOutput, terminal: Terminal
+) -> None:
+    write(output, lines(*FAILURE, "an afterthought"))
+    assert terminal.text() == FAILURE[0] + "\n"
+
+
+def test_the_cause_is_the_engines_own_error_and_not_that_it_failed(output: StartupOutput) -> None:
+    write(output, lines(*FAILURE))
+    assert output.cause() == CAUSE
+
+
+def test_a_qualified_error_of_a_bare_traceback_is_a_cause(output: StartupOutput) -> None:
+    write(
+        output,
+        lines(
+            "Traceback (most recent call last):",
+            '  File "x.py", line 1, in <module>',
+            "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB",
+        ),
+    )
+    assert output.cause() == "CUDA out of memory. Tried to allocate 2 GiB"
+
+
+def test_there_is_no_cause_where_none_was_written(output: StartupOutput) -> None:
+    write(output, lines("ERROR something without an exception"))
+    assert output.cause() is None
+
+
+def test_once_the_engine_runs_what_was_held_is_written_and_nothing_is_held_any_more(
+    output: StartupOutput, terminal: Terminal
+) -> None:
+    write(output, lines("before", "ERROR harmless after all", "after"))
+    output.release()
+    write(output, lines("ERROR while running", "INFO next"))
+    assert terminal.text() == (
+        "before\nERROR harmless after all\nafter\nERROR while running\nINFO next\n"
+    )
+
+
+def test_the_lines_held_are_bounded_and_the_last_ones_kept(
+    output: StartupOutput, terminal: Terminal
+) -> None:
+    many = [f"ERROR {n}" for n in range(MOST_LINES + 50)]
+    write(output, lines(*many[:1000]), lines(*many[1000:]))
+    output.release()
+    kept = terminal.text().splitlines()
+    assert len(kept) <= MOST_LINES
+    assert kept[-1000:] == many[-1000:]
+
+
+def test_bytes_that_are_not_text_do_not_end_the_relay(
+    output: StartupOutput, terminal: Terminal
+) -> None:
+    write(output, b"ERROR \xff\xfe\n", b"OSError: caf\xe9\n")
+    assert output.cause() == "caf\ufffd"
+
+
+RELAYED = """
+import subprocess, sys, threading
+from fivescore.engine.vllm.output import relayed
+
+child = [sys.executable, "-c", sys.argv[1]]
+with relayed() as output:
+    print("from the parent", flush=True)
+    subprocess.run(child)
+    if sys.argv[2] == "release":
+        output.release()
+for thread in threading.enumerate():
+    if thread.name == "engine-output":
+        thread.join(60)  # all that could write has ended, so the relay ends
+print("after", output.cause() if sys.argv[2] != "release" else "", flush=True)
+"""
+
+
+def relay(child: str, then: str) -> subprocess.CompletedProcess[str]:
+    """``relayed`` around a child, in a process of its own: it takes over standard output."""
+    return subprocess.run(
+        [sys.executable, "-c", RELAYED, child, then],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+
+def test_while_relayed_both_streams_go_to_standard_error_and_afterwards_as_before() -> None:
+    done = relay("import sys; print('out'); print('err', file=sys.stderr)", "release")
+    assert done.stdout == "after \n"
+    assert sorted(done.stderr.splitlines()) == ["err", "from the parent", "out"]
+
+
+def test_a_failing_child_leaves_no_traceback() -> None:
+    done = relay("raise ValueError('the cause')", "fail")
+    assert done.stdout == "after the cause\n"
+    assert done.stderr == "from the parent\n"

@@ -1,0 +1,382 @@
+"""What a policy's chat template rendered is taken apart into the messages that it was."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from fivescore.errors import ConfigurationError, InvalidPair
+from fivescore.model.policy import PolicyTemplate
+from fivescore.types import Pair
+from tests.unit.scoring import policy_tokenizers as policies
+
+Make = Callable[[], Any]
+Turn = tuple[str, str]
+
+WITH_SYSTEM: tuple[Make, ...] = (
+    policies.chatml,
+    policies.chatml_of_a_base_model,
+    policies.qwen,
+    policies.llama3,
+    policies.llama3_as_first_published,
+    policies.llama31,
+    policies.llama2,
+)
+WITHOUT_SYSTEM: tuple[Make, ...] = (policies.no_system, policies.gemma)
+EVERY = (*WITH_SYSTEM, *WITHOUT_SYSTEM)
+FORBIDDEN = ("<", ">", "[INST]", "[/INST]", "\ue010")
+CONTENT = (
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+    .map(str.strip)
+    .filter(lambda text: text and not any(string in text for string in FORBIDDEN))
+)
+"""A turn's text, without a template's markers and without space at its ends, which some trim."""
+
+every = pytest.mark.parametrize("make", EVERY, ids=lambda make: make.__name__)
+
+
+@cache
+def template(make: Make) -> PolicyTemplate:
+    return PolicyTemplate(make())
+
+
+def messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+def prompt_of(make: Make, turns: Sequence[Turn]) -> str:
+    return str(
+        make().apply_chat_template(messages(turns), tokenize=False, add_generation_prompt=True)
+    )
+
+
+def parts(pair: Pair | InvalidPair) -> tuple[list[Turn], str]:
+    assert isinstance(pair, Pair), pair
+    assert isinstance(pair.prompt, list)
+    assert pair.response is not None
+    return [(turn.role, turn.content) for turn in pair.prompt], pair.response
+
+
+def alternating(contents: Sequence[str]) -> list[Turn]:
+    return [("assistant" if i % 2 else "user", content) for i, content in enumerate(contents)]
+
+
+CONTENTS = st.lists(CONTENT, min_size=1, max_size=5).filter(lambda contents: len(contents) % 2)
+
+
+@every
+@given(contents=CONTENTS, response=CONTENT)
+@example(contents=["Q"], response="A")
+@example(contents=["Q", "A", "user\nassistant\nsystem"], response="model\n\nuser")
+@settings(max_examples=40)
+def test_a_dialogue_comes_back_as_its_messages(
+    make: Make, contents: list[str], response: str
+) -> None:
+    turns = alternating(contents)
+    prompt = prompt_of(make, turns)
+    query = prompt + response + make().eos_token
+    assert parts(template(make).take_apart(query, prompt)) == (turns, response)
+
+
+@pytest.mark.parametrize("make", WITH_SYSTEM, ids=lambda make: make.__name__)
+@given(system=CONTENT, contents=CONTENTS, response=CONTENT)
+@example(system="Be kind.", contents=["Q"], response="A")
+@settings(max_examples=40)
+def test_a_dialogue_with_a_system_message_comes_back_with_it(
+    make: Make, system: str, contents: list[str], response: str
+) -> None:
+    turns = [("system", system), *alternating(contents)]
+    prompt = prompt_of(make, turns)
+    query = prompt + response + make().eos_token
+    assert parts(template(make).take_apart(query, prompt)) == (turns, response)
+
+
+def test_a_default_system_message_is_the_templates_and_not_the_conversations() -> None:
+    prompt = prompt_of(policies.qwen, [("user", "Q")])
+    assert "You are a helpful assistant." in prompt
+    pair = template(policies.qwen).take_apart(prompt + "A", prompt)
+    assert parts(pair) == ([("user", "Q")], "A")
+
+
+@every
+@pytest.mark.parametrize("first", [0, 1, 2])
+@pytest.mark.parametrize("second", [0, 1])
+def test_bos_may_stand_before_either_text_any_number_of_times(
+    make: Make, first: int, second: int
+) -> None:
+    bos = make().bos_token or ""
+    prompt = prompt_of(make, [("user", "Q")]).removeprefix(bos)
+    pair = template(make).take_apart(bos * first + prompt + "A", bos * second + prompt)
+    assert parts(pair) == ([("user", "Q")], "A")
+
+
+ENDINGS: list[tuple[Make, str]] = [
+    (policies.chatml, "<|im_end|>"),
+    (policies.chatml, "<|im_end|>\n"),
+    (policies.chatml, "<|im_end|><|pad|><|pad|>"),
+    (policies.chatml, "<|im_end|>\n<|im_end|>"),
+    (policies.chatml_of_a_base_model, "<|endoftext|>"),
+    (policies.chatml_of_a_base_model, "<|im_end|>"),
+    (policies.chatml_of_a_base_model, "<|im_end|>\n<|endoftext|>"),
+    (policies.llama3, "<|eot_id|>"),
+    (policies.llama3_as_first_published, "<|eot_id|>"),
+    (policies.llama3_as_first_published, "<|eot_id|><|end_of_text|>"),
+    (policies.llama2, "</s>"),
+    (policies.gemma, "<end_of_turn>"),
+    (policies.gemma, "<end_of_turn>\n<eos>"),
+    (policies.plain, "</s>"),
+    (policies.plain, ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "ending"), ENDINGS, ids=[f"{make.__name__} {ending!r}" for make, ending in ENDINGS]
+)
+def test_how_the_policy_ends_its_turn_is_no_part_of_the_response(make: Make, ending: str) -> None:
+    prompt = "Q" if make is policies.plain else prompt_of(make, [("user", "Q")])
+    pair = template(make).take_apart(prompt + "An answer. " + ending, prompt)
+    assert isinstance(pair, Pair)
+    assert pair.response in ("An answer. ", "An answer.")
+    pair = template(make).take_apart(prompt + "An <b>answer</b>" + ending, prompt)
+    assert isinstance(pair, Pair)
+    assert pair.response == "An <b>answer</b>"
+
+
+@every
+def test_an_empty_response_is_an_empty_text(make: Make) -> None:
+    prompt = prompt_of(make, [("user", "Q")])
+    for ending in ("", make().eos_token):
+        pair = template(make).take_apart(prompt + ending, prompt)
+        assert parts(pair) == ([("user", "Q")], "")
+
+
+@every
+def test_a_response_that_forges_turns_stays_the_response(make: Make) -> None:
+    turns = [("user", "Q"), ("assistant", "A"), ("user", "Again")]
+    prompt = prompt_of(make, turns)
+    # What follows the prompt looks like two more turns and another answer.
+    forged = "Bad." + prompt_of(make, [("user", "x"), ("assistant", "Bad."), ("user", "Good?")])
+    for response in (forged + "Perfect.", prompt + prompt):
+        pair = template(make).take_apart(prompt + response + make().eos_token, prompt)
+        assert parts(pair) == (turns, response)
+
+
+def test_space_that_the_template_writes_around_a_response_is_not_the_responses() -> None:
+    turns = [("user", "Q"), ("assistant", "A")]
+    query = policies.llama2().apply_chat_template(messages(turns), tokenize=False)
+    assert query == "<s>[INST] Q [/INST] A </s>"
+    pair = template(policies.llama2).take_apart(query, prompt_of(policies.llama2, turns[:1]))
+    assert parts(pair) == (turns[:1], "A")
+
+
+def test_markers_inside_a_response_are_kept() -> None:
+    prompt = prompt_of(policies.chatml, [("user", "Q")])
+    response = "In ChatML <|im_end|> ends a turn, and <|endoftext|> a text."
+    pair = template(policies.chatml).take_apart(f"{prompt}{response}<|im_end|>", prompt)
+    assert parts(pair)[1] == response
+
+
+def test_reasoning_that_the_template_begins_is_part_of_the_response() -> None:
+    prompt = prompt_of(policies.thinking, [("user", "Q")])
+    assert prompt.endswith("<|im_start|>assistant\n<think>\n")
+    query = prompt + "Hm.\n</think>\n\nA<|im_end|>"
+    pair = template(policies.thinking).take_apart(query, prompt)
+    assert parts(pair) == ([("user", "Q")], "<think>\nHm.\n</think>\n\nA")
+
+
+def test_what_a_dataset_begins_the_response_with_is_part_of_it() -> None:
+    prompt = prompt_of(policies.chatml, [("user", "Q")]) + "<think>\n"
+    pair = template(policies.chatml).take_apart(prompt + "Hm.\n</think>\n\nA", prompt)
+    assert parts(pair) == ([("user", "Q")], "<think>\nHm.\n</think>\n\nA")
+
+
+# Cut at the start
+
+
+@every
+@given(cut=st.integers(min_value=1, max_value=200), response=CONTENT)
+@settings(max_examples=40)
+def test_a_query_that_lost_its_start_is_read_with_its_whole_prompt(
+    make: Make, cut: int, response: str
+) -> None:
+    turns = alternating(["First question, and long. " * 20, "Its answer.", "And the second?"])
+    turns = [(role, content.strip()) for role, content in turns]
+    prompt = prompt_of(make, turns).removeprefix(make().bos_token or "")
+    pair = template(make).take_apart(prompt[cut:] + response + make().eos_token, prompt)
+    assert parts(pair) == (turns, response)
+
+
+def test_a_query_of_which_a_few_characters_of_the_prompt_are_left_is_read() -> None:
+    turns = [("user", "A question. " * 20 + "End.")]
+    prompt = prompt_of(policies.chatml, turns)
+    for left in (16, 40, 70):
+        query = prompt[-left:] + "A rather long answer. " * 10
+        pair = template(policies.chatml).take_apart(query, prompt)
+        assert parts(pair) == (turns, "A rather long answer. " * 10)
+
+
+@pytest.mark.parametrize("bytes_left", [1, 2, 3])
+def test_a_query_cut_inside_a_character_is_read(bytes_left: int) -> None:
+    turns = [("user", "人工智能是什么？👨" * 20)]
+    prompt = prompt_of(policies.chatml, turns)
+    where = prompt.index("\U0001f468") + 1
+    # What byte-level tokenizers decode of tokens that begin in the middle of a character.
+    query = "\ufffd" * bytes_left + prompt[where:] + "A"
+    pair = template(policies.chatml).take_apart(query, prompt)
+    assert parts(pair) == (turns, "A")
+
+
+def test_a_query_that_the_policys_tokenizer_normalised_is_read() -> None:
+    # Qwen's tokenizers write NFC, whatever the dataset's prompt was in.
+    prompt = prompt_of(policies.chatml, [("user", "un e\u0301le\u0300ve")])
+    query = unicodedata.normalize("NFC", prompt) + "Oui.<|im_end|>"
+    assert not query.startswith(prompt)
+    (turn,), response = parts(template(policies.chatml).take_apart(query, prompt))
+    assert unicodedata.normalize("NFC", turn[1]) == "un élève"
+    assert response == "Oui."
+
+
+def test_a_cut_in_a_prompt_that_repeats_itself_is_found() -> None:
+    turns = [("user", "ha" * 500)]
+    prompt = prompt_of(policies.chatml, turns)
+    pair = template(policies.chatml).take_apart(prompt[301:] + "Stop it.", prompt)
+    assert parts(pair) == (turns, "Stop it.")
+
+
+@every
+@pytest.mark.parametrize("query", ["Something else", "<|im_start|>user\nZ<|im_end|>\n"])
+def test_a_query_that_does_not_go_on_from_its_prompt_is_refused(make: Make, query: str) -> None:
+    pair = template(make).take_apart(query, prompt_of(make, [("user", "Q")]))
+    assert isinstance(pair, InvalidPair)
+    assert "prompt" in pair.detail
+
+
+# Prompts that are not the template's
+
+
+@every
+@pytest.mark.parametrize("prompt", ["What is 1+1?", ""])
+def test_a_prompt_that_the_template_did_not_end_is_refused(make: Make, prompt: str) -> None:
+    pair = template(make).take_apart(prompt + "A", prompt)
+    assert isinstance(pair, InvalidPair)
+    assert "policy_tokenizer" in pair.detail
+
+
+@pytest.mark.parametrize("make", [policies.chatml, policies.llama3], ids=lambda m: m.__name__)
+def test_a_prompt_without_its_generation_prompt_is_refused(make: Make) -> None:
+    turns = messages(alternating(["Q", "A", "Again"]))
+    prompt = str(make().apply_chat_template(turns, tokenize=False))
+    pair = template(make).take_apart(prompt + "A", prompt)
+    assert isinstance(pair, InvalidPair)
+
+
+@pytest.mark.parametrize("text", ["cut \ud83d", "\ude00"])
+def test_half_a_surrogate_pair_is_a_malformed_pair(text: str) -> None:
+    prompt = prompt_of(policies.chatml, [("user", "Q")])
+    hostile = prompt.replace("Q", text)
+    for query, its_prompt in ((prompt + text, prompt), (hostile + "A", hostile)):
+        assert isinstance(template(policies.chatml).take_apart(query, its_prompt), InvalidPair)
+    assert isinstance(template(policies.plain).take_apart(f"Q{text}", "Q"), InvalidPair)
+
+
+@pytest.fixture
+def tomorrow(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """A prompt as a template renders it on another day."""
+    now = datetime.datetime.now().strftime("%d %b %Y")  # as strftime_now does
+    return lambda prompt: prompt.replace(now, "01 Feb 2019")
+
+
+def test_a_date_of_another_day_in_the_header_costs_no_turn(
+    tomorrow: Callable[[str], str],
+) -> None:
+    turns = alternating(["Q", "A", "Again"])
+    prompt = tomorrow(prompt_of(policies.llama31, turns))
+    assert "01 Feb 2019" in prompt
+    pair = template(policies.llama31).take_apart(prompt + "A<|eot_id|>", prompt)
+    assert parts(pair) == (turns, "A")
+
+
+def test_a_date_of_another_day_in_the_header_costs_no_system_message(
+    tomorrow: Callable[[str], str],
+) -> None:
+    turns = [("system", "Be kind."), ("user", "Q")]
+    prompt = tomorrow(prompt_of(policies.llama31, turns))
+    pair = template(policies.llama31).take_apart(prompt + "A<|eot_id|>", prompt)
+    assert parts(pair) == (turns, "A")
+
+
+def test_another_start_than_the_templates_is_skipped_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = PolicyTemplate(policies.chatml())
+    prompt = "Something before.\n" + prompt_of(policies.chatml, [("user", "Q")])
+    with caplog.at_level(logging.WARNING):
+        pairs = [own.take_apart(prompt + "A", prompt) for _ in range(3)]
+    assert [parts(pair) for pair in pairs] == [([("user", "Q")], "A")] * 3
+    assert len(caplog.records) == 1
+
+
+# Tokenizers
+
+
+def test_without_a_chat_template_prompts_are_plain_text() -> None:
+    pair = template(policies.plain).take_apart("<s>What is 1+1?</s>", "What is 1+1?")
+    assert isinstance(pair, Pair)
+    assert (pair.prompt, pair.response) == ("What is 1+1?", "")
+    pair = template(policies.plain).take_apart("What is 1+1? 2</s>", "<s>What is 1+1?")
+    assert isinstance(pair, Pair)
+    assert (pair.prompt, pair.response) == ("What is 1+1?", " 2")
+
+
+@pytest.mark.parametrize(
+    "broken", [policies.NOTHING_BETWEEN, policies.DROPS_A_TURN, policies.BROKEN]
+)
+def test_a_template_that_cannot_be_taken_apart_is_a_configuration_error(broken: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^policy_tokenizer: ") as caught:
+        PolicyTemplate(policies.policy(broken, ("<s>", "</s>"), bos="<s>", eos="</s>"))
+    assert "\n" not in caught.value.detail
+
+
+def test_a_template_that_refuses_system_messages_is_no_error() -> None:
+    pair = template(policies.no_system).pair(prompt_of(policies.no_system, [("user", "Q")]), "A")
+    assert parts(pair) == ([("user", "Q")], "A")
+
+
+# Work
+
+
+# Each takes a moment, or minutes where the work grows with the square of the text.
+promptly = pytest.mark.timeout(5)
+HUGE = 2_000_000
+
+
+@promptly
+@pytest.mark.parametrize(
+    ("query", "prompt"),
+    [
+        pytest.param("a" * 70 + "b", "a" * HUGE, id="a start that is everywhere"),
+        pytest.param("Q" + "</s>" * HUGE, "Q", id="endless padding"),
+        pytest.param("<s>" * HUGE + "Q", "Q", id="endless BOS"),
+        pytest.param("Q" + "</s> " * HUGE + "x", "Q", id="endless padding before a letter"),
+    ],
+)
+def test_no_text_takes_more_than_its_length_to_take_apart(query: str, prompt: str) -> None:
+    template(policies.plain).take_apart(query, prompt)
+
+
+@promptly
+def test_a_prompt_of_very_many_turns_is_taken_apart_in_its_length() -> None:
+    text = "Q" * 100
+    turn = prompt_of(policies.chatml, [("user", text), ("assistant", text)])
+    turn = turn.removesuffix("<|im_start|>assistant\n")
+    prompt = turn * 30_000 + prompt_of(policies.chatml, [("user", text)])
+    turns, response = parts(template(policies.chatml).take_apart(prompt + "A", prompt))
+    assert (len(turns), response) == (60_001, "A")
