@@ -89,8 +89,8 @@ async def score_within_rate(
     try:
         rate.take(holder, len(pairs))
     except RateLimited as error:
-        scorer.metrics.rejections.labels(error.code).inc()
-        scorer.metrics.pairs.labels(error.code).inc(len(pairs))
+        scorer.service.metrics.rejections.labels(error.code).inc()
+        scorer.service.metrics.pairs.labels(error.code).inc(len(pairs))
         raise
     try:
         return await until_gone(request, scorer.score(pairs, options, trace_of(request.scope)))

@@ -56,7 +56,7 @@ class Single(RequestOptions, Pair):
 async def score(request: Request) -> Response:
     """Score pairs. A pair that fails has its error in its place; its neighbours are not touched."""
     scorer = scorer_of(request)
-    model = scorer.check_available()
+    model = scorer.service.check_available()
     body = await read_json(request, request.app.state.settings.max_body_bytes)
     if vllm.asks_for_score(body):
         return await respond(request, body, vllm.scores)

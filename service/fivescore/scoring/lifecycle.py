@@ -25,12 +25,14 @@ RESTART_WINDOW_SECONDS = 600.0
 """Over which new starts of the engine are counted."""
 
 
-class Lifecycle:
-    """Loads one model, and says whether there is an engine for it.
+class Service:
+    """Loads one model and its engine, and says whether requests are taken.
 
     Args:
         make_engine: called on a thread with the settings and the token limit.
-        loaded: called once, when all is loaded and before the first request is taken.
+        on_loaded: called once, when everything is loaded and before the first request is taken.
+        on_failure: called once with the cause when the service cannot go on: the model could not
+            be loaded, or the engine is lost for good.
     """
 
     def __init__(
@@ -38,21 +40,33 @@ class Lifecycle:
         settings: Settings,
         make_engine: MakeEngine,
         metrics: Metrics,
-        loaded: Callable[[], object] = lambda: None,
+        on_loaded: Callable[[], object] = lambda: None,
+        on_failure: Callable[[Exception], object] = lambda error: None,
     ) -> None:
         self.metrics = metrics
-        self._settings = settings
+        self.settings = settings
         self._make_engine = make_engine
-        self._on_loaded = loaded
+        self._on_loaded = on_loaded
+        self._on_failure = on_failure
         self._engine: Supervisor | None = None
         self._loaded: Model | None = None
         self._state: State = "loading"
-        self.on_failure: Callable[[Exception], None] = lambda error: None
-        """Called when the engine is lost for good."""
 
     @property
     def state(self) -> State:
+        """What the service is doing now."""
         return self._state
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the loaded model.
+
+        Raises:
+            Loading: there is none yet.
+        """
+        if self._engine is None:
+            raise Loading("the model is not loaded yet: try again soon", retry_after=5)
+        return self._engine
 
     def _enter(self, state: State) -> None:
         self._state = state
@@ -73,18 +87,24 @@ class Lifecycle:
             raise Loading("the model is not loaded yet: try again soon", retry_after=5)
         return self._loaded
 
-    async def load(self) -> None:
+    async def load(self, fit: Callable[[Model], object] = lambda model: None) -> None:
         """Load checkpoint and engine, and become ready.
 
+        ``fit`` is called with the model before the first request is taken.
+
         Raises:
-            ConfigurationError: they cannot be loaded, or do not fit each other.
+            ConfigurationError: they cannot be loaded, or do not fit each other; ``on_failure`` has
+                been called with it.
         """
         started = time.monotonic()
-        log.info("loading %s", self._settings.model)
+        log.info("loading %s", self.settings.model)
         heartbeat = asyncio.create_task(_tell_still_loading(started))
         try:
             model = await self._load_model()
-            self._fit(model)
+            fit(model)
+        except Exception as error:
+            self._engine_failed(error)
+            raise
         except BaseException:
             self._enter("failed")
             raise
@@ -93,7 +113,7 @@ class Lifecycle:
         self._loaded = model
         self._on_loaded()
         info, seconds = model.info, time.monotonic() - started
-        attributes, revision = model.manifest.attributes, self._settings.revision
+        attributes, revision = model.manifest.attributes, self.settings.revision
         self.metrics.loaded(info, attributes, revision, seconds)
         log.info(
             "ready after %.1f s: %s, %d outputs, %d tokens, %s on %s, %s",
@@ -104,13 +124,13 @@ class Lifecycle:
             self._enter("ready")
 
     async def _load_model(self) -> Model:
-        found = await asyncio.to_thread(Checkpoint, self._settings)
+        found = await asyncio.to_thread(Checkpoint, self.settings)
         self._engine = Supervisor(
-            lambda: self._make_engine(self._settings, found.max_tokens),
+            lambda: self._make_engine(self.settings, found.max_tokens),
             Limits(
-                self._settings.engine_restarts,
+                self.settings.engine_restarts,
                 RESTART_WINDOW_SECONDS,
-                self._settings.engine_hang_seconds,
+                self.settings.engine_hang_seconds,
             ),
             self._engine_changed,
             self._engine_failed,
@@ -122,7 +142,7 @@ class Lifecycle:
         """The model, if requests are taken.
 
         Raises:
-            ServiceUnavailable: they are not; says why and when to come again.
+            ServiceUnavailable: they are not; the error says why, and when to retry.
         """
         try:
             if self._state == "draining":
@@ -136,9 +156,6 @@ class Lifecycle:
             self.metrics.rejections.labels(error.code).inc()
             raise
 
-    def _fit(self, model: Model) -> None:
-        """Set what depends on the model, before requests are taken."""
-
     def _engine_changed(self, running: bool) -> None:
         if not running:
             self.metrics.restarts.inc()
@@ -147,7 +164,7 @@ class Lifecycle:
 
     def _engine_failed(self, error: Exception) -> None:
         self._enter("failed")
-        self.on_failure(error)
+        self._on_failure(error)
 
     def drain(self) -> None:
         """Refuse new requests from now on; accepted ones finish."""

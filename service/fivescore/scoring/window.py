@@ -27,12 +27,15 @@ class Window:
         """Take the limit from the engine's step size."""
         self.limit = max(LEAST, STEPS * step_sequences)
 
-    def pass_by(self, sequences: int) -> None:
-        """Go in without waiting: the first few of a request, which must not wait for others'."""
-        self.inside += sequences
+    def room(self, sequences: int, priority: int | None = None) -> Room:
+        """Room for a chunk, taken when the ``async with`` is entered.
 
-    async def enter(self, sequences: int, priority: int) -> None:
-        """Wait until there is room; of those that wait, the lowest ``priority`` goes first."""
+        With a ``priority`` it waits for the room, and the lowest number goes first. Without one it
+        does not wait: a request's first few sequences need not wait for those of others.
+        """
+        return Room(self, sequences, priority)
+
+    async def _enter(self, sequences: int, priority: int) -> None:
         if not self._waiting and self.inside < self.limit:
             self.inside += sequences
             return
@@ -46,10 +49,38 @@ class Window:
             raise
 
     def leave(self, sequences: int = 1) -> None:
-        """So many are answered, or were never submitted."""
+        """Give back the room of so many sequences, and let in whoever waits for it."""
         self.inside -= sequences
         while self._waiting and self.inside < self.limit:
             _, _, entering, turn = heapq.heappop(self._waiting)
             if not turn.done():
                 turn.set_result(None)
                 self.inside += entering
+
+
+class Room:
+    """One chunk's places in the window; those that no sequence has taken over are given back."""
+
+    __slots__ = ("_places", "_priority", "_window")
+
+    def __init__(self, window: Window, places: int, priority: int | None) -> None:
+        self._window = window
+        self._places = places
+        self._priority = priority
+
+    async def __aenter__(self) -> Room:
+        if self._priority is None:
+            self._window.inside += self._places
+        else:
+            await self._window._enter(self._places, self._priority)
+        return self
+
+    def hand_over(self) -> None:
+        """A sequence takes one place with it into the engine; ``Window.leave`` gives it back.
+
+        A chunk may hand over more places than it has: of a pair that is submitted twice.
+        """
+        self._places -= 1
+
+    async def __aexit__(self, *error: object) -> None:
+        self._window.leave(self._places)

@@ -70,7 +70,7 @@ def surface(example: Any) -> Callable[[Translate], Endpoint]:
     def wrap(translate: Translate) -> Endpoint:
         async def endpoint(request: Request) -> Response:
             for_trainer(request.scope)
-            scorer_of(request).check_available()
+            scorer_of(request).service.check_available()
             body = await read_json(request, request.app.state.settings.max_body_bytes)
             return await respond(request, body, translate)
 
@@ -91,7 +91,7 @@ async def respond(request: Request, body: Any, translate: Translate) -> Response
     scorer = scorer_of(request)
     settings: Settings = request.app.state.settings
     request_id = request_id_of(request.scope)
-    context = Context(scorer.model, settings, request_id)
+    context = Context(scorer.service.model, settings, request_id)
     if context.model.policy is None:
         ask = translate(body, context)
     else:  # taking long texts apart takes milliseconds, which probes and others need not wait for
