@@ -32,11 +32,10 @@ from typing import Any, Generic, Literal, TypeVar
 
 from fivescore.client import AsyncRewardClient, RewardClient
 from fivescore.client.integrations.conversation import Text, pair
-from fivescore.model.manifest import ATTRIBUTES
-from fivescore.types import Score
+from fivescore.types import ATTRIBUTES, Score
 
 REMEMBERED_BATCHES = 16
-"""Batches that attribute functions have not all asked for; more only where some are never asked."""
+"""Batches that some attribute function has yet to read; older ones are forgotten."""
 
 OnFailure = Literal["raise", "none"]
 Rewards = list[float | None]
