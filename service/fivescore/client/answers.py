@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from fivescore.client.errors import BadAnswer, rebuilt
-from fivescore.client.retry import Cure, cure
+from fivescore.client.retry import Cure, Failure, cure
 from fivescore.errors import FivescoreError, RequestError, ScoringError, Unauthorized
 from fivescore.types import Score
 
@@ -20,15 +19,6 @@ _CODES = {401: Unauthorized.code, 413: "body_too_large", 429: "overloaded"}
 """What statuses mean when a proxy, and not the server, gave them."""
 
 
-@dataclass
-class Failure(Exception):
-    """A request failed; ``cure`` says what may help, ``advised`` is Retry-After in seconds."""
-
-    error: FivescoreError
-    cure: Cure
-    advised: float = 0.0
-
-
 def results(response: httpx.Response, url: str, count: int) -> list[Result]:
     """One result a pair, in order.
 
@@ -36,7 +26,7 @@ def results(response: httpx.Response, url: str, count: int) -> list[Result]:
         Failure: the request as a whole failed, or its answer is not one score a pair.
     """
     if not response.is_success:
-        raise _failure(response)
+        raise failure(response)
     try:
         entries = response.json()["scores"]
         if len(entries) == count:
@@ -65,7 +55,8 @@ def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def _failure(response: httpx.Response) -> Failure:
+def failure(response: httpx.Response) -> Failure:
+    """The failure that an answer other than 2xx is."""
     status, advised = response.status_code, _retry_after(response)
     try:
         problem = response.json()

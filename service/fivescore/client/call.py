@@ -13,10 +13,10 @@ import httpx
 from tqdm import tqdm
 
 from fivescore.client import answers, batches
-from fivescore.client.answers import Failure, Result
+from fivescore.client.answers import Result
 from fivescore.client.errors import Unreachable, at_pair
 from fivescore.client.replicas import Replica, Replicas
-from fivescore.client.retry import FEW_TRIES, Clock, Cure, backoff
+from fivescore.client.retry import Clock, Cure, Failure, backoff, exhausted
 from fivescore.errors import FivescoreError
 from fivescore.types import Pair
 
@@ -211,9 +211,7 @@ class Call:
         """The same request to the same replica a little later, unless it was tried enough."""
         tries = batch.tries + 1
         pause = backoff(tries, failure.advised)
-        enough = failure.cure is Cure.NOTHING or (
-            failure.cure is Cure.FEW_TIMES and tries >= FEW_TRIES
-        )
+        enough = exhausted(failure.cure, tries)
         if enough or now + pause > batch.give_up_at:
             return self._give_up(batch, failure.error, patient=not enough)
         self._tell(batch, failure.error)
