@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fivescore.data.statistics import Array
 from fivescore.errors import ConfigurationError
 from fivescore.evaluation import plots, report, weights
 from fivescore.evaluation.rewardbench import known, row_shares
 from fivescore.evaluation.session import Options, Session
 from fivescore.evaluation.shapes import Preference, preferences
-from fivescore.evaluation.stats import Array
 from fivescore.evaluation.store import Failure, Result
 from fivescore.evaluation.weights import Comparisons
 from fivescore.model import manifest

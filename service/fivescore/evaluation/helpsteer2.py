@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fivescore.data.reader import Source
+from fivescore.data.rows import BadRow, Row
+from fivescore.data.statistics import Array, correlations, describe
 from fivescore.errors import ConfigurationError
 from fivescore.evaluation import plots, report
-from fivescore.evaluation.data import Source
 from fivescore.evaluation.session import Options, Session
-from fivescore.evaluation.shapes import helpsteer2_prompt
-from fivescore.evaluation.stats import Array, correlations, describe
+from fivescore.evaluation.shapes import helpsteer2_prompt, text, usable
 from fivescore.evaluation.store import Failure, Result
 from fivescore.model.manifest import ATTRIBUTE_RANGE, ATTRIBUTES
 
@@ -40,30 +42,35 @@ def run(options: Options) -> list[Path]:
 
 
 def examples(sources: Sequence[Source]) -> tuple[list[dict[str, Any]], dict[str, Array]]:
-    """Pairs, and annotations ``{attribute: [n]}`` of 0 to 4; NaN where a row has none."""
-    pairs, rows = [], []
-    for source in sources:
-        for index, row in enumerate(source.rows):
-            try:
-                prompt, response = helpsteer2_prompt(row["prompt"]), row["response"]
-                values = [_annotation(row.get(name)) for name in ATTRIBUTES]
-            except (LookupError, TypeError, ValueError) as error:
-                raise ConfigurationError(
-                    f"{source.place(index)} is not HelpSteer2's ({error}): give prompt, response"
-                    f" and numbers for {', '.join(ATTRIBUTES)}"
-                ) from error
-            pairs.append({"prompt": prompt, "response": response})
-            rows.append(values)
-    table = np.array(rows, dtype=np.float64).reshape(-1, len(ATTRIBUTES))
+    """Pairs, and annotations ``{attribute: [n]}`` of 0 to 4; NaN where a row has none.
+
+    Raises:
+        ConfigurationError: no row can be used, or none has an annotation.
+    """
+    wanted = f"rows of HelpSteer2 (prompt, response and numbers for {', '.join(ATTRIBUTES)})"
+    found = usable(sources, _example, wanted)
+    table = np.array([values for _, values in found], dtype=np.float64)
     if not np.isfinite(table).any():
         raise ConfigurationError("no row has an annotation")
-    return pairs, {name: table[:, i] for i, name in enumerate(ATTRIBUTES)}
+    return [pair for pair, _ in found], {name: table[:, i] for i, name in enumerate(ATTRIBUTES)}
 
 
-def _annotation(value: Any) -> float:
+def _example(source: Source, row: Row) -> tuple[dict[str, Any], list[float]]:
+    fields = row.fields()
+    pair = {"prompt": helpsteer2_prompt(fields), "response": text(fields, "response")}
+    return pair, [_annotation(name, fields.get(name)) for name in ATTRIBUTES]
+
+
+def _annotation(name: str, value: Any) -> float:
     if value is None or value == -100:  # the trainers' mark of a missing label
-        return float("nan")
-    return float(value)
+        return math.nan
+    try:
+        number = math.inf if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    if math.isinf(number):
+        raise BadRow(f"{name} is not a number")
+    return number
 
 
 def measure(

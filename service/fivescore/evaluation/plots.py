@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fivescore.evaluation.stats import Array
+from fivescore.data.statistics import Array
 from fivescore.model.manifest import ATTRIBUTE_RANGE
 
 Points = Mapping[str, tuple[Array, Array]]

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from fivescore.data.statistics import Array, describe
 from fivescore.evaluation import plots, report
 from fivescore.evaluation.session import Options, Session
 from fivescore.evaluation.shapes import preferences
-from fivescore.evaluation.stats import Array, describe
 from fivescore.evaluation.store import Failure, Result
 from fivescore.evaluation.tally import Tally, count, judge, reward
 

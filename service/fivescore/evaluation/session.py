@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from tqdm import tqdm
 
 from fivescore.client import AsyncRewardClient
+from fivescore.client.defaults import BATCH_SIZE, FEW_REQUESTS, RETRY_SECONDS
+from fivescore.data.reader import Source, read
 from fivescore.errors import InvalidPair, ServiceUnavailable
 from fivescore.evaluation.asking import Asking, Truncate
-from fivescore.evaluation.data import Source, read
 from fivescore.evaluation.server import Served, ask
 from fivescore.evaluation.store import Failure, Result, Store, pair_key
 from fivescore.types import Score, parse_pair
@@ -34,16 +35,15 @@ class Options:
     split: str
     url: str | None = None
     truncate: Truncate = "never"
-    batch_size: int = 64
-    concurrency: int = 4
-    retry_seconds: float = 600.0
+    batch_size: int = BATCH_SIZE
+    concurrency: int = FEW_REQUESTS
+    retry_seconds: float = RETRY_SECONDS
     limit: int | None = None
     fresh: bool = False
 
     def sources(self) -> list[Source]:
-        """The data, each source cut to ``limit`` rows."""
-        found = [read(origin, self.split) for origin in self.data]
-        return [replace(source, rows=source.rows[: self.limit]) for source in found]
+        """The data, of each source the first ``limit`` rows."""
+        return [read(origin, self.split, self.limit) for origin in self.data]
 
 
 class Session:

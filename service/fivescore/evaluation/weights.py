@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fivescore.evaluation.stats import Array
+from fivescore.data.statistics import Array
 
 CANDIDATES = 1024
 """Directions of the coarse search, spread evenly over the sphere at random."""

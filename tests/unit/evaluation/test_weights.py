@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fivescore.data.statistics import Array
 from fivescore.errors import ConfigurationError
 from fivescore.evaluation import fit, weights
 from fivescore.evaluation.fit import Fit
 from fivescore.evaluation.shapes import Preference
-from fivescore.evaluation.stats import Array
 from fivescore.evaluation.store import Failure, Result
 from fivescore.evaluation.weights import Comparisons
 from fivescore.model.manifest import ATTRIBUTES, PRESETS, Combined
