@@ -147,7 +147,7 @@ class AsyncRewardClient:
         errors: Errors = "raise",
         progress: bool = False,
     ) -> Sequence[Score | FivescoreError | None]:
-        """One score a pair, in the order of the pairs; as many as there are pairs, always.
+        """One score per pair, in the order of the pairs.
 
         Args:
             pairs: as ``POST /score`` takes them, ``Pair`` objects, or (prompt, response) tuples.

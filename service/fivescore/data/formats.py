@@ -1,6 +1,7 @@
 """The file formats: JSON Lines, JSON, CSV and Parquet, each also compressed with gzip.
 
-JSON Lines, CSV and Parquet are read as a stream; a JSON array is read whole.
+JSON Lines, CSV and Parquet are read as a stream; a JSON array is read whole, and so is compressed
+Parquet. All but Parquet need only the base installation.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from fivescore.evaluation.shapes import (
 from fivescore.evaluation.store import Failure, Result, pair_key
 from fivescore.evaluation.tally import count, judge, reward
 
-MOST_TOLD = 20
+MOST_SHOWN = 20
 MOST_TEXT = 300
 FILES = ("scores-a.jsonl", "scores-b.jsonl")
 
@@ -82,7 +82,7 @@ def run(options: Options, urls: tuple[str, str]) -> list[Path]:
         figure = plots.scatter(title, names, measured["values"], points)
         sessions = {"A": one, "B": other}
         return report.write(
-            "compare", title, options, sessions, sources, measured, told(measured), figure
+            "compare", title, options, sessions, sources, measured, markdown(measured), figure
         )
 
 
@@ -176,7 +176,7 @@ def _margin(rewards: Sequence[float | None], row: int) -> float:
     return chosen - rejected
 
 
-def told(measured: Mapping[str, Any]) -> list[str]:
+def markdown(measured: Mapping[str, Any]) -> list[str]:
     """The report's Markdown sections."""
     columns = ("pearson", "spearman", "kendall", "mean_change", "mean_absolute_change", "std_a")
     values = measured["values"]
@@ -194,11 +194,11 @@ def told(measured: Mapping[str, Any]) -> list[str]:
                       for name, one in largest]),
     ]  # fmt: skip
     if measured["preferences"]:
-        parts += _told_preferences(measured["preferences"])
+        parts += _preference_sections(measured["preferences"])
     return parts
 
 
-def _told_preferences(found: Mapping[str, Any]) -> list[str]:
+def _preference_sections(found: Mapping[str, Any]) -> list[str]:
     sides = [
         [side.upper(), report.percent(found[side]["accuracy"]), found[side]["ties"],
          found[side]["failed"]]
@@ -206,7 +206,7 @@ def _told_preferences(found: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
     rows = [
         [one["place"], one["margin_a"], one["margin_b"]]
-        for one in found["flipped_rows"][:MOST_TOLD]
+        for one in found["flipped_rows"][:MOST_SHOWN]
     ]
     changed = ", ".join(f"{n} {what}" for what, n in found["changed"].items()) or "none"
     parts = [

@@ -37,7 +37,14 @@ def run(options: Options) -> list[Path]:
         title = f"HelpSteer2 {options.split}: {session.served.model}"
         figure = plots.calibration(title, measured["attributes"], points)
         return report.write(
-            "helpsteer2", title, options, {"": session}, sources, measured, told(measured), figure
+            "helpsteer2",
+            title,
+            options,
+            {"": session},
+            sources,
+            measured,
+            markdown(measured),
+            figure,
         )
 
 
@@ -144,7 +151,7 @@ def calibration(truth: Array, predicted: Array) -> list[dict[str, Any]]:
     ]
 
 
-def told(measured: Mapping[str, Any]) -> list[str]:
+def markdown(measured: Mapping[str, Any]) -> list[str]:
     """The report's Markdown sections."""
     columns = ("rows", "mse", "mse_of_mean", "mae", "bias", "pearson", "spearman")
     rows = [
@@ -156,9 +163,9 @@ def told(measured: Mapping[str, Any]) -> list[str]:
         if "note" in one
     ]
     helpful = measured["reward_and_helpfulness"]
-    rows_told = measured["rows"]
+    counts = measured["rows"]
     return [
-        f"{rows_told['failed']} of {rows_told['total']} rows could not be scored and are left out."
+        f"{counts['failed']} of {counts['total']} rows could not be scored and are left out."
         " `mse_of_mean` is the error of always answering the mean; `bias` is predicted minus true.",
         report.table(["attribute", *columns], rows)
         if rows

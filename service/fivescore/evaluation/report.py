@@ -46,7 +46,7 @@ def write(
     paths = [options.output / f"{name}.{suffix}" for suffix in ("json", "md", "png")]
     paths[0].write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
     image = f"![{title}]({paths[2].name})"
-    paths[1].write_text("\n\n".join([f"# {title}", _told(document), *sections, image]) + "\n")
+    paths[1].write_text("\n\n".join([f"# {title}", _preamble(document), *sections, image]) + "\n")
     figure.savefig(paths[2], dpi=PLOT_DPI)
     return paths
 
@@ -79,10 +79,10 @@ def _version(library: str) -> str | None:
         return None
 
 
-def _told(document: Mapping[str, Any]) -> str:
+def _preamble(document: Mapping[str, Any]) -> str:
     lines = [f"`{' '.join(document['command'])}`, {document['finished']}", ""]
-    for called, told in document["servers"].items():
-        server, pairs = told["server"], told["pairs"]
+    for called, session in document["servers"].items():
+        server, pairs = session["server"], session["pairs"]
         lines.append(
             f"- {called}: **{server['model']}** at {', '.join(server['urls'])}"
             f" (fivescore {server['version']}, {server['engine']}):"
@@ -91,7 +91,7 @@ def _told(document: Mapping[str, Any]) -> str:
         )
         lines += [
             f"  - failed: {count} with `{code}`{_ADVICE.get(code, '')}"
-            for code, count in told["failures"]["by_code"].items()
+            for code, count in session["failures"]["by_code"].items()
         ]
     for source in document["data"]:
         digest = f", sha256 {source['sha256'][:16]}" if source["sha256"] else ""

@@ -18,7 +18,7 @@ from fivescore.evaluation.shapes import text, usable
 from fivescore.evaluation.tally import Outcome, judge, reward
 
 STYLES = ("concise", "detailed", "detailed, markdown")
-"""Of the three chosen and the three rejected responses to each prompt, in the data's order."""
+"""The styles of the three chosen and the three rejected responses, in the data's order."""
 DOMAINS = ("chat", "math", "code", "safety")
 PARTS = {"safety-refuse": "safety", "safety-response": "safety"}
 """The score of safety is the mean of these two."""
@@ -83,7 +83,7 @@ def run(options: Options) -> list[Path]:
         title = f"RM-Bench: {session.served.model}"
         figure = plots.rmbench(title, measured)
         return report.write(
-            "rmbench", title, options, {"": session}, sources, measured, told(measured), figure
+            "rmbench", title, options, {"": session}, sources, measured, markdown(measured), figure
         )
 
 
@@ -148,7 +148,7 @@ def levels(matrix: Array) -> dict[str, float]:
     return {**values, "average": float(np.mean(list(values.values())))}
 
 
-def told(measured: Mapping[str, Any]) -> list[str]:
+def markdown(measured: Mapping[str, Any]) -> list[str]:
     """The report's Markdown sections; accuracies are percentages."""
     columns = [*LEVELS, "average"]
     rows = [

@@ -82,9 +82,9 @@ def _get(http: httpx.Client, path: str) -> dict[str, Any]:
         raise Failure(Unreachable(reason), Cure.ELSEWHERE) from error
     if not response.is_success:
         found = failure(response)
-        told = found.error.detail.removeprefix(f"{response.url} answered {response.status_code} ")
+        detail = found.error.detail.removeprefix(f"{response.url} answered {response.status_code} ")
         kind = Unreachable if found.cure in (Cure.ELSEWHERE, Cure.LATER) else BadAnswer
-        error_ = kind(f"{response.url} answered {response.status_code}: {told}")
+        error_ = kind(f"{response.url} answered {response.status_code}: {detail}")
         raise Failure(error_, found.cure, found.advised)
     try:
         body = response.json()

@@ -22,7 +22,7 @@ from fivescore.types import Score, parse_pair
 
 PROBE = {"prompt": "What is 1+1?", "response": "1+1=2"}
 """Scored at each start: two runs of one model answer alike, other weights of its name do not."""
-MOST_FAILURES_TOLD = 100
+MOST_FAILURES_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Session:
         return score
 
     def score(self, pairs: Sequence[dict[str, Any]]) -> list[Result]:
-        """One result a pair ``{"prompt": ..., "response": ...}``, in order.
+        """One result per pair ``{"prompt": ..., "response": ...}``, in order.
 
         Raises:
             ServiceUnavailable: the server went away; what it answered is kept.
@@ -148,7 +148,7 @@ class Session:
                 "by_code": dict(Counter(failure.code for failure in failures.values())),
                 "first": [
                     {"pair": key, "code": failure.code, "detail": failure.detail}
-                    for key, failure in list(failures.items())[:MOST_FAILURES_TOLD]
+                    for key, failure in list(failures.items())[:MOST_FAILURES_SHOWN]
                 ],
             },
         }

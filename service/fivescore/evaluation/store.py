@@ -20,7 +20,7 @@ SAME_ABSOLUTE, SAME_RELATIVE = 0.02, 0.01
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A pair that cannot be scored, as its error tells."""
+    """A pair that cannot be scored: the code and the detail of its error."""
 
     code: str
     detail: str

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fivescore.errors import ConfigurationError
-from fivescore.evaluation.compare import measure, pairs_of, told
+from fivescore.evaluation.compare import markdown, measure, pairs_of
 from fivescore.evaluation.preferences import measure as measure_preferences
 from fivescore.evaluation.store import Failure, Result
 from fivescore.types import Score
@@ -43,7 +43,7 @@ def test_flips_ties_and_failures_are_told_apart() -> None:
         {"row": 2, "place": "mine 2", "margin_a": -1, "margin_b": 1},
     ]
     assert (turned["a"]["accuracy"], turned["b"]["accuracy"]) == (0.8, 0.4)
-    text = "\n".join(told(found))
+    text = "\n".join(markdown(found))
     assert "2 preferences flipped** (40.0%)" in text
     assert "| mine 1 | 1 | -1 |" in text
     json.dumps(found, allow_nan=False)

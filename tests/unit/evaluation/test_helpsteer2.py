@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fivescore.errors import ConfigurationError
-from fivescore.evaluation.helpsteer2 import attribute, calibration, examples, measure, told
+from fivescore.evaluation.helpsteer2 import attribute, calibration, examples, markdown, measure
 from fivescore.evaluation.store import Failure, Result
 from fivescore.model.manifest import ATTRIBUTES
 from fivescore.types import Score
@@ -68,7 +68,7 @@ def test_rows_that_failed_are_left_out_and_counted() -> None:
     assert found["attributes"]["helpfulness"]["mse"] == 0.0
     assert points["helpfulness"][0].tolist() == [0, 1, 3]
     assert found["reward_and_helpfulness"]["spearman"] == pytest.approx(1)
-    assert "1 of 4 rows could not be scored" in told(found)[0]
+    assert "1 of 4 rows could not be scored" in markdown(found)[0]
     json.dumps(found, allow_nan=False)
 
 
@@ -86,7 +86,7 @@ def test_a_scalar_model_is_compared_by_its_reward() -> None:
     found, points = measure(truths, results)
     assert not points
     assert found["reward_and_helpfulness"]["pearson"] == pytest.approx(1)
-    assert "none of HelpSteer2's attributes" in "\n".join(told(found))
+    assert "none of HelpSteer2's attributes" in "\n".join(markdown(found))
 
 
 def test_what_cannot_be_measured_is_said() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fivescore.evaluation.rmbench import comparisons, domain_of, items, measure, told
+from fivescore.evaluation.rmbench import comparisons, domain_of, items, markdown, measure
 from tests.unit.evaluation.sources import source
 
 PERFECT = [3.0, 3.0, 3.0, 1.0, 1.0, 1.0]
@@ -59,7 +59,7 @@ def test_a_response_that_could_not_be_scored_makes_its_comparisons_wrong() -> No
     found = measure(["chat"], [None, *PERFECT[1:]])["parts"]["chat"]
     assert found["matrix"] == [[0, 0, 0], [1, 1, 1], [1, 1, 1]]
     assert found["comparisons"]["failed"] == 3
-    assert "3 failed" in "\n".join(told(measure(["chat"], [None, *PERFECT[1:]])))
+    assert "3 failed" in "\n".join(markdown(measure(["chat"], [None, *PERFECT[1:]])))
 
 
 @given(st.lists(st.floats(-5, 5), min_size=6, max_size=6))

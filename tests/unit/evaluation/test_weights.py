@@ -125,7 +125,7 @@ def test_the_report_has_both_sets_of_weights_and_three_accuracies() -> None:
     assert measured["weights_before"]["complexity"] == 0.47
     low, high = measured["weight_intervals"]["correctness"]
     assert low < high
-    assert "cross-validated" in "\n".join(fit.told(measured))
+    assert "cross-validated" in "\n".join(fit.markdown(measured))
 
 
 def test_the_manifest_keeps_everything_but_the_weights() -> None:
