@@ -109,7 +109,10 @@ def create_app(
     paths = {path for route in app.routes if (path := getattr(route, "path", None))}
     app.add_middleware(Keys, keyring=keyring, open_routes=open_routes(settings.open_routes, paths))
     app.add_middleware(
-        RequestContext, metrics=scorer.service.metrics, tracing=tracing, log_texts=settings.log_texts
+        RequestContext,
+        metrics=scorer.service.metrics,
+        tracing=tracing,
+        log_texts=settings.log_texts,
     )
     app.add_exception_handler(FivescoreError, problems.on_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)

@@ -58,7 +58,7 @@ class Service:
         return self._state
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> Supervisor:
         """The engine of the loaded model.
 
         Raises:

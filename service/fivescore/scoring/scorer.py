@@ -17,7 +17,6 @@ from fivescore.errors import (
     InvalidPair,
     NonFinite,
     Overloaded,
-    RequestError,
     ScoringError,
     TooLong,
     TooManyPairs,
@@ -39,7 +38,7 @@ from fivescore.types import Output, Pair, Score
 log = logging.getLogger(__name__)
 
 CHARACTERS_A_TOKEN = 4
-"""What tokenisers average on English text; estimates the tokens of a text before it is tokenised."""
+"""The average of English text; estimates the tokens of texts that are not tokenised yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ class _Request:
     share: Share
     results: _Results
     submitted: float | None = None
-    """When the first chunk went to the engine, by ``time.perf_counter``."""
+    """When the first sequence went to the engine, by ``time.perf_counter``; None before that."""
     not_finite: list[_Sequence] = field(default_factory=list)
 
 
@@ -210,12 +209,12 @@ class Scorer:
             for chunk in chunks(pairs):
                 async with await self._room(chunk, request) as room:
                     ids = await self._token_ids(chunk, request)
-                    request.submitted = request.submitted or time.perf_counter()
                     for one, encoded in zip(chunk, ids, strict=True):
-                        try:
-                            waiting.append(self._submit(one, encoded, request, flights, room))
-                        except RequestError as error:
-                            request.results[one.place] = error
+                        sequence = self._submit(one, encoded, request, flights, room)
+                        if isinstance(sequence, FivescoreError):
+                            request.results[one.place] = sequence
+                        else:
+                            waiting.append(sequence)
                 # If the engine is lost, this raises before more is tokenised for nothing.
                 while waiting and waiting[0].flight.answer.done():
                     await self._finish(waiting.popleft(), request)
@@ -267,15 +266,15 @@ class Scorer:
         request: _Request,
         flights: Group,
         room: Room,
-    ) -> _Sequence:
-        """Hand one pair to the engine.
-
-        Raises:
-            RequestError: it cannot be scored as it is.
-        """
+    ) -> _Sequence | FivescoreError:
+        """Hand one pair to the engine; its error where it cannot be scored as it is."""
         if isinstance(encoded, FivescoreError):
-            raise encoded
+            return encoded
         ids = _fitting(encoded, request.model, request.options)
+        if isinstance(ids, FivescoreError):
+            return ids
+        if request.submitted is None:
+            request.submitted = time.perf_counter()
         request.admitted.add_tokens(len(ids), _expected_tokens(one))
         tag, priority = request.share.next(len(ids))
         trace = request.trace
@@ -370,16 +369,13 @@ async def _deadline(seconds: float | None) -> AsyncIterator[None]:
         ) from error
 
 
-def _fitting(ids: list[int], model: Model, options: Options) -> list[int]:
-    """The ids themselves where the engine can take them; a cut copy where they may be truncated.
-
-    Raises:
-        RequestError: the engine cannot take them.
-    """
+def _fitting(ids: list[int], model: Model, options: Options) -> list[int] | FivescoreError:
+    """The ids themselves where the engine can take them, a cut copy where they may be truncated,
+    and otherwise the pair's error."""
     if not ids:
-        raise InvalidPair("the pair has no tokens: there is nothing to score")
+        return InvalidPair("the pair has no tokens: there is nothing to score")
     if (highest := max(ids)) >= model.info.vocab_size:
-        raise InvalidPair(
+        return InvalidPair(
             f"token id {highest} is not in the model's vocabulary"
             f" (0 to {model.info.vocab_size - 1})",
             limit=model.info.vocab_size - 1,
@@ -388,7 +384,7 @@ def _fitting(ids: list[int], model: Model, options: Options) -> list[int]:
     if len(ids) <= limit:
         return ids
     if options.truncate == "never":
-        raise TooLong(
+        return TooLong(
             f"the pair has {len(ids)} tokens, the limit is {limit}: shorten it or"
             ' set truncate to "prompt_start"',
             limit=limit,
