@@ -323,11 +323,12 @@ import sys
 from fivescore.serve import make_engine, start_tracing
 from fivescore.settings import DEMO, Settings
 from fivescore.http.app import create_app
+from fivescore.scoring.lifecycle import Service
 from fivescore.scoring.scorer import Scorer
 from fivescore.telemetry.metrics import Metrics
 settings = Settings(backend="fake", **{SETTINGS})
 tracing = start_tracing(settings.otlp_traces_endpoint)
-create_app(settings, Scorer(settings, make_engine, Metrics()), print, tracing)
+create_app(settings, Scorer(Service(settings, make_engine, Metrics())), tracing)
 make_engine(settings, None)
 print(sorted(name for name in sys.modules if name.partition(".")[0] == "opentelemetry")[:1])
 """

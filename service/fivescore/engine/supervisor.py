@@ -103,37 +103,28 @@ class Supervisor:
             EngineError: this sequence failed, or it has stopped the engine before and is refused.
             EngineDead: the engine stopped; another is being started.
         """
-        async with self._suspects.turn(token_ids):
-            if len(self._suspects) == 1:
+        suspects = self._suspects
+        async with suspects.turn(token_ids):
+            if len(suspects.present) == 1:
                 self._silent_since = time.monotonic() - self._silence
+            engine = self._engine
             try:
-                return await self._encode(token_ids, request_id, trace_headers, priority)
+                if engine is None:
+                    raise EngineDead("there is no engine")
+                output = await engine.encode(token_ids, request_id, trace_headers, priority)
+                self._answered(token_ids)
+                return output
+            except EngineDead as error:
+                self._lost(engine, "it stopped")
+                raise self.restarting() from error
+            except EngineError:
+                self._answered(token_ids)
+                raise
             finally:
-                if len(self._suspects) == 1:
+                if len(suspects.present) == 1:
                     # Work that is cancelled unanswered still counts: clients with short deadlines
                     # must not hide that nothing is ever answered.
                     self._silence = time.monotonic() - self._silent_since
-
-    async def _encode(
-        self,
-        token_ids: list[int],
-        request_id: str,
-        trace_headers: Mapping[str, str] | None,
-        priority: int,
-    ) -> Output:
-        engine = self._engine
-        if engine is None:
-            raise self.restarting()
-        try:
-            output = await engine.encode(token_ids, request_id, trace_headers, priority)
-        except EngineDead as error:
-            self._lost(engine, "it stopped")
-            raise self.restarting() from error
-        except EngineError:
-            self._answered(token_ids)
-            raise
-        self._answered(token_ids)
-        return output
 
     def _answered(self, token_ids: list[int]) -> None:
         self._silent_since = time.monotonic()
@@ -148,12 +139,14 @@ class Supervisor:
             retry_after=seconds,
         )
 
-    def _lost(self, engine: Engine, how: str) -> None:
-        if engine is not self._engine or self._closed:
+    def _lost(self, engine: Engine | None, how: str) -> None:
+        if engine is None or engine is not self._engine or self._closed:
             return
         self._engine = None
         self._silence, self._silent_since = 0.0, time.monotonic()
-        log.error("the engine is lost (%s) with %d sequences in it", how, len(self._suspects))
+        log.error(
+            "the engine is lost (%s) with %d sequences in it", how, len(self._suspects.present)
+        )
         self._suspects.blame()
         self._changed(False)
         self._tasks = [task for task in self._tasks if not task.done()]
@@ -168,7 +161,7 @@ class Supervisor:
             silent = time.monotonic() - self._silent_since
             if not engine.alive:
                 self._lost(engine, "its process ended")
-            elif len(self._suspects) and silent > self._limits.hang_seconds:
+            elif len(self._suspects.present) and silent > self._limits.hang_seconds:
                 self._lost(engine, f"no answer for {silent:.0f} s")
 
     async def _replace(self, old: Engine) -> None:

@@ -20,64 +20,63 @@ MOST = 100_000
 
 
 class Gate:
-    """Lets many in together or one alone; who waits to be alone is not overtaken.
-
-    ``async with gate.shared`` and ``async with gate.exclusive`` may each be entered many times.
-    """
-
-    __slots__ = ("_empty", "_exclusive_turn", "_inside", "_open", "exclusive", "shared")
+    """Lets many sequences in together, or one alone; one that waits to be alone goes first."""
 
     def __init__(self) -> None:
-        self.shared = _Shared(self)
-        self.exclusive = _Exclusive(self)
-        self._inside = 0
-        self._open = asyncio.Event()
-        self._open.set()
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._exclusive_turn = asyncio.Lock()
+        self.inside: set[Turn] = set()
+        self.open = asyncio.Event()
+        self.open.set()
+        self.empty = asyncio.Event()
+        self.empty.set()
+        self.exclusive = asyncio.Lock()
 
 
-class _Shared:
-    __slots__ = ("_gate",)
+class Turn:
+    """A sequence's stay behind the gate, together with others: an ``async with``."""
 
-    def __init__(self, gate: Gate) -> None:
+    __slots__ = ("_gate", "token_ids")
+
+    def __init__(self, gate: Gate, token_ids: list[int]) -> None:
         self._gate = gate
+        self.token_ids = token_ids
 
     async def __aenter__(self) -> None:
         gate = self._gate
-        while not gate._open.is_set():
-            await gate._open.wait()
-        gate._inside += 1
-        gate._empty.clear()
+        while not gate.open.is_set():
+            await gate.open.wait()
+        gate.inside.add(self)
+        gate.empty.clear()
 
     async def __aexit__(self, *error: object) -> None:
-        self._gate._inside -= 1
-        if not self._gate._inside:
-            self._gate._empty.set()
+        gate = self._gate
+        gate.inside.remove(self)
+        if not gate.inside:
+            gate.empty.set()
 
 
-class _Exclusive:
-    __slots__ = ("_gate",)
+class TurnAlone(Turn):
+    """A stay without others: it closes the gate, and waits until those inside have left."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    __slots__ = ()
 
     async def __aenter__(self) -> None:
-        await self._gate._exclusive_turn.acquire()
-        self._gate._open.clear()
+        gate = self._gate
+        await gate.exclusive.acquire()
+        gate.open.clear()
         try:
-            await self._gate._empty.wait()
+            await gate.empty.wait()
         except BaseException:
             self._reopen()
             raise
+        gate.inside.add(self)
 
     async def __aexit__(self, *error: object) -> None:
+        self._gate.inside.remove(self)
         self._reopen()
 
     def _reopen(self) -> None:
-        self._gate._open.set()
-        self._gate._exclusive_turn.release()
+        self._gate.open.set()
+        self._gate.exclusive.release()
 
 
 @dataclass(slots=True)
@@ -96,14 +95,11 @@ class Suspects:
 
     def __init__(self) -> None:
         self._records: OrderedDict[bytes, _Record] = OrderedDict()
-        self._present: set[_Turn] = set()
         self._gate = Gate()
+        self.present = self._gate.inside
+        """The turns of the sequences that are in the engine."""
 
-    def __len__(self) -> int:
-        """The number of sequences that are present."""
-        return len(self._present)
-
-    def turn(self, token_ids: list[int]) -> _Turn:
+    def turn(self, token_ids: list[int]) -> Turn:
         """A sequence's turn in the engine: an ``async with`` that waits for it to begin.
 
         Raises:
@@ -111,9 +107,9 @@ class Suspects:
         """
         record = self._records.get(digest(token_ids)) if self._records else None
         if record is None or record.deaths < DEATHS_BEFORE_ALONE:
-            return _Turn(token_ids, self._present, self._gate.shared)
+            return Turn(self._gate, token_ids)
         if record.alone < DEATHS_ALONE:
-            return _Turn(token_ids, self._present, self._gate.exclusive)
+            return TurnAlone(self._gate, token_ids)
         raise EngineError(
             f"this pair stopped the engine {record.alone} times while nothing else was in it, and"
             f" is refused: do not send it again (sha256 of its token ids {digest(token_ids).hex()})"
@@ -126,8 +122,8 @@ class Suspects:
 
     def blame(self) -> None:
         """Count a death of the engine against all sequences that are present."""
-        alone = len(self._present) == 1
-        for turn in self._present:
+        alone = len(self.present) == 1
+        for turn in self.present:
             key = digest(turn.token_ids)
             record = self._records.setdefault(key, _Record())
             record.deaths += 1
@@ -135,27 +131,6 @@ class Suspects:
             self._records.move_to_end(key)
         while len(self._records) > MOST:
             self._records.popitem(last=False)
-
-
-class _Turn:
-    """One sequence's stay in the engine: it is present from the gate's opening to the end."""
-
-    __slots__ = ("_gate", "_present", "token_ids")
-
-    def __init__(
-        self, token_ids: list[int], present: set[_Turn], gate: _Shared | _Exclusive
-    ) -> None:
-        self.token_ids = token_ids
-        self._present = present
-        self._gate = gate
-
-    async def __aenter__(self) -> None:
-        await self._gate.__aenter__()
-        self._present.add(self)
-
-    async def __aexit__(self, *error: object) -> None:
-        self._present.remove(self)
-        await self._gate.__aexit__()
 
 
 def digest(token_ids: list[int]) -> bytes:

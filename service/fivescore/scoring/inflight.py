@@ -1,4 +1,4 @@
-"""Identical sequences in flight are computed once."""
+"""Identical sequences that are in flight at the same time are computed once."""
 
 from __future__ import annotations
 
@@ -16,43 +16,62 @@ Encode = Callable[[list[int], str, Headers, int], Coroutine[Any, Any, Output]]
 class Flight:
     """One sequence on its way through the engine, and the number of pairs that wait for it.
 
-    It may be in the engine more than once, under different priorities: the first answer counts.
+    It may be in the engine several times, under different priorities: the first answer counts.
     """
 
-    __slots__ = ("answer", "key", "priority", "tasks", "waiters")
+    __slots__ = ("_waiting", "error", "key", "landed", "output", "priority", "tasks", "waiters")
 
-    def __init__(self, key: bytes, answer: asyncio.Future[Output]) -> None:
+    def __init__(self, key: bytes) -> None:
         self.key = key
-        self.answer = answer
         self.tasks: list[asyncio.Task[Output]] = []
         self.priority = 0
         self.waiters = 0
+        self.landed = False
+        """Whether there is an output or an error."""
+        self.output: Output | None = None
+        self.error: BaseException | None = None
+        self._waiting: tuple[asyncio.Future[None], ...] = ()
 
     async def wait(self) -> Output:
-        """The engine's answer. Cancelling one waiter does not disturb the others.
+        """The engine's answer. Cancelling one waiter does not affect the others.
 
         Raises:
             EngineError, EngineDead: as the engine's ``encode``.
         """
-        return self.answer.result() if self.answer.done() else await asyncio.shield(self.answer)
+        if not self.landed:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting += (waiter,)
+            await waiter
+        if self.error is not None:
+            raise self.error
+        assert self.output is not None
+        return self.output
+
+    def land(self, output: Output | None, error: BaseException | None) -> None:
+        """Give all waiters the first answer or error, and abort what is still in the engine."""
+        self.landed, self.output, self.error = True, output, error
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.abort()
 
     def abort(self) -> None:
-        """Stop all of its work in the engine that has not ended."""
+        """Abort the work in the engine that has not ended."""
         for task in self.tasks:
             task.cancel()
 
 
 class Flights:
-    """The sequences in flight, by their token ids.
+    """The sequences in flight, by the digest of their token ids.
 
     Args:
-        encode: the engine's.
-        landed: called once per submission that is out of the engine, answered or not.
+        encode: the engine's method.
+        on_landed: called once per submission when it is out of the engine, answered or not.
     """
 
-    def __init__(self, encode: Encode, landed: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, encode: Encode, on_landed: Callable[[], object] = lambda: None) -> None:
         self._encode = encode
-        self._on_landed = landed
+        self._on_landed = on_landed
         self._flights: dict[bytes, Flight] = {}
 
     def group(self) -> Group:
@@ -65,56 +84,50 @@ class Flights:
         request_id: str,
         trace_headers: Headers = None,
         priority: int = 0,
-        submitting: Callable[[], object] = lambda: None,
+        on_submit: Callable[[], object] = lambda: None,
     ) -> Flight:
-        """Submit a sequence, or wait with those who submitted the same one.
+        """Submit a sequence, or wait together with those who submitted the same one.
 
-        A sequence that is in flight with a worse priority is submitted again with this one, since
-        an engine cannot change the priority of what it has. ``submitting`` is called per
-        submission, before it.
+        An engine cannot change the priority of a sequence that it has. One that is in flight with
+        a worse priority is therefore submitted again with this one. ``on_submit`` is called
+        before a submission, and not where there is none.
         """
         key = digest(token_ids)
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = Flight(key, asyncio.get_running_loop().create_future())
-        elif flight.answer.done() or flight.priority <= priority:
+            flight = self._flights[key] = Flight(key)
+        elif flight.landed or flight.priority <= priority:
             flight.waiters += 1
             return flight
-        submitting()
+        on_submit()
         flight.waiters += 1
         flight.priority = priority
         task = asyncio.create_task(self._encode(token_ids, request_id, trace_headers, priority))
         flight.tasks.append(task)
-        task.add_done_callback(lambda task: self._landed(flight, task))
+        task.add_done_callback(lambda task: self._ended(flight, task))
         return flight
 
     def leave(self, flight: Flight) -> None:
-        """Stop waiting; the last to leave an unfinished flight aborts it in the engine."""
+        """Stop waiting; the last one to leave an unfinished flight aborts it in the engine."""
         flight.waiters -= 1
         if flight.waiters == 0:
             self._forget(flight)
             flight.abort()
 
-    def _landed(self, flight: Flight, task: asyncio.Task[Output]) -> None:
+    def _ended(self, flight: Flight, task: asyncio.Task[Output]) -> None:
         self._on_landed()
         flight.tasks.remove(task)
-        error = None if task.cancelled() else task.exception()  # so that it counts as retrieved
-        if flight.answer.done():
+        cancelled = task.cancelled()
+        error = asyncio.CancelledError() if cancelled else task.exception()
+        if flight.landed or (cancelled and flight.tasks):
             return
-        if task.cancelled():
-            if not flight.tasks:
-                self._forget(flight)
-                flight.answer.cancel()
-            return
-        # An answer can be shared until the last waiter has left: a request's own later chunks may
-        # have the same pair. A failure is not shared with those who come later.
+        # An answer can be shared until the last waiter has left: later chunks of a request may
+        # have the same pair. A failure is not shared with requests that arrive after it.
         if error is None:
-            flight.answer.set_result(task.result())
+            flight.land(task.result(), None)
         else:
             self._forget(flight)
-            flight.answer.set_exception(error)
-            flight.answer.exception()  # retrieved, even where nobody waits any more
-        flight.abort()
+            flight.land(None, error)
 
     def _forget(self, flight: Flight) -> None:
         if self._flights.get(flight.key) is flight:
@@ -136,10 +149,10 @@ class Group:
         request_id: str,
         trace_headers: Headers,
         priority: int,
-        submitting: Callable[[], object],
+        on_submit: Callable[[], object],
     ) -> Flight:
-        """As ``Flights.join``; the group leaves it at its end."""
-        flight = self._flights.join(token_ids, request_id, trace_headers, priority, submitting)
+        """As ``Flights.join``; the group leaves the flight at its end."""
+        flight = self._flights.join(token_ids, request_id, trace_headers, priority, on_submit)
         self._joined.append(flight)
         return flight
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Literal
 
 from fivescore.engine.base import Engine
 from fivescore.engine.supervisor import Limits, Supervisor
@@ -14,6 +14,7 @@ from fivescore.errors import Draining, EngineDead, Loading, ServiceUnavailable
 from fivescore.model.checkpoint import Checkpoint, Model
 from fivescore.settings import Settings
 from fivescore.telemetry.metrics import Metrics
+from fivescore.types import Output
 
 log = logging.getLogger(__name__)
 
@@ -56,17 +57,6 @@ class Service:
     def state(self) -> State:
         """What the service is doing now."""
         return self._state
-
-    @property
-    def engine(self) -> Supervisor:
-        """The engine of the loaded model.
-
-        Raises:
-            Loading: there is none yet.
-        """
-        if self._engine is None:
-            raise Loading("the model is not loaded yet: try again soon", retry_after=5)
-        return self._engine
 
     def _enter(self, state: State) -> None:
         self._state = state
@@ -137,6 +127,17 @@ class Service:
         )
         info = await self._engine.load()
         return await asyncio.to_thread(found.fit, info)
+
+    def encode(
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Mapping[str, str] | None,
+        priority: int,
+    ) -> Coroutine[Any, Any, Output]:
+        """The head's outputs at the last token, as ``Engine.encode``; needs a loaded model."""
+        assert self._engine is not None
+        return self._engine.encode(token_ids, request_id, trace_headers, priority)
 
     def check_available(self) -> Model:
         """The model, if requests are taken.

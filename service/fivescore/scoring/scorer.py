@@ -1,4 +1,4 @@
-"""The path of a pair: admit, render, tokenise, engine, attributes, reward. Knows no HTTP."""
+"""The path of a pair: admission, token ids, engine, attributes, reward. Knows no HTTP."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from fivescore.errors import (
     DeadlineExceeded,
@@ -18,18 +17,16 @@ from fivescore.errors import (
     NonFinite,
     Overloaded,
     ScoringError,
-    TooLong,
     TooManyPairs,
 )
 from fivescore.model import reward
 from fivescore.model.checkpoint import Model
 from fivescore.scoring.admission import Admission, Admitted
-from fivescore.scoring.batching import Batcher
-from fivescore.scoring.chunks import CHUNK_CHARACTERS, CHUNK_PAIRS, Placed, chunks, placed
+from fivescore.scoring.chunks import Placed, chunks, placed
 from fivescore.scoring.fairness import Fairness, Share
 from fivescore.scoring.inflight import Flight, Flights, Group
 from fivescore.scoring.lifecycle import Service
-from fivescore.scoring.truncation import keep_end, shorten
+from fivescore.scoring.tokenising import Ids, PairTokenizer, expected_tokens, fitting
 from fivescore.scoring.window import Room, Window
 from fivescore.telemetry.logging import log_texts
 from fivescore.telemetry.trace import Trace
@@ -37,36 +34,25 @@ from fivescore.types import Output, Pair, Score
 
 log = logging.getLogger(__name__)
 
-CHARACTERS_A_TOKEN = 4
-"""The average of English text; estimates the tokens of texts that are not tokenised yet."""
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a request may choose.
-
-    ``weights`` combine the attributes instead of the manifest's; ``truncate="prompt_start"`` drops
-    the oldest tokens of a pair that is too long, and keeps its end; ``max_tokens`` is a limit below
-    the model's; ``timeout_seconds`` is the request's own deadline; a lower ``priority`` runs first.
-    """
+    """What a request may choose."""
 
     weights: Mapping[str, float] | None = None
+    """The attributes' weights in the reward, instead of the manifest's."""
     truncate: Literal["never", "prompt_start"] = "never"
+    """``prompt_start`` drops the oldest tokens of a pair that is too long, and keeps its end."""
     timeout_seconds: float | None = None
+    """The request's own deadline."""
     max_tokens: int | None = None
+    """A limit of tokens per pair, below the model's."""
     priority: int = 0
+    """Requests with a lower number run first."""
 
 
 _Results = list[Score | FivescoreError | None]
 """A request's results by place; None where there is none yet."""
-
-
-class _Encoded(NamedTuple):
-    """A pair's token ids or its error, and when its batch was rendered and tokenised."""
-
-    ids: list[int] | InvalidPair
-    rendered: float
-    done: float
 
 
 class _Sequence(NamedTuple):
@@ -85,12 +71,16 @@ class _Request:
 
     model: Model
     options: Options
+    limit: int
+    """The most tokens per pair."""
+    cut: bool
+    """Whether pairs that are too long lose their start, instead of being refused."""
     trace: Trace
     admitted: Admitted
     share: Share
     results: _Results
     submitted: float | None = None
-    """When the first sequence went to the engine, by ``time.perf_counter``; None before that."""
+    """When the first sequence was submitted (``perf_counter``, seconds); None before that."""
     not_finite: list[_Sequence] = field(default_factory=list)
 
 
@@ -101,20 +91,20 @@ class Scorer:
         self.service = service
         self._settings = settings = service.settings
         self._metrics = metrics = service.metrics
-        self._admission = Admission(settings.max_inflight_pairs, settings.max_inflight_tokens)
+        self._admission = admission = Admission(
+            settings.max_inflight_pairs, settings.max_inflight_tokens
+        )
         self._fairness = Fairness()
         self._window = Window()
-        self._flights = Flights(self._encode_in_engine, self._window.leave)
-        work = self._render_and_tokenise
-        self._tokenise = Batcher(work, CHUNK_PAIRS, CHUNK_CHARACTERS)
-        self._tokenise_here = Batcher(work, CHUNK_PAIRS, 0, on_loop=True)
-        metrics.inflight.set_function(lambda: self._admission.inflight)
-        metrics.inflight_tokens.set_function(lambda: self._admission.tokens)
-        metrics.inflight_limit.labels("pairs").set_function(lambda: self._admission.limit)
-        metrics.inflight_limit.labels("tokens").set_function(lambda: self._admission.token_limit)
+        self._flights = Flights(service.encode, self._window.leave)
+        self._tokenizer = PairTokenizer(service)
+        metrics.inflight.set_function(lambda: admission.inflight)
+        metrics.inflight_tokens.set_function(lambda: admission.tokens)
+        metrics.inflight_limit.labels("pairs").set_function(lambda: admission.limit)
+        metrics.inflight_limit.labels("tokens").set_function(lambda: admission.token_limit)
 
     async def load(self) -> None:
-        """Load the service, and fit the limits to its model before the first request is taken.
+        """Load the service, and derive the limits from its model before it takes requests.
 
         Raises:
             ConfigurationError: the model cannot be loaded.
@@ -124,15 +114,15 @@ class Scorer:
     def _fit(self, model: Model) -> None:
         self._admission.fit(model.info)
         self._window.fit(model.info.step_sequences)
-        self._tokenise_here.most_size = model.conversation.tokenizer.quick_characters
+        self._tokenizer.fit(model)
 
     async def drained(self) -> None:
         """Wait until every admitted pair is answered."""
         await self._admission.idle.wait()
 
     async def close(self) -> None:
-        """Stop the tokeniser's thread and the service."""
-        self._tokenise.close()
+        """Stop the tokenizer's thread and the service."""
+        self._tokenizer.close()
         await self.service.close()
 
     async def score(
@@ -181,13 +171,23 @@ class Scorer:
         self._metrics.request_pairs.observe(len(pairs))
         with self._admission.admit(len(pairs)) as admitted:
             well_formed = placed(pairs)
-            admitted.expect(sum(map(_expected_tokens, well_formed)))
+            admitted.expect(sum(map(expected_tokens, well_formed)))
             trace.add("admit", asked, time.perf_counter())
             share = self._fairness.share(options.priority)
             results: _Results = [one if isinstance(one, InvalidPair) else None for one in pairs]
-            request = _Request(model, options, trace, admitted, share, results)
-            async with _deadline(options.timeout_seconds):
-                await self._score_all(well_formed, request)
+            limit = min(model.max_tokens, options.max_tokens or model.max_tokens)
+            cut = options.truncate == "prompt_start"
+            request = _Request(model, options, limit, cut, trace, admitted, share, results)
+            try:
+                async with asyncio.timeout(options.timeout_seconds) as deadline:
+                    await self._score_all(well_formed, request)
+            except TimeoutError as error:
+                if not deadline.expired():
+                    raise
+                raise DeadlineExceeded(
+                    f"timeout_seconds: the deadline of {options.timeout_seconds} s passed;"
+                    " send fewer pairs or allow more time"
+                ) from error
         return [result for result in results if result is not None]
 
     def _check(self, pairs: int, options: Options) -> Model:
@@ -203,102 +203,54 @@ class Scorer:
         return model
 
     async def _score_all(self, pairs: Sequence[Placed], request: _Request) -> None:
-        """Submit all pairs chunk by chunk and collect their answers in the order of submission."""
+        """Submit all pairs chunk by chunk, and collect their answers in the order of submission."""
         waiting = deque[_Sequence]()
-        with self._reported(request), self._flights.group() as flights:
-            for chunk in chunks(pairs):
-                async with await self._room(chunk, request) as room:
-                    ids = await self._token_ids(chunk, request)
-                    for one, encoded in zip(chunk, ids, strict=True):
-                        sequence = self._submit(one, encoded, request, flights, room)
-                        if isinstance(sequence, FivescoreError):
-                            request.results[one.place] = sequence
-                        else:
-                            waiting.append(sequence)
-                # If the engine is lost, this raises before more is tokenised for nothing.
-                while waiting and waiting[0].flight.answer.done():
-                    await self._finish(waiting.popleft(), request)
-            for sequence in waiting:
-                await self._finish(sequence, request)
+        try:
+            with self._flights.group() as flights:
+                for chunk in chunks(pairs):
+                    async with self._room(chunk, request) as room:
+                        ids = await self._tokenizer.token_ids(chunk, request.cut, request.trace)
+                        for one, encoded in zip(chunk, ids, strict=True):
+                            sequence = self._submit(one, encoded, request, flights, room)
+                            if isinstance(sequence, FivescoreError):
+                                request.results[one.place] = sequence
+                            else:
+                                waiting.append(sequence)
+                    # If the engine is lost, this raises before more is tokenised for nothing.
+                    while waiting and waiting[0].flight.landed:
+                        await self._finish(waiting.popleft(), request)
+                for sequence in waiting:
+                    await self._finish(sequence, request)
+        finally:
+            self._report(request)
 
-    async def _room(self, chunk: Sequence[Placed], request: _Request) -> Room:
-        """Room for a chunk: the first passes by those who wait for it, later ones queue."""
-        if request.submitted is None:
-            return self._window.room(len(chunk))
-        await asyncio.sleep(0)  # the chunk before goes to the engine; others have their turn
-        return self._window.room(len(chunk), request.share.priority)
-
-    async def _token_ids(
-        self, chunk: Sequence[Placed], request: _Request
-    ) -> list[list[int] | FivescoreError]:
-        """Each pair's ids or error, in order; those that need the tokeniser go to it together."""
-        ids = [_known_ids(request.model, one, request.options) for one in chunk]
-        unknown = [one for one, known in zip(chunk, ids, strict=True) if known is None]
-        if not unknown:
-            return [known for known in ids if known is not None]
-        most = request.model.max_characters
-        size = sum(min(one.characters, most) for one in unknown)
-        texts = [
-            shorten(one.pair, one.characters - most) if one.characters > most else one.pair
-            for one in unknown
-        ]
-        asked = time.perf_counter()
-        here = size <= self._tokenise_here.most_size
-        encoded = await (self._tokenise_here if here else self._tokenise)(texts, size)
-        first = encoded[0]
-        request.trace.add("render", asked, first.rendered)
-        request.trace.add("tokenise", first.rendered, first.done)
-        found = iter(encoded)
-        return [next(found).ids if known is None else known for known in ids]
-
-    def _render_and_tokenise(self, pairs: list[Pair]) -> list[_Encoded]:
-        conversation = self.service.model.conversation
-        texts = conversation.render(pairs)
-        rendered = time.perf_counter()
-        ids = conversation.tokenise(texts)
-        done = time.perf_counter()
-        return [_Encoded(one, rendered, done) for one in ids]
+    def _room(self, chunk: Sequence[Placed], request: _Request) -> Room:
+        """Room for a chunk: a request's first passes by those who wait for it, later ones queue."""
+        priority = None if request.submitted is None else request.share.priority
+        return self._window.room(len(chunk), priority)
 
     def _submit(
-        self,
-        one: Placed,
-        encoded: list[int] | FivescoreError,
-        request: _Request,
-        flights: Group,
-        room: Room,
+        self, one: Placed, encoded: Ids, request: _Request, flights: Group, room: Room
     ) -> _Sequence | FivescoreError:
-        """Hand one pair to the engine; its error where it cannot be scored as it is."""
+        """Hand one pair to the engine; returns its error where it cannot be scored as it is."""
         if isinstance(encoded, FivescoreError):
             return encoded
-        ids = _fitting(encoded, request.model, request.options)
+        model, trace = request.model, request.trace
+        ids = fitting(encoded, model, request.limit, request.cut)
         if isinstance(ids, FivescoreError):
             return ids
         if request.submitted is None:
             request.submitted = time.perf_counter()
-        request.admitted.add_tokens(len(ids), _expected_tokens(one))
+        request.admitted.add_tokens(len(ids), expected_tokens(one))
         tag, priority = request.share.next(len(ids))
-        trace = request.trace
-        flight = flights.join(
-            ids,
-            f"{trace.request_id}-{one.place}",
-            trace.engine_headers(one.place),
-            priority,
-            room.hand_over,
-        )
-        cut = ids is not encoded or one.characters > request.model.max_characters
-        return _Sequence(one.place, len(ids), cut, tag, flight)
-
-    def _encode_in_engine(
-        self,
-        token_ids: list[int],
-        request_id: str,
-        trace_headers: Mapping[str, str] | None,
-        priority: int,
-    ) -> Coroutine[Any, Any, Output]:
-        return self.service.engine.encode(token_ids, request_id, trace_headers, priority)
+        headers = trace.engine_headers(one.place)
+        name = f"{trace.request_id}-{one.place}"
+        flight = flights.join(ids, name, headers, priority, room.hand_over)
+        truncated = ids is not encoded or one.characters > model.max_characters
+        return _Sequence(one.place, len(ids), truncated, tag, flight)
 
     async def _finish(self, sequence: _Sequence, request: _Request) -> None:
-        """Wait for one answer and put its score, or its error, in its place."""
+        """Wait for one answer, and put its score or its error in its place of the results."""
         try:
             output = await sequence.flight.wait()
             self._fairness.served(sequence.tag)
@@ -324,16 +276,12 @@ class Scorer:
         self._metrics.scored(score)
         return score
 
-    @contextmanager
-    def _reported(self, request: _Request) -> Iterator[None]:
-        """Report at the end, however it comes, the engine's stage and what was not finite."""
-        try:
-            yield
-        finally:
-            if request.submitted is not None:
-                request.trace.add("engine", request.submitted, time.perf_counter())
-            if request.not_finite:
-                self._report_not_finite(request)
+    def _report(self, request: _Request) -> None:
+        """Report the time in the engine, and the outputs that are not finite."""
+        if request.submitted is not None:
+            request.trace.add("engine", request.submitted, time.perf_counter())
+        if request.not_finite:
+            self._report_not_finite(request)
 
     def _report_not_finite(self, request: _Request) -> None:
         for sequence in request.not_finite:
@@ -353,61 +301,3 @@ class Scorer:
                 "sha256": first.flight.key.hex(),
             },
         )
-
-
-@asynccontextmanager
-async def _deadline(seconds: float | None) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds) as deadline:
-            yield
-    except TimeoutError as error:
-        if not deadline.expired():
-            raise
-        raise DeadlineExceeded(
-            f"timeout_seconds: the deadline of {seconds} s passed;"
-            " send fewer pairs or allow more time"
-        ) from error
-
-
-def _fitting(ids: list[int], model: Model, options: Options) -> list[int] | FivescoreError:
-    """The ids themselves where the engine can take them, a cut copy where they may be truncated,
-    and otherwise the pair's error."""
-    if not ids:
-        return InvalidPair("the pair has no tokens: there is nothing to score")
-    if (highest := max(ids)) >= model.info.vocab_size:
-        return InvalidPair(
-            f"token id {highest} is not in the model's vocabulary"
-            f" (0 to {model.info.vocab_size - 1})",
-            limit=model.info.vocab_size - 1,
-        )
-    limit = min(model.max_tokens, options.max_tokens or model.max_tokens)
-    if len(ids) <= limit:
-        return ids
-    if options.truncate == "never":
-        return TooLong(
-            f"the pair has {len(ids)} tokens, the limit is {limit}: shorten it or"
-            ' set truncate to "prompt_start"',
-            limit=limit,
-            tokens=len(ids),
-        )
-    return keep_end(ids, limit, model.conversation.tokenizer.bos_id)
-
-
-def _expected_tokens(one: Placed) -> int:
-    ids = one.pair.token_ids
-    return one.characters // CHARACTERS_A_TOKEN if ids is None else len(ids)
-
-
-def _known_ids(model: Model, one: Placed, options: Options) -> list[int] | FivescoreError | None:
-    """The ids or the error that a pair has without the tokeniser; None when it needs it."""
-    if one.pair.token_ids is not None:
-        return one.pair.token_ids
-    length = one.characters
-    if length <= model.max_characters or options.truncate == "prompt_start":
-        return None
-    return TooLong(
-        f"the pair has {length} characters, the limit is {model.max_characters}: shorten it or"
-        ' set truncate to "prompt_start"',
-        limit=model.max_characters,
-        characters=length,
-    )

@@ -3,45 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
 
 import pytest
 
 from fivescore.engine import suspects
-from fivescore.engine.suspects import DEATHS_ALONE, DEATHS_BEFORE_ALONE, Gate, Suspects
+from fivescore.engine.suspects import (
+    DEATHS_ALONE,
+    DEATHS_BEFORE_ALONE,
+    Gate,
+    Suspects,
+    Turn,
+    TurnAlone,
+)
 from fivescore.errors import EngineError
 
 GUILTY, INNOCENT = [666], [1]
 
 
 class Visit:
-    """Somebody who goes through a gate, and stays until it is told to leave."""
+    """Somebody who has a turn, and stays until ``leave``."""
 
-    def __init__(self, gate: AbstractAsyncContextManager[None]) -> None:
-        self._gate = gate
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
         self._leaving = asyncio.Event()
         self.inside = False
         self.task = asyncio.create_task(self._stay())
 
     async def _stay(self) -> None:
-        async with self._gate:
+        async with self._turn:
             self.inside = True
             await self._leaving.wait()
         self.inside = False
 
     async def leave(self) -> None:
         self._leaving.set()
-        await turns()
+        await steps()
 
 
-async def turns() -> None:
+async def steps() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-async def visits(*gates: AbstractAsyncContextManager[None]) -> list[Visit]:
-    made = [Visit(gate) for gate in gates]
-    await turns()
+async def visits(*turns: Turn) -> list[Visit]:
+    made = [Visit(turn) for turn in turns]
+    await steps()
     return made
 
 
@@ -56,12 +62,14 @@ async def die(suspected: Suspects, *present: list[int]) -> None:
     suspected.blame()
     for visit in made:
         await visit.leave()
-    assert len(suspected) == 0
+    assert len(suspected.present) == 0
 
 
 async def test_many_share_the_gate_and_one_has_it_alone() -> None:
     gate = Gate()
-    made = await visits(gate.shared, gate.shared, gate.exclusive, gate.shared, gate.exclusive)
+    made = await visits(
+        *(kind(gate, [n]) for n, kind in enumerate((Turn, Turn, TurnAlone, Turn, TurnAlone)))
+    )
     assert inside(made) == [True, True, False, False, False]  # who came later does not overtake
     await made[0].leave()
     assert inside(made) == [False, True, False, False, False]
@@ -74,29 +82,28 @@ async def test_many_share_the_gate_and_one_has_it_alone() -> None:
         await visit.task
 
 
-@pytest.mark.parametrize("waits_for", ["the shared ones", "another exclusive one"])
-async def test_who_no_longer_waits_to_be_alone_keeps_nobody_out(waits_for: str) -> None:
+@pytest.mark.parametrize("kind", [Turn, TurnAlone])
+async def test_who_no_longer_waits_to_be_alone_keeps_nobody_out(kind: type[Turn]) -> None:
     gate = Gate()
-    first = gate.shared if waits_for == "the shared ones" else gate.exclusive
-    holder, waiting, later = await visits(first, gate.exclusive, gate.shared)
+    holder, waiting, later = await visits(kind(gate, [1]), TurnAlone(gate, [2]), Turn(gate, [3]))
     waiting.task.cancel()
-    await turns()
-    assert later.inside == (waits_for == "the shared ones")
+    await steps()
+    assert later.inside == (kind is Turn)
     await holder.leave()
     assert later.inside
     await later.leave()
-    (alone,) = await visits(gate.exclusive)
+    (alone,) = await visits(TurnAlone(gate, [9]))
     assert alone.inside
     await alone.leave()
 
 
 async def test_a_gate_is_left_however_the_stay_ends() -> None:
     gate = Gate()
-    for way in (gate.shared, gate.exclusive):
-        (visit,) = await visits(way)
+    for kind in (Turn, TurnAlone):
+        (visit,) = await visits(kind(gate, [1]))
         visit.task.cancel()
-        await turns()
-    (alone,) = await visits(gate.exclusive)
+        await steps()
+    (alone,) = await visits(TurnAlone(gate, [9]))
     assert alone.inside
     await alone.leave()
 
@@ -109,7 +116,7 @@ async def test_who_was_present_at_two_deaths_runs_alone() -> None:
     assert inside([unknown, alone, second]) == [True, False, False]
     await unknown.leave()
     assert inside([unknown, alone, second]) == [False, True, False]
-    assert len(suspected) == 1
+    assert len(suspected.present) == 1
     await alone.leave()
     assert second.inside
     await second.leave()

@@ -164,7 +164,7 @@ async def test_an_error_that_nobody_waits_for_any_more_is_not_reported_as_lost(
     flight = flights.join([1], "a")
     encode.gate.set()
     await turn()
-    assert flight.answer.done()
+    assert flight.landed
     flights.leave(flight)
     del flight
     await turn()
