@@ -53,10 +53,6 @@ class Flight:
         for waiter in self._waiting:
             if not waiter.done():
                 waiter.set_result(None)
-        self.abort()
-
-    def abort(self) -> None:
-        """Abort the work in the engine that has not ended."""
         for task in self.tasks:
             task.cancel()
 
@@ -112,7 +108,8 @@ class Flights:
         flight.waiters -= 1
         if flight.waiters == 0:
             self._forget(flight)
-            flight.abort()
+            for task in flight.tasks:
+                task.cancel()
 
     def _ended(self, flight: Flight, task: asyncio.Task[Output]) -> None:
         self._on_landed()
