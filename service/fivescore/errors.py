@@ -1,7 +1,7 @@
-"""Every error fivescore raises; ``http/problems.py`` knows how HTTP answers each.
+"""Every error that fivescore raises; ``http/problems.py`` maps each to an HTTP answer.
 
 FivescoreError
-├── ConfigurationError        configuration       the operator must change something; start-up stops
+├── ConfigurationError        configuration       the operator must change something; no start
 ├── RequestError                                  the client must change something
 │   ├── InvalidRequest        invalid_request     the request as a whole is malformed
 │   ├── InvalidPair           invalid_pair        one pair is malformed
@@ -12,7 +12,7 @@ FivescoreError
 │   └── ClientGone            client_gone         the client closed the connection
 ├── ServiceUnavailable                            another replica, or the same one later
 │   ├── Overloaded            overloaded          too many pairs or tokens in flight
-│   ├── RateLimited           rate_limited        more pairs came with this key than its rate allows
+│   ├── RateLimited           rate_limited        the key has sent more pairs than its rate allows
 │   ├── Loading               loading             the model is not loaded yet
 │   ├── Draining              draining            the service is shutting down
 │   └── EngineDead            engine_dead         the engine stopped and cannot score
@@ -28,10 +28,10 @@ import contextlib
 
 
 class FivescoreError(Exception):
-    """Base of the tree.
+    """The base of the tree.
 
-    ``code`` is stable and meant for programs; ``detail`` is one sentence for people that names the
-    field, the limit and what to do; ``facts`` are the numbers in it, for programs again.
+    ``code`` is stable, for programs. ``detail`` is a sentence or two for people: what happened, the
+    value and the limit, what to do. ``facts`` are the numbers of the detail, for programs.
     """
 
     code: str
@@ -51,7 +51,7 @@ class RequestError(FivescoreError):
 
 
 class InvalidRequest(RequestError):
-    """``errors`` lists every fault found, each with its ``field`` and ``detail``."""
+    """``errors`` lists every fault of the request, each with its ``field`` and ``detail``."""
 
     code = "invalid_request"
 
@@ -87,7 +87,7 @@ class ClientGone(RequestError):
 
 
 class ServiceUnavailable(FivescoreError):
-    """``retry_after`` is in seconds."""
+    """``retry_after`` is when to retry, in seconds."""
 
     code = "unavailable"
 
@@ -97,7 +97,7 @@ class ServiceUnavailable(FivescoreError):
 
 
 class Overloaded(ServiceUnavailable):
-    """``reason`` is the limit that was met: "pairs" or "tokens"."""
+    """``reason`` is the limit that was reached: "pairs" or "tokens"."""
 
     code = "overloaded"
 
@@ -137,7 +137,7 @@ class EngineError(ScoringError):
 
 
 class NonFinite(ScoringError):
-    """``names`` are the attributes that are not finite, and "reward" where that is not."""
+    """``names`` lists the attributes that are not finite, and "reward" where it is not."""
 
     code = "non_finite"
 
@@ -149,14 +149,14 @@ class NonFinite(ScoringError):
 
 
 def printable(text: str) -> str:
-    """In one line: names of somebody's own go into errors and log lines, and may have breaks."""
+    """The text on one line: line breaks, in a file's name for instance, are escaped."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's error says, in one line; its kind where it says nothing."""
+    """The first line of an error's message, or the name of its type where it has none."""
     with contextlib.suppress(IndexError, AttributeError, TypeError):
         if hasattr(error, "errors"):  # pydantic's message spreads over many lines
             return str(error.errors()[0]["msg"])

@@ -1,4 +1,4 @@
-"""Every setting of the server: flag ``--some-name``, environment ``FIVESCORE_SOME_NAME``.
+"""Every setting of the server: flag ``--some-name``, environment variable ``FIVESCORE_SOME_NAME``.
 
 Engine arguments pass through: ``--engine.dtype float32``, ``FIVESCORE_ENGINE__DTYPE=float32``.
 """
@@ -19,16 +19,19 @@ from fivescore.errors import ConfigurationError
 
 PREFIX = "FIVESCORE_"
 CLIENT_VARIABLES = frozenset({"FIVESCORE_URL"})
-"""Read by ``fivescore score``, not by the server."""
+"""Variables that ``fivescore score`` reads, and the server does not."""
 LIKENESS = 0.8
-"""How alike names must be, 0 to 1, for one to be offered instead of the other."""
+"""Similarity, from 0 to 1, from which on a known name is suggested for an unknown one."""
 _ENDPOINT = r"^https?://[^\s/@?#]+(/[^\s?#]*)?$"
-"""Without user and query, which would be keys: those belong into OTEL_EXPORTER_OTLP_HEADERS."""
+"""A URL without user and query, which would hold keys: OTEL_EXPORTER_OTLP_HEADERS is for those."""
 KEY = re.compile(r"[!-+\--~]{1,512}")
 KEY_RULE = "a key is 1 to 512 visible ASCII characters without a comma"
 DEMO = str(Path(__file__).parent / "demo" / "fivescore-demo")
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MOST_SECONDS = 10**9
+"""The longest time that can be set, about 30 years: timers overflow at much longer ones."""
+Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False)]
+WholeSeconds = Annotated[int, Field(ge=0, le=MOST_SECONDS)]
 
 
 class Settings(BaseSettings):
@@ -42,11 +45,15 @@ class Settings(BaseSettings):
 
     model: str = Field(DEMO, description="folder or hub id of the checkpoint [the bundled demo]")
     revision: str | None = Field(None, description="branch, tag or commit of a hub checkpoint")
-    name: str | None = Field(None, description="the model's name in answers [its folder's or id]")
+    name: str | None = Field(
+        None, description="the model's name in answers [its folder's name or hub id]"
+    )
     manifest: str | None = Field(
         None, description="reward manifest: a file or a preset's name [reward.json of the model]"
     )
-    trust_remote_code: bool = Field(False, description="run Python code that the checkpoint brings")
+    trust_remote_code: bool = Field(
+        False, description="run Python code that is part of the checkpoint"
+    )
     backend: Literal["vllm", "fake"] = Field(
         "vllm", description="the engine; fake needs no vLLM and scores by a hash"
     )
@@ -61,7 +68,7 @@ class Settings(BaseSettings):
         64 * 2**20, description="bytes per request body"
     )
     max_connections: Annotated[int, Field(ge=1)] = Field(
-        8192, description="connections open at once; on more only probes are answered"
+        8192, description="connections open at once; beyond them only probes are answered"
     )
     max_header_bytes: Annotated[int, Field(ge=1)] = Field(
         2**15, description="bytes of a request's line and headers"
@@ -74,32 +81,33 @@ class Settings(BaseSettings):
         20, description="time for a request's line and headers, from their first byte on"
     )
     client_timeout_seconds: Seconds = Field(
-        30, description="time in which a client must have sent, or read, what the next setting says"
+        30,
+        description="time over which a client must send, or read, at the rate of the next setting",
     )
     client_min_bytes_per_second: Annotated[int, Field(ge=1)] = Field(
-        1024, description="the least rate of sending a body and of reading an answer"
+        1024, description="the lowest rate of sending a body and of reading an answer"
     )
-    keep_alive_seconds: Annotated[int, Field(ge=1)] = Field(
+    keep_alive_seconds: Annotated[WholeSeconds, Field(ge=1)] = Field(
         75, description="how long a connection may stay open without a request"
     )
     max_inflight_pairs: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="pairs admitted and not answered; more are refused with 429"
+        description="pairs in flight, admitted and not answered; more are refused with 429"
         " [512 times the sequences of an engine step]",
     )
     max_inflight_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="tokens in flight from which on new requests are refused with 429"
+        description="tokens in flight at which new requests are refused with 429"
         " [32768 times the tokens of an engine step]",
     )
     engine_restarts: Annotated[int, Field(ge=0)] = Field(
         8,
-        description="new starts of a lost engine within ten minutes; at one more the service ends",
+        description="new starts of a lost engine within ten minutes; at one more the service stops",
     )
-    engine_hang_seconds: Annotated[float, Field(gt=0)] = Field(
+    engine_hang_seconds: Seconds = Field(
         120, description="an engine that has work and answers nothing for so long counts as lost"
     )
-    shutdown_grace_seconds: Annotated[int, Field(ge=0)] = Field(
+    shutdown_grace_seconds: WholeSeconds = Field(
         60, description="how long accepted requests may go on after SIGTERM"
     )
     api_key: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
@@ -107,47 +115,47 @@ class Settings(BaseSettings):
     )
     api_key_file: Annotated[str, Field(min_length=1)] | None = Field(
         None,
-        description="file of such keys, one a line; a change of it counts without a restart",
+        description="file of such keys, one per line; read again when it changes",
     )
     open_routes: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="routes that want no key beside the probes and the page, separated by commas,"
-        " as /metrics [none]",
+        description="routes that need no key, beside the probes and the page, separated by commas,"
+        " such as /metrics [none]",
     )
     key_pairs_per_second: Annotated[float, Field(ge=1e-3, allow_inf_nan=False)] | None = Field(
         None,
-        description="pairs that each key may send in a second; it saves up 60 seconds of them"
-        " [as many as are let in]",
+        description="pairs that each key may send per second; up to 60 seconds of them are saved up"
+        " [no limit but those of all requests]",
     )
     policy_tokenizer: str | None = Field(
         None,
         description="folder or hub id of the policy's tokenizer: texts that OpenRLHF and slime send"
-        " in its template are rendered again in the reward model's [read as they are]",
+        " in its template are rendered again in the reward model's [used as they are]",
     )
     trainer_truncate: Literal["prompt_start", "never"] = Field(
-        "prompt_start", description="what trainers' own routes do with a pair that is too long"
+        "prompt_start", description="what the trainers' protocols do with a pair that is too long"
     )
     vector: Literal["reward", "attributes"] = Field(
         "reward",
-        description="what vectors of trainers' own routes hold: the reward alone, or the attributes"
-        " before it",
+        description="what vectors in the trainers' protocols hold: the reward alone, or the"
+        " attributes and then the reward",
     )
     score_range: Annotated[tuple[FiniteFloat, FiniteFloat] | None, NoDecode] = Field(
         None,
-        description="LOW,HIGH: rewards that become 0 and 1 in OpenRLHF's scores [what the weights"
-        " make of attributes from 0 to 4; the logistic function for a scalar reward]",
+        description="LOW,HIGH: the rewards that become 0 and 1 in OpenRLHF's scores [the lowest and"
+        " the highest that attributes from 0 to 4 give; the logistic function for a scalar reward]",
     )
     reward_path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_.-]+)+$")] = Field(
-        "/reward", description="where slime finds its reward"
+        "/reward", description="path at which slime asks for rewards"
     )
     otlp_traces_endpoint: Annotated[str, Field(pattern=_ENDPOINT)] | None = Field(
         None,
-        description="where OpenTelemetry traces are sent, as http://HOST:4317; OpenTelemetry's own"
-        " variables (OTEL_*) set the rest [none are made]",
+        description="where OpenTelemetry traces are sent, such as http://HOST:4317; OpenTelemetry's"
+        " own variables (OTEL_*) set the rest [no traces]",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="log level")
     log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="of log lines: text in a terminal and JSON elsewhere, or always one"
+        "auto", description="format of log lines; auto is text in a terminal and JSON elsewhere"
     )
     log_texts: bool = Field(
         False, description="log what clients send, for debugging: prompts, responses and errors"
@@ -184,10 +192,11 @@ class Settings(BaseSettings):
 
 
 def load(flags: dict[str, Any]) -> Settings:
-    """Settings from flags, then environment, then defaults.
+    """The settings: from flags, else from the environment, else the defaults.
 
     Raises:
-        ConfigurationError: an unknown variable or a value out of range; names it as it was given.
+        ConfigurationError: a variable is unknown, or a value out of range; the error names the flag
+            or the variable.
     """
     _refuse_unknown_variables(os.environ)
     try:
@@ -196,7 +205,7 @@ def load(flags: dict[str, Any]) -> Settings:
         fault = error.errors()[0]
         name = str(fault["loc"][0])
         given = f"--{name.replace('_', '-')}" if name in flags else PREFIX + name.upper()
-        # A key is never shown, and someone may try to put one into the endpoint.
+        # A key is never shown, and an endpoint that is refused may hold one.
         secret = name in ("api_key", "otlp_traces_endpoint")
         got = "" if secret else f", got {fault['input']!r}"
         raise ConfigurationError(f"{given}: {fault['msg']}{got}") from error

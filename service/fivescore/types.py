@@ -1,4 +1,4 @@
-"""What goes in and what comes out: pairs and scores. Knows neither HTTP nor torch."""
+"""Pairs, which go in, and scores, which come out. Knows neither HTTP nor torch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from pydantic import (
 from fivescore.errors import InvalidPair, printable
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-"""HelpSteer2's five attributes in its own order (arXiv 2406.08673, dataset card)."""
+"""HelpSteer2's five attributes in the data set's order (arXiv 2406.08673)."""
 _UNION_TAGS = ("text", "messages")
 MOST_FAULTS = 100
-"""Of one pair or request that are told one by one: each costs time and a place in the answer."""
+"""The most faults of one pair or request that are listed; each takes time and answer."""
 
 
 def _refuse_surrogates(text: str) -> str:
@@ -37,7 +37,7 @@ def _refuse_surrogates(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_refuse_surrogates)]
-"""JSON can spell halves of surrogate pairs, which are no characters and have no tokens."""
+"""A string of valid Unicode: JSON can also spell halves of surrogate pairs."""
 
 
 class Message(BaseModel):
@@ -102,20 +102,21 @@ FORMS = ({"prompt", "response"}, {"text"}, {"token_ids"})
 
 
 def parse_pair(value: Any) -> Pair | InvalidPair:
-    """One pair, or what is wrong with it."""
+    """The pair that ``value`` describes, or the error that says what is wrong with it."""
     try:
         pair = Pair.model_validate(value)
     except ValidationError as error:
         return InvalidPair(sentence(faults(error)))
-    # Which fields were given takes 216 bytes and nobody asks; tens of thousands of pairs may wait.
+    # The set of given fields takes 216 bytes per pair and is not used; many pairs may wait.
     object.__setattr__(pair, "__pydantic_fields_set__", _GIVEN)
     return pair
 
 
 def faults(error: ValidationError) -> list[dict[str, str]]:
-    """Every fault that pydantic found: its ``field`` and, in words, its ``detail``.
+    """Every fault that pydantic found, with its ``field`` and its ``detail``.
 
-    Of more than ``MOST_FAULTS`` only their number; lists tell the first of theirs.
+    More than ``MOST_FAULTS`` become one entry with their number; of a list's faults only the first
+    is found.
     """
     if (count := error.error_count()) > MOST_FAULTS:
         return [{"field": "", "detail": f"{count} fields are unknown or wrong"}]
@@ -131,17 +132,18 @@ def faults(error: ValidationError) -> list[dict[str, str]]:
 
 
 def sentence(found: Sequence[dict[str, str]], most: int = 5) -> str:
-    """Faults in one line, the first ``most`` of them."""
-    told = [": ".join(filter(None, fault.values())) for fault in found[:most]]
+    """The first ``most`` faults as one sentence, with the number of the others."""
+    listed = [": ".join(filter(None, fault.values())) for fault in found[:most]]
     more = len(found) - most
-    return "; ".join(told + ([f"and {more} more"] if more > 0 else []))
+    return "; ".join(listed + ([f"and {more} more"] if more > 0 else []))
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The scores of one pair: raw model outputs, affine of the manifest only, always finite.
+    """The scores of one pair: the model's outputs after the manifest's arithmetic, all finite.
 
-    ``tokens`` is the length the model read; ``cached_tokens`` of them came from the prefix cache.
+    ``tokens`` is the number of tokens that the model was given; ``cached_tokens`` of them came from
+    the prefix cache.
     """
 
     attributes: dict[str, float]
@@ -153,7 +155,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What an engine says of the model it has loaded."""
+    """An engine's description of the model that it has loaded."""
 
     name: str
     outputs: int
@@ -162,15 +164,15 @@ class ModelInfo:
     dtype: str
     device: str
     engine: str
-    """The engine and its version, ``vllm 0.32.0``."""
+    """The engine and its version, such as ``vllm 0.32.0``."""
     step_sequences: int = 128
     step_tokens: int = 2048
-    """The most that one step of the engine computes; the defaults are vLLM's on a CPU."""
+    """The most sequences and tokens of one engine step; the defaults are vLLM's on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The raw head outputs of one sequence, shape ``[outputs]``, and its prefix-cache hit."""
+    """One sequence's raw head outputs, shape ``[outputs]``, and its prefix-cache hit in tokens."""
 
     values: list[float]
     cached_tokens: int = 0

@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fivescore.errors import ConfigurationError, EngineDead, EngineError
 from fivescore.types import ModelInfo, Output
 
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 
 class FakeOptions(BaseModel):
     """The engine's latency and faults. Counts are numbers of sequences; 0 means never."""
@@ -27,10 +29,10 @@ class FakeOptions(BaseModel):
 
     outputs: Annotated[int, Field(ge=1)] | None = None
     """Number of head outputs; None takes the number of labels in the checkpoint's config.json."""
-    load_seconds: Annotated[float, Field(ge=0)] = 0.0
+    load_seconds: Seconds = 0.0
     load_error: str = ""
     """The detail of the error with which loading fails; empty: it does not fail."""
-    latency_seconds: Annotated[float, Field(ge=0)] = 0.0
+    latency_seconds: Seconds = 0.0
     fail_every: Annotated[int, Field(ge=0)] = 0
     """Every n-th sequence fails, without effect on others."""
     nan_every: Annotated[int, Field(ge=0)] = 0

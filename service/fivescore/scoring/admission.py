@@ -1,4 +1,4 @@
-"""Is there room? Bounds the pairs and tokens in flight; the engine's queue is the queue."""
+"""Bounds the pairs and tokens in flight. Nothing queues here: the engine has the queue."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from fivescore.errors import Overloaded
 from fivescore.types import ModelInfo
 
 RETRY_SECONDS = (1, 30)
-"""Bounds of the advice in Retry-After."""
+"""The least and the most seconds that Retry-After advises."""
 STEPS_OF_SEQUENCES, STEPS_OF_TOKENS = 512, 32768
-"""Steps of the engine that the default limits hold: trainers send in bursts, and wait."""
+"""The default limits, in engine steps; they are large, since trainers send in bursts and wait."""
 HALF_LIFE_SECONDS = 10.0
-"""How fast the measured drain rate forgets."""
+"""Seconds after which a measurement of the drain rate counts half."""
 
 
 class Admission:
-    """Counts the pairs and tokens in flight and refuses what would pass a limit.
+    """Counts the pairs and tokens in flight, and refuses requests at the limits.
 
-    A request that finds nothing in flight is always admitted, so that no limit can lock out a
-    request that the other limits allow. A text's tokens are only known once it is tokenised, and
-    are estimated until then: a request is refused while those of others reach ``token_limit``, and
-    its own come on top.
+    A request that finds nothing in flight is always admitted, so that the limits never exclude one
+    that ``max_pairs`` allows. Since a text's tokens are estimated until it is tokenised, a request
+    is refused when those of the others reach ``token_limit``; its own may then pass the limit.
     """
 
     def __init__(self, limit: int | None = None, token_limit: int | None = None) -> None:
@@ -35,7 +34,7 @@ class Admission:
         self.inflight = 0
         self.tokens = 0
         self.expected = 0
-        """Tokens of texts that are not tokenised yet, by estimate."""
+        """Estimated tokens of the texts that are not tokenised yet."""
         self.idle = asyncio.Event()
         """Set while nothing is in flight."""
         self.idle.set()
@@ -43,17 +42,17 @@ class Admission:
         self._measured = time.monotonic()
 
     def fit(self, info: ModelInfo) -> None:
-        """Take the limits that were not given from the engine's capacity."""
+        """Derive the limits that were not given from the engine's step."""
         limit, token_limit = self._given
         self.limit = limit or STEPS_OF_SEQUENCES * info.step_sequences
         self.token_limit = token_limit or STEPS_OF_TOKENS * info.step_tokens
 
     @contextmanager
     def admit(self, pairs: int) -> Iterator[Admitted]:
-        """Hold room for ``pairs`` while the body runs, and for the tokens that it counts.
+        """Hold room for ``pairs``, and for the tokens that are added, while the body runs.
 
         Raises:
-            Overloaded: there is no room; says when to come again, from the measured drain rate.
+            Overloaded: there is no room; ``retry_after`` follows from the measured drain rate.
         """
         self._check_room(pairs)
         admitted = Admitted(self)
@@ -70,19 +69,20 @@ class Admission:
             self._drained(pairs)
 
     def _check_room(self, pairs: int) -> None:
+        seconds = self._retry_after()
         if self.inflight and self.inflight + pairs > self.limit:
             raise Overloaded(
-                f"{self.inflight} pairs are in flight and the limit is {self.limit}"
-                f" (max_inflight_pairs): send these {pairs} again later",
-                retry_after=self._retry_after(),
+                f"{self.inflight} pairs are in flight and {pairs} more would pass the limit of"
+                f" {self.limit} (max_inflight_pairs): retry after {seconds} seconds",
+                retry_after=seconds,
                 reason="pairs",
                 limit=self.limit,
             )
         if (tokens := self.tokens + self.expected) >= self.token_limit:
             raise Overloaded(
-                f"{tokens} tokens are in flight and the limit is {self.token_limit}"
-                f" (max_inflight_tokens): send these {pairs} pairs again later",
-                retry_after=self._retry_after(),
+                f"{tokens} tokens are in flight, the limit is {self.token_limit}"
+                f" (max_inflight_tokens): retry after {seconds} seconds",
+                retry_after=seconds,
                 reason="tokens",
                 limit=self.token_limit,
             )
@@ -102,7 +102,7 @@ class Admission:
 
 
 class Admitted:
-    """A request's room; its tokens are added as they become known, and leave with it."""
+    """One request's room. Tokens are added when they are known, and given back with the room."""
 
     __slots__ = ("_admission", "expected", "tokens")
 
@@ -112,12 +112,12 @@ class Admitted:
         self.expected = 0
 
     def expect(self, tokens: int) -> None:
-        """Count what its texts may have, until they are tokenised."""
+        """Add the estimated tokens of texts that are not tokenised yet."""
         self.expected += tokens
         self._admission.expected += tokens
 
     def add_tokens(self, tokens: int, expected: int = 0) -> None:
-        """Count the tokens of one of its sequences, of which so many were expected."""
+        """Add a sequence's tokens; they replace the ``expected`` ones of its text."""
         self.expect(-expected)
         self.tokens += tokens
         self._admission.tokens += tokens

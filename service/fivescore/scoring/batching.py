@@ -1,12 +1,12 @@
-"""One tokeniser call for everything that waits, on a thread beside the event loop or on it.
+"""Batches the work of all callers that wait, on a thread beside the event loop or on the loop.
 
-Nothing waits on a timer: when the thread is idle, work starts at once; what arrives while it is
-busy forms the next batch. Callers hand in chunks, so that a large request's first chunk is in the
-engine while its next is tokenised, and so that small requests pass between its chunks.
+Nothing waits on a timer. Work starts at once when the thread is idle, and what arrives while it is
+busy forms the next batch. Callers bring chunks: a large request's first chunk is in the engine
+while its next one is tokenised, and small requests pass between the chunks.
 
-Small texts take less time than a thread to begin. On the event loop a batch is what its last turns
-have brought: requests that come at once are tokenised and handed to the engine together, which
-spares it steps of one or two.
+Short texts take less time than starting the thread, and run on the event loop. A batch is then what
+the loop's last turns have brought: requests that arrive together reach the engine together, which
+saves it steps of one or two sequences.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, NamedTuple, TypeVar
 
 QUIET_TURNS = 2
-"""Of the event loop, without anybody who comes: what had arrived is then read and parsed."""
+"""Turns of the event loop without a new caller, after which requests that arrived are parsed."""
 GATHER_SECONDS = 0.005
-"""The longest that the first waits for others, where each turn brings more."""
+"""The most seconds that a caller waits for others while each turn brings more."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -37,10 +37,10 @@ class Batcher(Generic[In, Out]):
     """Runs ``work`` over the items of all callers that wait.
 
     Args:
-        work: answers a batch, one result per item, in order.
-        most: the most items in one call of ``work``, unless a single caller brings more.
-        most_size: the same of the callers' sizes.
-        on_loop: run it on the event loop, not on a thread.
+        work: returns one result per item, in order.
+        most: the most items per call of ``work``, unless a single caller brings more.
+        most_size: the largest sum of the callers' sizes per call, likewise.
+        on_loop: run ``work`` on the event loop instead of a thread.
     """
 
     def __init__(
@@ -61,7 +61,11 @@ class Batcher(Generic[In, Out]):
         self._running: asyncio.Task[None] | None = None
 
     async def __call__(self, items: Sequence[In], size: int) -> list[Out]:
-        """The results for one caller's items, in order."""
+        """The results of one caller's items, in order.
+
+        Raises:
+            Exception: what ``work`` raised for these items.
+        """
         answer: asyncio.Future[list[Out]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Caller(items, size, answer))
         if self._running is None:
@@ -79,7 +83,7 @@ class Batcher(Generic[In, Out]):
             self._running = None
 
     async def _gather(self) -> None:
-        """Wait while each turn of the event loop brings more, but not for long."""
+        """Wait while each turn of the event loop brings more callers, but not for long."""
         until = time.monotonic() + GATHER_SECONDS
         quiet = seen = 0
         while quiet < QUIET_TURNS and seen < self._most and time.monotonic() < until:
@@ -124,6 +128,6 @@ class Batcher(Generic[In, Out]):
         return callers
 
     def close(self) -> None:
-        """Let the thread end; nothing waits for it."""
+        """Let the thread end, without waiting for it."""
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""A request's pairs, cut into what the tokeniser and the engine take at a time."""
+"""Cuts a request's pairs into chunks, which are tokenised and submitted one at a time."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from fivescore.errors import InvalidPair
 from fivescore.types import Pair
 
 FIRST_CHUNK_PAIRS = 8
-"""Few, so that the engine starts soon; each chunk after it is twice as large, up to the most."""
+"""Pairs of the first chunk: few, so that the engine starts soon. Each further chunk is twice as
+large, up to ``CHUNK_PAIRS``."""
 CHUNK_PAIRS = 64
-"""The most pairs of one request that are tokenised together, while the engine works on others."""
+"""The most pairs per chunk: others get a turn between chunks, and the engine works meanwhile."""
 CHUNK_CHARACTERS = 2**18
-"""Text that one chunk may hold, so that long pairs do not keep others' from the tokeniser."""
+"""The most characters per chunk, so that long pairs do not hold up the tokeniser."""
 
 
 class Placed(NamedTuple):
-    """A pair, its place in the request, and how long its text is; 0 for token ids."""
+    """A pair, its place in the request, and the characters of its text (0 for token ids)."""
 
     place: int
     pair: Pair
@@ -26,7 +27,7 @@ class Placed(NamedTuple):
 
 
 def placed(pairs: Sequence[Pair | InvalidPair]) -> list[Placed]:
-    """A request's pairs but those that were found malformed."""
+    """A request's pairs with their places, without those that were found malformed."""
     return [
         Placed(place, pair, characters(pair))
         for place, pair in enumerate(pairs)
@@ -35,7 +36,7 @@ def placed(pairs: Sequence[Pair | InvalidPair]) -> list[Placed]:
 
 
 def chunks(pairs: Sequence[Placed]) -> Iterator[list[Placed]]:
-    """Chunks of bounded count and text, pairs of one prompt next to each other."""
+    """Chunks of a bounded number of pairs and characters; pairs of one prompt are neighbours."""
     chunk: list[Placed] = []
     size = 0
     most = FIRST_CHUNK_PAIRS
@@ -51,7 +52,7 @@ def chunks(pairs: Sequence[Placed]) -> Iterator[list[Placed]]:
 
 
 def _grouped(pairs: Sequence[Placed]) -> list[Placed]:
-    """In the order in which each prompt came first: the prefix cache does the rest."""
+    """The pairs of each prompt together, so that they share the prefix cache."""
     first: dict[object, int] = {}
     order = [first.setdefault(_prompt(one.pair) or one.place, one.place) for one in pairs]
     return [one for _, one in sorted(zip(order, pairs, strict=True), key=itemgetter(0))]
@@ -62,7 +63,7 @@ def _prompt(pair: Pair) -> object:
 
 
 def characters(pair: Pair) -> int:
-    """The length of a pair's text; 0 for token ids."""
+    """The characters of a pair's text; 0 for token ids."""
     prompt = pair.text or pair.prompt or ""
     if not isinstance(prompt, str):
         return sum(len(turn.content) for turn in prompt) + len(pair.response or "")

@@ -1,4 +1,4 @@
-"""A model and its engine, from loading to closing, and whether requests are taken meanwhile."""
+"""A model and its engine from loading to closing, and whether requests are taken meanwhile."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ MakeEngine = Callable[[Settings, int | None], Engine]
 State = Literal["loading", "ready", "restarting", "draining", "failed"]
 
 HEARTBEAT_SECONDS = 10
+"""Seconds between two log lines that say that the model is still loading."""
 RESTART_WINDOW_SECONDS = 600.0
-"""Over which new starts of the engine are counted."""
+"""The time over which new starts of the engine are counted."""
 
 
 class Service:
-    """Loads one model and its engine, and says whether requests are taken.
+    """Loads one model and its engine, and decides whether requests are taken.
 
     Args:
-        make_engine: called on a thread with the settings and the token limit.
+        make_engine: makes the engine from the settings and the limit of tokens, on a thread.
         on_loaded: called once, when everything is loaded and before the first request is taken.
         on_failure: called once with the cause when the service cannot go on: the model could not
             be loaded, or the engine is lost for good.
@@ -55,7 +56,7 @@ class Service:
 
     @property
     def state(self) -> State:
-        """What the service is doing now."""
+        """The service's state."""
         return self._state
 
     def _enter(self, state: State) -> None:
@@ -64,6 +65,7 @@ class Service:
 
     @property
     def has_model(self) -> bool:
+        """Whether a model is loaded."""
         return self._loaded is not None
 
     @property
@@ -74,11 +76,11 @@ class Service:
             Loading: there is none yet.
         """
         if self._loaded is None:
-            raise Loading("the model is not loaded yet: try again soon", retry_after=5)
+            raise Loading("the model is not loaded yet: retry after 5 seconds", retry_after=5)
         return self._loaded
 
     async def load(self, fit: Callable[[Model], object] = lambda model: None) -> None:
-        """Load checkpoint and engine, and become ready.
+        """Load the checkpoint and the engine, and become ready.
 
         ``fit`` is called with the model before the first request is taken.
 
@@ -88,7 +90,7 @@ class Service:
         """
         started = time.monotonic()
         log.info("loading %s", self.settings.model)
-        heartbeat = asyncio.create_task(_tell_still_loading(started))
+        heartbeat = asyncio.create_task(_log_heartbeat(started))
         try:
             model = await self._load_model()
             fit(model)
@@ -140,10 +142,10 @@ class Service:
         return self._engine.encode(token_ids, request_id, trace_headers, priority)
 
     def check_available(self) -> Model:
-        """The model, if requests are taken.
+        """The model, while requests are taken.
 
         Raises:
-            ServiceUnavailable: they are not; the error says why, and when to retry.
+            ServiceUnavailable: requests are not taken; the error says why, and when to retry.
         """
         try:
             if self._state == "draining":
@@ -151,7 +153,9 @@ class Service:
             if self._state == "restarting" and self._engine is not None:
                 raise self._engine.restarting()
             if self._state == "failed":
-                raise EngineDead("the engine has stopped and cannot score", retry_after=10)
+                raise EngineDead(
+                    "the engine has stopped for good: send this to another replica", retry_after=10
+                )
             return self.model
         except ServiceUnavailable as error:
             self.metrics.rejections.labels(error.code).inc()
@@ -168,7 +172,7 @@ class Service:
         self._on_failure(error)
 
     def drain(self) -> None:
-        """Refuse new requests from now on; accepted ones finish."""
+        """Refuse new requests from now on; admitted ones finish."""
         self._enter("draining")
 
     async def close(self) -> None:
@@ -177,7 +181,7 @@ class Service:
             await self._engine.close()
 
 
-async def _tell_still_loading(started: float) -> None:
+async def _log_heartbeat(started: float) -> None:
     while True:
         await asyncio.sleep(HEARTBEAT_SECONDS)
         log.info("still loading (%.0f s)", time.monotonic() - started)

@@ -1,7 +1,7 @@
-"""Histograms of what is observed for every pair.
+"""Histograms of values that are observed for every pair.
 
-prometheus_client's own search their bounds one by one and take two locks at each observation, and
-a pair has seven: see ``loadtest/metrics_cost.py``.
+prometheus_client's own histograms search their bounds one by one and take two locks per
+observation, of which a pair has seven: ``loadtest/metrics_cost.py`` measures the difference.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prometheus_client.utils import floatToGoString
 
 
 class Distribution:
-    """Counts observations between ``bounds``, which rise. For one thread, the event loop's."""
+    """Counts observations between rising ``bounds``. Not thread-safe: for the event loop only."""
 
     __slots__ = ("_bounds", "counts", "sum")
 
@@ -26,18 +26,18 @@ class Distribution:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Count one value, which is finite."""
+        """Count one finite value."""
         self.counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
 
 class Distributions(Collector):
-    """One histogram metric: a ``Distribution`` a value of ``label``, or a single one without it.
+    """One histogram metric: a ``Distribution`` per value of ``label``, or a single one without it.
 
     Args:
         bounds: upper bounds of the buckets, rising and inclusive, without infinity. Where they
-            start below 0 there is no ``_sum``, as with prometheus_client's own: it could fall,
-            which Prometheus takes for a restart.
+            start below 0 there is no ``_sum``, as in prometheus_client: it could fall, which
+            Prometheus takes for a restart.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Distributions(Collector):
         registry.register(self)
 
     def create(self, values: Iterable[str] = ("",)) -> list[Distribution]:
-        """New and empty distributions for ``values``, instead of those there were."""
+        """New, empty distributions for ``values``, in order; they replace the former ones."""
         self._by_value = {value: Distribution(self._bounds) for value in values}
         return list(self._by_value.values())
 

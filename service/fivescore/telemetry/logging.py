@@ -1,7 +1,7 @@
 """Log lines on standard error: JSON for machines, text for people in a terminal.
 
-A record of ours with one mapping as its arguments is an event: its message names some of the fields
-(``%(status)d``), text gets the others behind it, and JSON has all of them as members.
+A fivescore record with one mapping as its arguments is an event. Its message names some of the
+fields (``%(status)d``); a text line has the others after the message, a JSON line has all fields.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 TEXT_CHARACTERS = 2000
 TEXT_PAIRS = 16
-"""Of one request, the most characters of each text and the most pairs that ``log_texts`` shows."""
+"""The most characters per text, and the most pairs per request, that ``log_texts`` shows."""
 MOST_CAUSES = 10
 _OURS = "fivescore"
 _JSON_START = b'{"ts":'
@@ -35,7 +35,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def configure(level: str, form: Format = "auto") -> None:
-    """Send fivescore's log to standard error from ``level`` up, and others' from warning up.
+    """Log to standard error: fivescore from ``level`` up, libraries from warning up.
 
     ``auto`` is text in a terminal and JSON elsewhere.
     """
@@ -45,20 +45,19 @@ def configure(level: str, form: Format = "auto") -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger(_OURS).setLevel(level.upper())
     logging.captureWarnings(as_json)
-    # Python's own advice where no format has them: each costs every record some time. The number
-    # of the process stays: vLLM's format has it.
+    # No format has these, and they cost time per record; vLLM's format has the process id.
     logging.logThreads = logging.logMultiprocessing = False
 
 
 def adopt(name: str) -> None:
-    """Give the log of a library that brings its own handlers the format of ours."""
+    """Give a library's log, which has handlers of its own, the service's format."""
     logger = logging.getLogger(name)
     logger.handlers.clear()
     logger.propagate = True
 
 
 class Json(logging.Formatter):
-    """One JSON object a line: ts (RFC 3339, UTC), level, logger, msg, and an event's fields."""
+    """One JSON object per line: ts (RFC 3339, UTC), level, logger, msg, and an event's fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -74,7 +73,7 @@ class Json(logging.Formatter):
 
 
 class Text(logging.Formatter):
-    """Date, level and message, an event's other fields, and what is told on lines of its own."""
+    """Date, level, message and an event's other fields on a line; a traceback on lines after it."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
@@ -95,7 +94,7 @@ def _rfc3339(seconds: float) -> str:
 
 
 def _as_json(line: dict[str, Any]) -> str:
-    """ASCII, whatever the terminal's or the file's encoding is."""
+    """JSON in ASCII, which any terminal's or file's encoding can hold."""
     with contextlib.suppress(TypeError):  # half of a surrogate pair, or a number of many digits
         if (text := orjson.dumps(line, default=str)).isascii():
             return text.decode()
@@ -113,34 +112,34 @@ def _word(value: Any) -> str:
 
 
 def relayed(line: bytes) -> bytes:
-    """A line that another process wrote, in the format of our log; ours pass as they are."""
+    """Another process's line in this log's format; lines that have it already stay as they are."""
     if not any(isinstance(one.formatter, Json) for one in logging.getLogger().handlers):
         return line
     text = _COLOUR.sub("", line.decode(errors="replace")).strip()
     if not text or line.startswith(_JSON_START):
         return line if text else b""
-    told = _ENGINE_LEVEL.match(text)
-    level = logging.getLevelNamesMapping()[told[1]] if told else logging.INFO
+    found = _ENGINE_LEVEL.match(text)
+    level = logging.getLevelNamesMapping()[found[1]] if found else logging.INFO
     record = logging.LogRecord("engine", level, "", 0, text, None, None)
     return Json().format(record).encode() + b"\n"
 
 
 def without_messages(error: BaseException) -> str:
-    """An exception's traceback and causes; their messages, which may hold a client's text, not."""
-    told: list[str] = []
+    """The tracebacks of an exception and its causes, without messages: they may hold texts."""
+    parts: list[str] = []
     cause: BaseException | None = error
-    while cause is not None and len(told) < MOST_CAUSES:
-        told.append("".join(traceback.format_tb(cause.__traceback__)) + type(cause).__qualname__)
+    while cause is not None and len(parts) < MOST_CAUSES:
+        parts.append("".join(traceback.format_tb(cause.__traceback__)) + type(cause).__qualname__)
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    return "\n\nbecause of\n".join(told)
+    return "\n\nbecause of\n".join(parts)
 
 
 def log_texts(pairs: Sequence[Pair | Exception], request_id: str) -> None:
-    """Log what a request's pairs say, cut to a bounded length. Only where ``--log-texts`` is on."""
+    """Log the texts of a request's pairs, cut to a bounded length; for ``--log-texts`` only."""
     for place, pair in enumerate(pairs[:TEXT_PAIRS]):
         if isinstance(pair, Pair):
-            told = {name: _shown(value) for name, value in pair if value is not None}
-            fields = {"request_id": request_id, "pair": place, **told}
+            texts = {name: _shown(value) for name, value in pair if value is not None}
+            fields = {"request_id": request_id, "pair": place, **texts}
             log.info("pair %(pair)d of request %(request_id)s", fields)
 
 

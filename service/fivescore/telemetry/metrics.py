@@ -1,4 +1,4 @@
-"""Prometheus metrics: one class, one registry an app, every label value made at the start."""
+"""Prometheus metrics: one registry per app, with every label value created at the start."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from prometheus_client import (
 )
 
 from fivescore import __version__
-from fivescore.model.manifest import ATTRIBUTES
 from fivescore.telemetry.distribution import Distributions
 from fivescore.telemetry.trace import STAGES, Trace
-from fivescore.types import ModelInfo, Score
+from fivescore.types import ATTRIBUTES, ModelInfo, Score
 
 OUTCOMES = (
     "ok",
@@ -41,7 +40,7 @@ OUTCOMES = (
 STATES = ("loading", "ready", "restarting", "draining", "failed")
 LIMITS = ("pairs", "tokens")
 REJECTIONS = ("pairs", "tokens", "rate_limited", "loading", "draining", "engine_dead")
-"""Why a request was not let in: a limit that was met, or the service's state."""
+"""Why a request was refused: the limit that was reached, or the service's state."""
 CLOSED = (
     "idle",
     "slow_head",
@@ -60,15 +59,15 @@ STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *SECONDS)
 PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 TOKENS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 SCORES = tuple(step / 4 for step in range(-4, 21))
-"""-1 to 5: HelpSteer2's scale, 0 to 4 (arXiv 2406.08673), and what a regression overshoots."""
+"""From -1 to 5: HelpSteer2's scale is 0 to 4 (arXiv 2406.08673), and a regression overshoots."""
 REWARDS = (-32, -16, -8, *(step / 2 for step in range(-8, 17)), 10, 12, 16, 32)
-"""Half a point where published weights put attributes from 0 to 4, wide for scalar rewards."""
+"""Steps of 0.5 over the rewards that published weights give, and wide ones for scalar rewards."""
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the text and say little
 
 
 class Metrics:
-    """The service's own metrics; vLLM's and the process's live in the global registry."""
+    """The service's own metrics; those of vLLM and of the process are in the global registry."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -89,12 +88,12 @@ class Metrics:
         self._stages = dict(zip(STAGES, stages.create(STAGES), strict=True))
         self.rejections = Counter(
             "fivescore_admission_rejections",
-            "Requests that were not let in, by reason.",
+            "Requests that were refused, by reason.",
             ("reason",),
             registry=registry,
         )
         self.pairs = Counter(
-            "fivescore_pairs", "Pairs by how they ended.", ("outcome",), registry=registry
+            "fivescore_pairs", "Pairs by outcome.", ("outcome",), registry=registry
         )
         self.request_pairs = Histogram(
             "fivescore_request_pairs", "Pairs per request.", buckets=PAIRS, registry=registry
@@ -125,7 +124,7 @@ class Metrics:
         )
         self.inflight_limit = Gauge(
             "fivescore_inflight_limit",
-            "The most that may be in flight.",
+            "Limit of what may be in flight, by kind.",
             ("kind",),
             registry=registry,
         )
@@ -170,7 +169,7 @@ class Metrics:
         self._create_series()
 
     def _create_series(self) -> None:
-        """Make every series now, so that a rate exists before the first event."""
+        """Create every series now, so that rates exist before the first event."""
         for metric, values in (
             (self.pairs, OUTCOMES),
             (self.rejections, REJECTIONS),
@@ -183,7 +182,7 @@ class Metrics:
         self.state("loading")
 
     def _create_attributes(self, attributes: Iterable[str]) -> None:
-        """The attributes' series: HelpSteer2's until a model is loaded, then the model's."""
+        """Create the attributes' series: HelpSteer2's until a model is loaded, then the model's."""
         names = tuple(attributes)
         self._attributes = list(zip(names, self._attribute.create(names), strict=True))
         self.non_finite.clear()
@@ -214,7 +213,7 @@ class Metrics:
     def loaded(
         self, model: ModelInfo, attributes: Iterable[str], revision: str | None, seconds: float
     ) -> None:
-        """Record what was loaded and how long it took, in seconds."""
+        """Record what was loaded, and the seconds that it took."""
         self._create_attributes(attributes)
         self._load.set(seconds)
         self._build.info(
@@ -229,5 +228,5 @@ class Metrics:
         )
 
     def exposition(self) -> bytes:
-        """The text format of our registry and the global one."""
+        """Both registries in Prometheus's text format."""
         return generate_latest(self.registry) + generate_latest(REGISTRY)

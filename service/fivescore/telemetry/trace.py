@@ -1,4 +1,4 @@
-"""Where a request's time goes: one value for the metric, the log line, the header and the spans."""
+"""Where a request's time goes: the same values for metric, log line, header and spans."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 STAGES = ("admit", "render", "tokenise", "engine", "reward")
-"""In the order in which a request meets them.
+"""A request's stages, in order.
 
-``render`` and ``tokenise`` are of the batches that the request's pairs were in; ``render`` includes
-waiting for the thread that does both. ``engine`` is from the first sequence handed over to the last
-answer. A large request is tokenised while the engine works, so that stages overlap and their sum
-may exceed the request's own time.
+``render`` and ``tokenise`` are the times of the batches that the request's pairs were in, and
+``render`` includes the wait for the thread that does both. ``engine`` is the time from the first
+submission to the last answer. A large request is tokenised while the engine works: stages overlap,
+and their sum may exceed the request's own time.
 """
 
 ENGINE_SPANS = 64
-"""Sequences of one request that have a span in the engine: a request of thousands would fill the
-queue of spans, and push other requests' out."""
+"""The most sequences per request that have a span in the engine: thousands would fill the queue of
+spans, and other requests' spans would be lost."""
 
 
 @dataclass(slots=True)
 class Stage:
-    """``seconds`` spent between ``began`` and ``ended``, both on ``time.perf_counter``'s clock."""
+    """``seconds`` of work between ``began`` and ``ended`` (``time.perf_counter``, seconds)."""
 
     began: float
     ended: float
@@ -30,10 +30,10 @@ class Stage:
 
 @dataclass(slots=True)
 class Trace:
-    """One request: its id, its place in the client's trace, and its stages so far.
+    """One request's id, its place in the client's trace, and its stages so far.
 
-    ``headers`` are W3C trace context for the engine's own spans, and ``unsampled`` the same for
-    sequences that shall have none; without either the engine would begin traces of its own.
+    ``headers`` are the W3C trace context of the engine's spans, and ``unsampled`` that of sequences
+    without a span: with no header the engine would begin traces of its own.
     """
 
     request_id: str = "score"
@@ -43,7 +43,7 @@ class Trace:
     stages: dict[str, Stage] = field(default_factory=dict)
 
     def add(self, name: str, began: float, ended: float) -> None:
-        """Add work on one of ``STAGES``, between two readings of ``time.perf_counter``."""
+        """Add work on one of ``STAGES`` between two times (``time.perf_counter``, seconds)."""
         stage = self.stages.get(name)
         if stage is None:
             self.stages[name] = Stage(began, ended, ended - began)
@@ -53,9 +53,9 @@ class Trace:
             stage.seconds += ended - began
 
     def engine_headers(self, place: int) -> Mapping[str, str] | None:
-        """Headers for the engine's span of the request's pair at ``place``."""
+        """The trace headers of the pair at ``place``, for the engine."""
         return self.headers if place < ENGINE_SPANS else self.unsampled
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by stage, in order; stages that the request did not reach are left out."""
+        """Seconds by stage, in order, without the stages that the request did not reach."""
         return {name: self.stages[name].seconds for name in STAGES if name in self.stages}

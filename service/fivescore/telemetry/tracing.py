@@ -1,6 +1,6 @@
 """A request's trace as OpenTelemetry spans.
 
-The only module that imports opentelemetry, and imported only where traces are asked for.
+This is the only module that imports opentelemetry, and it is imported only when traces are on.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ Attributes = Mapping[str, str | int | float]
 PROTOCOLS = ("grpc", "http/protobuf")
 """The OTLP protocols that vLLM has exporters for; its default is the first."""
 FLUSH_SECONDS = 5.0
-"""How long the end of the service waits for spans to be delivered."""
+"""Seconds that the end of the service waits for spans to be delivered."""
 COMPLAINT_SECONDS = 60.0
-"""Between two lines of one part of opentelemetry that say that spans are not delivered."""
+"""Seconds between two warnings of one part of opentelemetry that spans are not delivered."""
 NANOSECONDS = 1e9
 _PARENT = (b"traceparent", b"tracestate")
 
@@ -42,8 +42,8 @@ _PARENT = (b"traceparent", b"tracestate")
 def start(endpoint: str) -> Tracing:
     """Tracing that sends spans to ``endpoint``, in batches, from a thread of its own.
 
-    Everything else is OpenTelemetry's own variables (``OTEL_*``). vLLM's spans of this process go
-    the same way: the first provider that is set stays, and this must be called before vLLM's.
+    OpenTelemetry's own variables (``OTEL_*``) decide everything else. vLLM's spans of this process
+    take the same way: the first provider that is set stays, so call this before vLLM sets its own.
 
     Raises:
         ConfigurationError: a variable has a value that OpenTelemetry refuses.
@@ -63,7 +63,7 @@ def start(endpoint: str) -> Tracing:
 
 
 def _share_with_the_engine() -> None:
-    """vLLM and its processes read these two variables; they get the service's defaults."""
+    """Set the two variables that vLLM and its processes read to the service's defaults."""
     protocol = (
         os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
         or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -91,13 +91,13 @@ def _exporter(endpoint: str) -> SpanExporter:
 
 
 class Tracing:
-    """Makes spans of requests and hands them to ``processor`` as they end."""
+    """Makes spans of requests, and gives them to ``processor`` as they end."""
 
     def __init__(self, processor: SpanProcessor) -> None:
         self.provider = TracerProvider(
             resource=Resource.create({"service.version": __version__}),
             id_generator=_Ids(),
-            shutdown_on_exit=False,  # it would wait without a bound of ours
+            shutdown_on_exit=False,  # it would wait without a bound
         )
         self.provider.add_span_processor(processor)
         self._tracer = self.provider.get_tracer("fivescore", __version__)
@@ -105,22 +105,22 @@ class Tracing:
     def begin(
         self, trace: Trace, headers: Iterable[tuple[bytes, bytes]], began: float
     ) -> RequestSpan:
-        """The span of a request that came with ``headers``, from ``time.perf_counter``'s ``began``.
+        """Begin the span of a request with ``headers`` at ``began`` (``perf_counter``, seconds).
 
-        ``trace`` gets its trace id, and the headers that make the engine's spans children of its
-        own engine stage.
+        Sets the trace id of ``trace``, and the headers that make the engine's spans children of the
+        request's engine stage.
         """
         return RequestSpan(self._tracer, trace, headers, began)
 
     def close(self) -> None:
-        """Deliver the spans that wait, within ``FLUSH_SECONDS``; others are lost."""
+        """Deliver the waiting spans within ``FLUSH_SECONDS``; the others are lost."""
         flush = threading.Thread(target=self.provider.shutdown, name="traces", daemon=True)
         flush.start()
         flush.join(FLUSH_SECONDS)
 
 
 class RequestSpan:
-    """One request's root span, and its stages' spans once it has ended."""
+    """One request's root span, and the spans of its stages once it has ended."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class RequestSpan:
     ) -> None:
         self._tracer = tracer
         self._trace = trace
-        # One offset a request: its spans fit together even where the wall clock is set meanwhile.
+        # One offset per request: its spans fit together even if the wall clock is set meanwhile.
         self._epoch = time.time_ns() - time.perf_counter_ns()
         self._span = tracer.start_span(
             "HTTP",
@@ -153,8 +153,8 @@ class RequestSpan:
 
         Args:
             name: method and route.
-            error: what went wrong, by its code; None where nothing did.
-            ended: on ``time.perf_counter``'s clock.
+            error: the code of its error; None where it has none.
+            ended: when the answer ended (``time.perf_counter``, seconds).
         """
         if not self._span.is_recording():
             return
@@ -181,7 +181,7 @@ class RequestSpan:
         span.end(self._nanoseconds(stage.ended))
 
     def _nanoseconds(self, seconds: float) -> int:
-        """A reading of ``time.perf_counter`` as nanoseconds since 1970."""
+        """A time of ``time.perf_counter`` as nanoseconds since 1970."""
         return self._epoch + int(seconds * NANOSECONDS)
 
 
@@ -189,14 +189,14 @@ _chosen: ContextVar[int | None] = ContextVar("chosen", default=None)
 
 
 class _Ids(RandomIdGenerator):
-    """Random ids, but for a span whose id the engine was told before the span was made."""
+    """Random ids, except for a span whose id the engine was given before the span began."""
 
     def generate_span_id(self) -> int:
         return _chosen.get() or super().generate_span_id()
 
 
 def _parent(headers: Iterable[tuple[bytes, bytes]]) -> Context:
-    """The client's span; none where its headers are not as W3C trace context wants them."""
+    """The client's span; an empty context where its headers are not valid W3C trace context."""
     carrier: dict[str, list[str]] = {}
     for name, value in headers:
         if name in _PARENT:
@@ -207,9 +207,9 @@ def _parent(headers: Iterable[tuple[bytes, bytes]]) -> Context:
 
 
 class _Complaints(logging.Handler):
-    """Says now and then that spans are not delivered, which opentelemetry says at every attempt.
+    """Passes on opentelemetry's warnings that spans are not delivered, one now and then.
 
-    What it says of the headers that clients send is left out.
+    Its warnings about clients' headers are dropped.
     """
 
     def __init__(self) -> None:
