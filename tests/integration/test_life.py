@@ -233,10 +233,3 @@ async def test_a_client_that_goes_away_while_it_sends_is_no_error_of_ours(
         await connection.run(service)
         assert (await service.score(PAIR)).status_code == 200
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
-
-
-async def test_when_it_stops_the_engine_is_closed() -> None:
-    engine = RecordingEngine()
-    async with serving(engine) as service:
-        await service.scores(PAIR)
-    assert engine.closed

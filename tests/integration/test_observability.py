@@ -20,12 +20,11 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fivescore.http.app import ROUTES
-from fivescore.model.manifest import ATTRIBUTES
 from fivescore.scoring.inflight import Headers
 from fivescore.telemetry.logging import TEXT_CHARACTERS, TEXT_PAIRS, Json, Text
 from fivescore.telemetry.metrics import REJECTIONS
 from fivescore.telemetry.trace import STAGES
-from fivescore.types import Output
+from fivescore.types import ATTRIBUTES, Output
 from tests.integration.process import server
 from tests.integration.protocols.protocols import SURFACES, Surface
 from tests.integration.service import OTHER, PAIR, Service, serving
@@ -137,7 +136,7 @@ async def test_each_stage_is_one_number_in_metric_header_and_log_line(
 
 
 @pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
-async def test_trainers_routes_tell_their_stages_too(surface: Surface, lines: Lines) -> None:
+async def test_protocols_report_their_stages_too(surface: Surface, lines: Lines) -> None:
     async with serving() as service:
         response = await service.http.post(surface.path, json=surface.one())
         expected = NO_TEXT if surface.name.endswith("-ids") else STAGES
@@ -165,25 +164,21 @@ async def test_what_did_no_work_has_no_stages(lines: Lines) -> None:
         assert observed(service) == dict.fromkeys(STAGES, 0)
 
 
-async def test_a_deadline_that_passes_leaves_the_stages_so_far(lines: Lines) -> None:
-    async with serving(HeldEngine()) as service:
-        response = await service.score({**PAIR, "timeout_seconds": 0.05})
-        assert response.status_code == 504
-        told = timing(response)
-        assert list(told) == ["admit", "render", "tokenise", "engine"]
-        assert told["engine"] > 0
-        assert stages(lines.last()) == told
-        assert lines.last()["code"] == "deadline_exceeded"
-        assert observed(service) == {stage: stage in told for stage in STAGES}
-
-
-async def test_a_failure_of_the_engine_leaves_the_stages_so_far(lines: Lines) -> None:
-    async with serving(options={"die_after": 1}) as service:
-        response = await service.score(PAIR)
-        assert response.status_code == 503
-        assert list(timing(response)) == ["admit", "render", "tokenise", "engine"]
-        assert lines.last()["code"] == "engine_dead"
-        assert observed(service)["engine"] == 1
+@pytest.mark.parametrize(
+    ("options", "status", "code"),
+    [({"latency_seconds": 30}, 504, "deadline_exceeded"), ({"die_after": 1}, 503, "engine_dead")],
+)
+async def test_a_request_that_fails_in_the_engine_has_the_stages_so_far(
+    options: Any, status: int, code: str, lines: Lines
+) -> None:
+    async with serving(options=options) as service:
+        response = await service.score({**PAIR, "timeout_seconds": 0.5})
+        assert response.status_code == status
+        took = timing(response)
+        assert list(took) == ["admit", "render", "tokenise", "engine"]
+        assert stages(lines.last()) == took
+        assert lines.last()["code"] == code
+        assert observed(service) == {stage: stage in took for stage in STAGES}
 
 
 # Tokens in flight
@@ -223,7 +218,7 @@ async def test_tokens_leave_with_a_request_that_fails_in_whichever_way() -> None
         assert inflight(service) == (0, 0)
 
 
-async def test_a_client_that_goes_away_is_told_in_the_log_and_leaves_nothing(lines: Lines) -> None:
+async def test_a_client_that_goes_away_is_logged_and_leaves_nothing(lines: Lines) -> None:
     engine = HeldEngine()
     async with serving(engine) as service:
         connection = Connection(json.dumps(PAIR).encode())
@@ -261,16 +256,13 @@ async def refused_once(service: Service, reason: str) -> None:
         assert rejections(service) == {reason: before + 1}, path
 
 
-async def test_while_loading_and_draining_each_refusal_is_counted_once() -> None:
+async def test_while_no_requests_are_taken_each_refusal_is_counted_once() -> None:
     engine = SlowToLoad()
     async with serving(engine, settle=False) as service:
         await refused_once(service, "loading")
     async with serving() as service:
         service.scorer.service.drain()
         await refused_once(service, "draining")
-
-
-async def test_once_the_engine_has_stopped_each_refusal_is_counted_once() -> None:
     async with serving(options={"load_error": "no"}) as service:
         await refused_once(service, "engine_dead")
 
@@ -300,19 +292,6 @@ async def test_what_is_wrong_with_a_request_is_no_refusal() -> None:
 # Scores
 
 
-async def test_scores_are_counted_by_attribute() -> None:
-    async with serving() as service:
-        entries = await service.scores(*pairs(20))
-        for name in ATTRIBUTES:
-            bucket = {"attribute": name, "le": "2.0"}
-            below = sum(entry[name] <= 2 for entry in entries)
-            assert value(service, "fivescore_attribute_score_bucket", **bucket) == below
-            assert value(service, "fivescore_attribute_score_count", attribute=name) == 20
-        below = sum(entry["reward"] <= 4 for entry in entries)
-        assert value(service, "fivescore_reward_bucket", le="4.0") == below
-        assert value(service, "fivescore_reward_count") == 20
-
-
 def attributes(service: Service) -> set[str]:
     return {
         dict(labels)["attribute"]
@@ -335,13 +314,6 @@ async def test_another_models_attributes_are_counted_by_their_names(tmp_path: Pa
             assert value(service, "fivescore_attribute_score_count", attribute=name) == 2
 
 
-async def test_a_scalar_model_has_rewards_and_no_attributes() -> None:
-    async with serving(manifest="scalar", options={"outputs": 1}) as service:
-        await service.scores(PAIR, OTHER)
-        assert attributes(service) == set()
-        assert value(service, "fivescore_reward_count") == 2
-
-
 class NotFinite(RecordingEngine):
     """NaN in the second output and infinity in the fifth, for sequences of an odd length."""
 
@@ -356,7 +328,7 @@ class NotFinite(RecordingEngine):
         return Output([1.0, math.nan, 1.0, 1.0, math.inf] if odd else [1.0] * 5)
 
 
-async def test_what_is_not_finite_is_counted_by_attribute_and_told_once_a_request(
+async def test_what_is_not_finite_is_counted_by_attribute_and_logged_once_per_request(
     lines: Lines,
 ) -> None:
     async with serving(NotFinite()) as service:
@@ -445,12 +417,6 @@ async def test_a_wrong_method_is_counted_under_its_route() -> None:
         assert value(service, "fivescore_http_request_duration_seconds_count", **labels) == 1
 
 
-async def test_what_is_running_is_told_with_its_revision() -> None:
-    async with serving(revision="main") as service:
-        found = [dict(labels) for name, labels in samples(service) if name.endswith("build_info")]
-        assert [labels["revision"] for labels in found] == ["main"]
-
-
 async def test_prometheus_own_linter_finds_no_fault_after_traffic() -> None:
     async with serving(options={"nan_every": 3}) as service:
         await service.scores(*pairs(5))
@@ -500,7 +466,7 @@ async def test_the_line_says_how_the_request_ended(
     assert (line["status"], line["code"], line["route"]) == (status, code, route)
 
 
-async def test_probes_are_told_only_when_asked_for(lines: Lines) -> None:
+async def test_probes_are_logged_at_debug_only(lines: Lines) -> None:
     async with serving() as service:
         await service.http.get("/health/ready")
         await service.http.get("/metrics")

@@ -148,15 +148,6 @@ async def test_stages_are_those_of_the_server_timing_header() -> None:
     }
 
 
-async def test_the_engine_gets_the_engine_stage_as_parent() -> None:
-    async with _traced() as traced:
-        await traced.service.score({"pairs": [PAIR, OTHER]}, **{"X-Request-Id": "r"})
-        engine = traced.only()["engine"].context
-        assert engine is not None
-        parent = f"00-{engine.trace_id:032x}-{engine.span_id:016x}-01"
-        assert traced.engine.headers == {"r-0": parent, "r-1": parent}
-
-
 async def test_a_large_request_has_a_bounded_number_of_spans_in_the_engine() -> None:
     async with _traced() as traced:
         pairs = [{"prompt": "p", "response": str(place)} for place in range(ENGINE_SPANS + 10)]
@@ -164,21 +155,6 @@ async def test_a_large_request_has_a_bounded_number_of_spans_in_the_engine() -> 
         traced.only()
         flags = [headers[-2:] for headers in traced.engine.headers.values()]
     assert sorted(flags) == ["00"] * 10 + ["01"] * ENGINE_SPANS
-
-
-async def test_a_shared_sequence_belongs_to_the_first_request() -> None:
-    async with _traced(latency_seconds=0.2) as traced:
-        await asyncio.gather(
-            traced.service.score(PAIR, **{"X-Request-Id": "first"}),
-            traced.service.score(PAIR, **{"X-Request-Id": "second"}),
-        )
-        traces = {_attributes(t["POST /score"])["fivescore.request_id"]: t for t in traced.traces()}
-        ((owner, parent),) = traced.engine.headers.items()
-    assert set(traces) == {"first", "second"}
-    assert all("engine" in trace for trace in traces.values())
-    engine = traces[owner.removesuffix("-0")]["engine"].context
-    assert engine is not None
-    assert parent == f"00-{engine.trace_id:032x}-{engine.span_id:016x}-01"
 
 
 async def test_requests_at_the_same_time_do_not_mix() -> None:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from fivescore.errors import InvalidPair
-from fivescore.types import Message, Pair, parse_pair
+from fivescore.types import Pair, parse_pair
 
 
 def refusal(value: object) -> str:
@@ -17,39 +17,28 @@ def refusal(value: object) -> str:
     return str(caught.value)
 
 
-def test_a_prompt_may_be_text() -> None:
-    pair = Pair.model_validate({"prompt": "Q", "response": "A"})
-    assert (pair.prompt, pair.response, pair.token_ids) == ("Q", "A", None)
-
-
-def test_a_prompt_may_be_messages() -> None:
-    turns = [
-        {"role": "system", "content": "s"},
-        {"role": "user", "content": "Q"},
-        {"role": "assistant", "content": "A"},
-        {"role": "user", "content": ""},
-    ]
-    pair = Pair.model_validate({"prompt": turns, "response": "A"})
-    assert pair.prompt == [Message.model_validate(turn) for turn in turns]
-
-
-def test_prompt_and_response_may_be_empty_texts() -> None:
-    pair = Pair.model_validate({"prompt": "", "response": ""})
-    assert (pair.prompt, pair.response) == ("", "")
-
-
-def test_a_pair_may_be_token_ids_alone() -> None:
-    assert Pair.model_validate({"token_ids": [0, 7, 2**31 - 1]}).token_ids == [0, 7, 2**31 - 1]
-
-
-def test_a_pair_may_be_a_rendered_text_alone() -> None:
-    pair = Pair.model_validate({"text": "<s>Q A"})
-    assert (pair.text, pair.prompt, pair.response, pair.token_ids) == ("<s>Q A", None, None, None)
-
-
-def test_null_is_as_good_as_absent() -> None:
-    pair = Pair.model_validate({"prompt": None, "response": None, "token_ids": [1]})
-    assert pair.token_ids == [1]
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"prompt": "Q", "response": "A"},
+        {"prompt": "", "response": ""},
+        {"prompt": [{"role": "user", "content": "Q"}], "response": "A"},
+        {
+            "prompt": [
+                {"role": role, "content": "x"} for role in ("system", "user", "assistant", "user")
+            ],
+            "response": "A",
+        },
+        {"token_ids": [0, 7, 2**31 - 1]},
+        {"text": "<s>Q A"},
+        {"prompt": None, "response": None, "token_ids": [1]},
+    ],
+)
+def test_a_pair_has_one_of_three_forms_and_null_is_absent(value: dict[str, Any]) -> None:
+    pair = parse_pair(value)
+    assert isinstance(pair, Pair)
+    given = {name: one for name, one in value.items() if one is not None}
+    assert pair.model_dump(exclude_none=True) == given
 
 
 ONE_FORM = "give prompt and response, or text alone, or token_ids alone"

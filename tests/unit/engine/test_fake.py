@@ -25,7 +25,7 @@ async def encode(engine: FakeEngine, *token_ids: int) -> Output:
     return await engine.encode(list(token_ids), "r")
 
 
-async def test_it_tells_what_the_checkpoint_is() -> None:
+async def test_it_describes_the_checkpoint() -> None:
     info = await FakeEngine(DEMO, {}).load()
     assert (info.name, info.outputs, info.max_tokens, info.vocab_size) == (DEMO, 5, 4096, 6144)
     assert info.engine == "fake"
@@ -105,6 +105,8 @@ def test_options_may_be_spelt_as_flags() -> None:
     [
         ({"dtype": "float32"}, "--engine.dtype: "),
         ({"latency-seconds": "-1"}, "--engine.latency-seconds: "),
+        ({"latency-seconds": "inf"}, "--engine.latency-seconds: "),
+        ({"load_seconds": "nan"}, "--engine.load-seconds: "),
         ({"fail_every": "often"}, "--engine.fail-every: "),
         ({"outputs": "0"}, "--engine.outputs: "),
     ],

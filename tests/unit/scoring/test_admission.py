@@ -1,4 +1,4 @@
-"""Room in flight: the limit, the exception to it, and when to come again."""
+"""Room in flight: the limit, the exception to it, and when to retry."""
 
 from __future__ import annotations
 
@@ -32,17 +32,24 @@ def test_what_would_pass_the_limit_is_refused_with_the_numbers() -> None:
     with admission.admit(3):
         error = refusal(admission, 3)
         assert admission.inflight == 3
-    assert error.facts == {"limit": 5}
+    assert (error.reason, error.facts) == ("pairs", {"limit": 5})
     assert "3 pairs are in flight" in error.detail
     assert "max_inflight_pairs" in error.detail
 
 
 def test_room_comes_back_when_the_work_fails() -> None:
-    admission = Admission(1, 10**6)
-    with pytest.raises(ZeroDivisionError), admission.admit(1):
-        raise ZeroDivisionError
-    with admission.admit(1):
-        assert admission.inflight == 1
+    admission = Admission(1, 100)
+
+    def work() -> None:
+        with admission.admit(1) as admitted:
+            admitted.expect(50)
+            admitted.add_tokens(100)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert (admission.inflight, admission.tokens, admission.expected) == (0, 0, 0)
+    assert admission.idle.is_set()
 
 
 def test_a_request_larger_than_the_limit_is_admitted_when_nothing_else_is_in_flight() -> None:
@@ -53,26 +60,21 @@ def test_a_request_larger_than_the_limit_is_admitted_when_nothing_else_is_in_fli
         refusal(admission, 100)
 
 
-def test_retry_after_is_short_before_any_rate_is_known() -> None:
+@pytest.mark.parametrize(
+    ("drained", "waiting", "seconds"),
+    [(0, 1, RETRY_SECONDS[0]), (10**6, 1, RETRY_SECONDS[0]), (1, 10**6, RETRY_SECONDS[1])],
+)
+def test_retry_after_follows_what_waits_and_how_fast_it_drains(
+    drained: int, waiting: int, seconds: int
+) -> None:
     admission = Admission(1, 10**6)
-    with admission.admit(1):
-        assert refusal(admission).retry_after == RETRY_SECONDS[0]
-
-
-def test_retry_after_is_short_where_much_drains_and_little_waits() -> None:
-    admission = Admission(1, 10**6)
-    with admission.admit(1_000_000):
-        pass
-    with admission.admit(1):
-        assert refusal(admission).retry_after == RETRY_SECONDS[0]
-
-
-def test_retry_after_is_bounded_where_little_drains_and_much_waits() -> None:
-    admission = Admission(1, 10**6)
-    with admission.admit(1):
-        pass
-    with admission.admit(1_000_000):
-        assert refusal(admission).retry_after == RETRY_SECONDS[1]
+    if drained:
+        with admission.admit(drained):
+            pass
+    with admission.admit(waiting):
+        error = refusal(admission)
+    assert error.retry_after == seconds
+    assert f"retry after {seconds} seconds" in error.detail
 
 
 @given(drained=st.lists(st.integers(1, 10_000), max_size=5), waiting=st.integers(1, 10_000))
@@ -115,19 +117,6 @@ def test_tokens_are_counted_as_they_become_known_and_leave_with_their_request() 
     assert admission.tokens == 0
 
 
-def test_tokens_come_back_when_the_work_fails() -> None:
-    admission = Admission(5, 100)
-
-    def work() -> None:
-        with admission.admit(1) as admitted:
-            admitted.add_tokens(100)
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        work()
-    assert admission.tokens == 0
-
-
 def test_from_the_limit_of_tokens_on_requests_are_refused_with_the_numbers() -> None:
     admission = Admission(5, 100)
     with admission.admit(1) as admitted:
@@ -142,12 +131,6 @@ def test_from_the_limit_of_tokens_on_requests_are_refused_with_the_numbers() -> 
         assert "max_inflight_tokens" in error.detail
     with admission.admit(1):
         pass
-
-
-def test_the_limit_that_was_met_is_the_reason() -> None:
-    admission = Admission(1, 100)
-    with admission.admit(1):
-        assert refusal(admission).reason == "pairs"
 
 
 def test_a_request_of_more_tokens_than_the_limit_is_admitted_when_nothing_else_is_in_flight() -> (

@@ -1,4 +1,4 @@
-"""The heart, without HTTP: order, sharing, limits, aborts."""
+"""The path of a pair without HTTP: order, sharing, limits, aborts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ from transformers import AutoTokenizer
 
 from fivescore.engine.base import Engine
 from fivescore.errors import (
-    ConfigurationError,
     DeadlineExceeded,
-    Draining,
     EngineDead,
     InvalidPair,
     InvalidRequest,
-    Loading,
     TooLong,
     TooManyPairs,
 )
@@ -36,7 +33,7 @@ from fivescore.scoring.scorer import Options, Scorer
 from fivescore.settings import DEMO, Settings
 from fivescore.telemetry.metrics import Metrics
 from fivescore.telemetry.trace import Trace
-from fivescore.types import Message, ModelInfo, Output, Pair, Score
+from fivescore.types import Message, Output, Pair, Score
 from tests.unit.engines import HeldEngine, RecordingEngine
 
 
@@ -90,16 +87,6 @@ async def test_pairs_of_one_prompt_are_submitted_together_and_answered_in_the_or
         expected = ids(scorer, pairs)
     assert engine.submitted == [expected[index] for index in (0, 2, 5, 1, 4, 3)]
     assert [result.tokens for result in results] == [len(one) for one in expected]
-
-
-async def test_messages_of_one_prompt_are_submitted_together_too() -> None:
-    engine = RecordingEngine()
-    turns = [[Message(role="user", content=content)] for content in "aba"]
-    pairs = [Pair(prompt=prompt, response=str(n)) for n, prompt in enumerate(turns)]
-    async with scoring(engine) as scorer:
-        await score(scorer, *pairs)
-        expected = ids(scorer, pairs)
-    assert engine.submitted == [expected[0], expected[2], expected[1]]
 
 
 async def test_many_pairs_are_answered_in_the_order_asked() -> None:
@@ -171,14 +158,6 @@ async def test_nothing_more_of_a_large_request_is_tokenised_once_the_engine_is_l
     assert len(engine.submitted) < 2 * CHUNK_PAIRS
 
 
-async def test_token_ids_are_used_as_they_are() -> None:
-    engine = RecordingEngine()
-    async with scoring(engine) as scorer:
-        (result,) = await score(scorer, Pair(token_ids=[6143, 7, 0]))
-    assert engine.submitted == [[6143, 7, 0]]
-    assert result.tokens == 3
-
-
 async def test_a_token_id_outside_the_vocabulary_fails_its_pair_alone() -> None:
     engine = RecordingEngine()
     async with scoring(engine) as scorer:
@@ -215,48 +194,6 @@ async def test_a_pair_found_malformed_before_keeps_its_error_in_its_place() -> N
     assert results[1] is bad
     assert isinstance(results[0], Score)
     assert results[0] == results[2]
-
-
-async def test_a_pair_that_is_too_long_fails_alone_with_the_numbers() -> None:
-    engine = RecordingEngine()
-    async with scoring(engine, max_tokens=16) as scorer:
-        long, short = await score(scorer, Pair(token_ids=[1] * 17), Pair(token_ids=[1] * 16))
-    assert isinstance(long, TooLong)
-    assert long.facts == {"limit": 16, "tokens": 17}
-    assert "prompt_start" in long.detail
-    assert isinstance(short, Score)
-    assert len(engine.submitted) == 1
-
-
-async def test_truncation_keeps_the_bos_and_the_end() -> None:
-    engine = RecordingEngine()
-    async with scoring(engine, max_tokens=16) as scorer:
-        texts = [pair("many words " * 20, "the end"), Pair(token_ids=list(range(100, 120)))]
-        with_bos, without, fits = await score(
-            scorer, *texts, Pair(token_ids=[7]), truncate="prompt_start"
-        )
-        (whole,) = ids(scorer, texts[:1])
-        bos = scorer.service.model.conversation.tokenizer.bos_id
-    assert engine.submitted == [[bos, *whole[-15:]], list(range(104, 120)), [7]]
-    assert [(one.tokens, one.truncated) for one in (with_bos, without, fits)] == [
-        (16, True), (16, True), (1, False),
-    ]  # fmt: skip
-
-
-async def test_a_long_prompt_is_truncated_and_not_refused() -> None:
-    engine = RecordingEngine()
-    async with scoring(engine) as scorer:
-        (result,) = await score(scorer, pair("word " * 50_000, "end"), truncate="prompt_start")
-    assert isinstance(result, Score)
-    assert result.truncated
-    assert len(engine.submitted[0]) == 4096
-
-
-async def test_the_request_id_is_in_the_engines() -> None:
-    engine = RecordingEngine()
-    async with scoring(engine) as scorer:
-        await scorer.score([pair("a"), pair("b")], trace=Trace("abc"))
-    assert engine.request_ids == ["abc-0", "abc-1"]
 
 
 async def test_too_many_pairs_are_refused_as_a_whole() -> None:
@@ -313,28 +250,6 @@ async def test_a_large_request_lets_others_to_the_engine_between_its_chunks() ->
     assert engine.submitted.index([2, 2]) < 100
 
 
-async def test_before_it_is_loaded_it_says_when_to_come_again() -> None:
-    scorer = Scorer(Service(Settings(), lambda *_: RecordingEngine(), Metrics()))
-    with pytest.raises(Loading) as caught:
-        await scorer.score([pair()])
-    assert caught.value.retry_after > 0
-    await scorer.close()
-
-
-async def test_a_draining_scorer_finishes_what_it_has_and_takes_no_more() -> None:
-    engine = HeldEngine()
-    async with scoring(engine) as scorer:
-        accepted = asyncio.create_task(score(scorer, pair()))
-        await engine.busy.wait()
-        scorer.service.drain()
-        with pytest.raises(Draining):
-            await scorer.score([pair()])
-        engine.gate.set()
-        (result,) = await accepted
-        assert isinstance(result, Score)
-        assert scorer.service.state == "draining"
-
-
 class Dying(RecordingEngine):
     """Dies at its second sequence."""
 
@@ -351,44 +266,15 @@ class Dying(RecordingEngine):
         return output
 
 
-async def test_the_engines_death_fails_the_request_and_those_until_the_next_one_runs() -> None:
-    async with scoring(Dying()) as scorer:
-        with pytest.raises(EngineDead):
-            await score(scorer, pair("a"), pair("b"), pair("c"))
-        assert scorer.service.state == "restarting"
-        with pytest.raises(EngineDead):
-            await score(scorer, pair())
-
-
-async def test_that_all_is_loaded_is_told_once_before_the_first_request_is_taken() -> None:
-    told: list[str] = []
+async def test_on_loaded_is_called_once_before_the_first_request_is_taken() -> None:
+    states: list[str] = []
     service = Service(
-        Settings(), lambda *_: RecordingEngine(), Metrics(), lambda: told.append(service.state)
+        Settings(), lambda *_: RecordingEngine(), Metrics(), lambda: states.append(service.state)
     )
     scorer = Scorer(service)
     await scorer.load()
-    assert told == ["loading"]
+    assert states == ["loading"]
     await scorer.close()
-
-
-class Unloadable(RecordingEngine):
-    async def load(self) -> ModelInfo:
-        raise ConfigurationError("out of memory")
-
-
-async def test_a_failed_load_is_raised_and_remembered() -> None:
-    scorer = Scorer(Service(Settings(), lambda *_: Unloadable(), Metrics()))
-    with pytest.raises(ConfigurationError, match="out of memory"):
-        await scorer.load()
-    assert scorer.service.state == "failed"
-    await scorer.close()
-
-
-async def test_closing_closes_the_engine() -> None:
-    engine = RecordingEngine()
-    async with scoring(engine):
-        assert not engine.closed
-    assert engine.closed
 
 
 # Texts far beyond the limit
@@ -410,22 +296,7 @@ def far_too_long() -> dict[str, Pair]:
 
 
 @pytest.mark.parametrize("form", far_too_long())
-async def test_a_text_far_too_long_is_scored_by_its_last_tokens_and_flagged(form: str) -> None:
-    engine = RecordingEngine()
-    long = far_too_long()[form]
-    async with scoring(engine, max_tokens=64) as scorer:
-        (result,) = await score(scorer, long, truncate="prompt_start")
-        bos = scorer.service.model.conversation.tokenizer.bos_id
-        (whole,) = ids(scorer, [long])
-        assert await score(scorer, Pair(token_ids=[bos or 0, *whole[-63:]])) == [
-            dataclasses.replace(result, truncated=False)
-        ]
-    assert (result.tokens, result.truncated) == (64, True)
-    assert engine.submitted[0] == [bos, *whole[-63:]]
-
-
-@pytest.mark.parametrize("form", far_too_long())
-async def test_of_a_text_far_too_long_no_more_than_the_bound_is_tokenised(
+async def test_a_text_far_too_long_is_cut_before_it_is_tokenised_scored_by_its_end_and_flagged(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[int] = []
@@ -435,11 +306,20 @@ async def test_of_a_text_far_too_long_no_more_than_the_bound_is_tokenised(
         lengths.extend(characters(one) for one in pairs)
         return render(self, pairs)
 
-    async with scoring(RecordingEngine(), max_tokens=64) as scorer:
-        monkeypatch.setattr(Conversation, "render", recorded)
-        await score(scorer, far_too_long()[form], truncate="prompt_start")
-        assert lengths == [scorer.service.model.max_characters]
-        assert scorer.service.model.max_characters == 2**20
+    engine = RecordingEngine()
+    long = far_too_long()[form]
+    async with scoring(engine, max_tokens=64) as scorer:
+        with monkeypatch.context() as patched:
+            patched.setattr(Conversation, "render", recorded)
+            (result,) = await score(scorer, long, truncate="prompt_start")
+        assert lengths == [scorer.service.model.max_characters] == [2**20]
+        bos = scorer.service.model.conversation.tokenizer.bos_id
+        (whole,) = ids(scorer, [long])
+        assert await score(scorer, Pair(token_ids=[bos or 0, *whole[-63:]])) == [
+            dataclasses.replace(result, truncated=False)
+        ]
+    assert (result.tokens, result.truncated) == (64, True)
+    assert engine.submitted[0] == [bos, *whole[-63:]]
 
 
 @pytest.mark.parametrize("form", far_too_long())
@@ -465,35 +345,23 @@ async def test_a_text_cut_before_tokenising_is_flagged_though_its_tokens_fit() -
 # A request's own limit
 
 
-async def test_a_lower_limit_of_the_request_truncates() -> None:
+@pytest.mark.parametrize(("asked", "limit"), [(None, 16), (10, 10), (10**6, 16)])
+async def test_a_pair_beyond_the_lower_limit_is_cut_where_that_is_allowed_or_fails_alone(
+    asked: int | None, limit: int
+) -> None:
     engine = RecordingEngine()
-    async with scoring(engine, max_tokens=64) as scorer:
-        long, fits = await score(
-            scorer,
-            Pair(token_ids=list(range(100, 120))),
-            Pair(token_ids=list(range(100, 110))),
-            max_tokens=10,
-            truncate="prompt_start",
-        )
-    assert engine.submitted == [list(range(110, 120)), list(range(100, 110))]
-    assert [(one.tokens, one.truncated) for one in (long, fits)] == [(10, True), (10, False)]
-
-
-async def test_a_lower_limit_refuses_where_truncation_is_not_allowed() -> None:
-    async with scoring(RecordingEngine(), max_tokens=64) as scorer:
-        (error,) = await score(scorer, Pair(token_ids=[1] * 11), max_tokens=10)
-    assert isinstance(error, TooLong)
-    assert error.facts == {"limit": 10, "tokens": 11}
-
-
-async def test_a_higher_limit_than_the_models_changes_nothing() -> None:
-    async with scoring(RecordingEngine(), max_tokens=8) as scorer:
-        cut, refused = [
-            (await score(scorer, Pair(token_ids=[1] * 9), max_tokens=10**6, truncate=truncate))[0]
-            for truncate in ("prompt_start", "never")
-        ]
-    assert (cut.tokens, cut.truncated) == (8, True)
+    long, fits = list(range(100, 101 + limit)), list(range(100, 100 + limit))
+    pairs = [Pair(token_ids=long), Pair(token_ids=fits)]
+    async with scoring(engine, max_tokens=16) as scorer:
+        refused, whole = await score(scorer, *pairs, max_tokens=asked)
+        cut, same = await score(scorer, *pairs, max_tokens=asked, truncate="prompt_start")
+    assert engine.submitted == [fits, long[1:], fits]
     assert isinstance(refused, TooLong)
+    assert refused.facts == {"limit": limit, "tokens": limit + 1}
+    assert "prompt_start" in refused.detail
+    assert (cut.tokens, cut.truncated) == (limit, True)
+    assert (whole.tokens, whole.truncated) == (limit, False)
+    assert same == whole
 
 
 async def test_a_rendered_text_is_scored_as_its_conversation() -> None:
