@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "client/integrations": GROUND | {"client"},
     "client": GROUND | {"data"},
     "telemetry": GROUND | {"model"},
-    "model": GROUND,
+    "model": GROUND | {"data"},
     "data": frozenset({"errors"}),
     "settings": frozenset({"errors", "types"}),
     "types": frozenset({"errors"}),
