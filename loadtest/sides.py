@@ -18,7 +18,15 @@ from fivescore.engine.vllm.forkserver import KEEP_FREED_MEMORY
 from fivescore.types import Pair
 from loadtest.driver import Driver, Request, Run, one_by_one
 from loadtest.model import Measured
-from loadtest.processes import Engine, Running, engine, fivescore_command, server, settled
+from loadtest.processes import (
+    Engine,
+    Running,
+    busy_programs,
+    engine,
+    fivescore_command,
+    server,
+    settled,
+)
 
 FIVESCORE, VLLM, TRANSFORMERS = "fivescore", "vllm serve", "transformers"
 LIMIT, OFFLINE = "engine limit", "offline"
@@ -44,6 +52,8 @@ class Work:
     one_by_one: bool = False
     """A batch is sent when the one before is answered, by a client that adds least of its own; the
     engine alone gets all batches at once otherwise."""
+    beside: int = 0
+    """Programs that meanwhile compute without end, a core each."""
 
     @property
     def batches(self) -> list[Sequence[Pair]]:
@@ -92,17 +102,20 @@ class Http:
         """Send it in a closed loop, once no other side computes."""
         requests = [self.request(batch, work.as_ids) for batch in work.batches]
         await settled()
-        before = self.running.cpu_seconds()
-        if work.one_by_one:
-            run = await asyncio.to_thread(one_by_one, self.url, requests)
-        else:
-            async with Driver(self.url, new_connections=work.new_connections) as driver:
-                run = await driver.closed(requests, work.workers)
-        cpu = self.running.cpu_seconds() - before
+        with busy_programs(work.beside):
+            before = self.running.cpu_seconds()
+            run = await self._run(work, requests)
+            cpu = self.running.cpu_seconds() - before
         found = self.outputs(run)
         if not run.failed and len(found) != len(work.pairs):
             raise RuntimeError(f"{self.url}: {len(found)} scores of {len(work.pairs)} pairs")
         return Took(cpu, run, found)
+
+    async def _run(self, work: Work, requests: Sequence[Request]) -> Run:
+        if work.one_by_one:
+            return await asyncio.to_thread(one_by_one, self.url, requests)
+        async with Driver(self.url, new_connections=work.new_connections) as driver:
+            return await driver.closed(requests, work.workers)
 
     def outputs(self, run: Run) -> Outputs:
         return [one for answer in run.answers for one in self._surface.read(json.loads(answer))]

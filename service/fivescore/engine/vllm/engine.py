@@ -27,7 +27,6 @@ from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.utils.system_utils import set_process_title
-from vllm.utils.torch_utils import available_cpu_count
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine import utils as engine_utils
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -36,6 +35,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from fivescore.engine.vllm import forkserver
 from fivescore.engine.vllm.output import relayed
+from fivescore.engine.vllm.threads import usable_count
 from fivescore.errors import ConfigurationError, EngineDead, EngineError, first_line
 from fivescore.telemetry.logging import adopt
 from fivescore.telemetry.metrics import SECONDS
@@ -48,6 +48,7 @@ UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
 """W3C trace context of a trace that is not recorded: its last field, the flags, is 0."""
 HEAD = "score"
 """The layer of the outputs, in vLLM's adapter."""
+CPU_WORKER = "fivescore.engine.vllm.worker.Worker"
 OURS = ("model", "runner", "pooler-config", "otlp-traces-endpoint")
 """Engine arguments that fivescore itself decides."""
 CPU_BLOCK_SIZE = 32
@@ -72,8 +73,10 @@ if current_platform.is_cpu():
 
 def preload() -> None:
     """In the fork server: what an engine imports beside this module, and a name to be known by."""
-    worker = "cpu_worker" if current_platform.is_cpu() else "gpu_worker"
-    importlib.import_module(f"vllm.v1.worker.{worker}")
+    on_cpu = current_platform.is_cpu()
+    importlib.import_module(
+        CPU_WORKER.rpartition(".")[0] if on_cpu else "vllm.v1.worker.gpu_worker"
+    )
     set_process_title("ForkServer", prefix="fivescore")
 
 
@@ -313,13 +316,14 @@ def _parse(model: str, options: Mapping[str, Any]) -> AsyncEngineArgs:
 def _cpu_defaults(args: AsyncEngineArgs) -> dict[str, Any]:
     """What pays on a CPU: see ``docs/performance.md`` for the measurements."""
     # vLLM would serve with one thread otherwise.
-    os.environ.setdefault("OMP_NUM_THREADS", str(available_cpu_count()))
+    os.environ.setdefault("OMP_NUM_THREADS", str(usable_count()))
     # The engine has all cores; tokenising on several takes more of their time.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     defaults: dict[str, Any] = {
         "dtype": "float32",
         "enforce_eager": True,
         "block_size": CPU_BLOCK_SIZE,
+        "worker_cls": CPU_WORKER,
     }
     if args.tensor_parallel_size * args.pipeline_parallel_size * args.data_parallel_size == 1:
         defaults["distributed_executor_backend"] = UniProcExecutor
