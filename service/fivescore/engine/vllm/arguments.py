@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -15,9 +17,10 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from fivescore.engine.vllm.heads import POOLING, with_float32_head
 from fivescore.errors import ConfigurationError, first_line
+from fivescore.model.engine_options import combined, merged
 from fivescore.telemetry.metrics import SECONDS
 
-OURS = ("model", "runner", "pooler-config", "otlp-traces-endpoint")
+OURS = ("model", "runner", "pooler_config", "otlp_traces_endpoint")
 """Engine arguments that fivescore itself decides."""
 CPU_BLOCK_SIZE = 32
 """Tokens a prefix-cache block: prompts are shared in whole blocks; vLLM's CPU default is 128."""
@@ -43,8 +46,14 @@ class _Parser(FlexibleArgumentParser):  # type: ignore[misc]  # vllm is Any to m
 def engine_arguments(
     model: str, options: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> AsyncEngineArgs:
-    """The operator's options, else ``defaults``, else what fits reward models, else vLLM's."""
-    arguments = _parse(model, options)
+    """vLLM's arguments: the operator's options, else ``defaults``, else what suits reward models.
+
+    Raises:
+        ConfigurationError: an option that vLLM does not know or that fivescore decides.
+    """
+    parser = AsyncEngineArgs.add_cli_args(_Parser(allow_abbrev=False))
+    given = _by_argument(parser, options)
+    arguments = _parse(parser, model, given)
     arguments.pooler_config = POOLING
     arguments.hf_overrides = with_float32_head(arguments.hf_overrides)
     ours = {
@@ -56,30 +65,77 @@ def engine_arguments(
         **(_cpu_defaults(arguments) if current_platform.is_cpu() else {}),
         **defaults,
     }
-    given = {name.replace("-", "_").removeprefix("no_").split(".")[0] for name in options}
+    chosen = {action.dest for action, _ in given.values()}
     for name, value in ours.items():
-        if name not in given and value is not None:
+        if name not in chosen and value is not None:
             setattr(arguments, name, value)
     return arguments
 
 
-def _parse(model: str, options: Mapping[str, Any]) -> AsyncEngineArgs:
-    words = ["--model", model, "--runner", "pooling"]
-    for name, value in options.items():
-        flag = name.replace("_", "-")
-        if flag in OURS:
+Given = dict[str, tuple[argparse.Action, Any]]
+"""vLLM's description of an argument and the operator's value, by the argument's name."""
+
+
+def _by_argument(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> Given:
+    known = parser._option_string_actions
+    found: Given = {}
+    for name, value in merged(options).items():
+        flag, negative = name.replace("_", "-"), False
+        action = known.get(f"--{flag}") or known.get(f"-{flag}")
+        if action is None:
+            parser.error(f"unrecognized arguments: --{flag}")
+        if action.dest in OURS:
             raise ConfigurationError(f"--engine.{flag} is decided by fivescore: leave it out")
-        text = str(value)
-        if text.lower() == "false":
-            words.append(f"--no-{flag}")
-        else:
-            words += [f"--{flag}"] if text.lower() == "true" else [f"--{flag}", text]
-    parser = AsyncEngineArgs.add_cli_args(_Parser(allow_abbrev=False))
+        if isinstance(action, argparse.BooleanOptionalAction) and flag.startswith("no-"):
+            negative = f"--{flag}" in action.option_strings
+        if _is_switch(action):
+            value = _boolean(flag, value) != negative
+        if action.dest in found and isinstance(value, dict):
+            value = combined(action.dest, found[action.dest][1], value)
+        found[action.dest] = action, value
+    return found
+
+
+def _is_switch(action: argparse.Action) -> bool:
+    return isinstance(action, argparse.BooleanOptionalAction) or action.nargs == 0
+
+
+def _boolean(flag: str, value: Any) -> bool:
+    word = str(value).lower()
+    if word not in ("true", "false"):
+        raise ConfigurationError(
+            f"engine setting: --engine.{flag} is true or false, got {str(value)[:100]!r}"
+        )
+    return word == "true"
+
+
+def _parse(parser: argparse.ArgumentParser, model: str, given: Given) -> AsyncEngineArgs:
+    words = ["--model", model, "--runner", "pooling"]
+    for action, value in given.values():
+        words += _words(action, value)
     parsed = parser.parse_args(words)
     try:
         return AsyncEngineArgs.from_cli_args(parsed)
     except Exception as error:  # it looks the model up; the libraries beneath raise many kinds
         raise ConfigurationError(f"{model}: {first_line(error)}") from error
+
+
+def _words(action: argparse.Action, value: Any) -> list[str]:
+    """What a command line says for this value."""
+    positive = [name for name in action.option_strings if not name.startswith("--no-")]
+    flag = max(positive or action.option_strings, key=len)
+    if _is_switch(action):
+        if value:
+            return [flag]
+        negative = [name for name in action.option_strings if name.startswith("--no-")]
+        return negative[:1]
+    if value is True:  # a bare flag
+        return [flag]
+    if isinstance(value, list) and action.nargs in ("+", "*"):
+        return [flag, *map(str, value)]
+    if isinstance(value, dict | list):
+        return [f"{flag}={json.dumps(value)}"]
+    return [f"{flag}={value}"]
 
 
 def _cpu_defaults(args: AsyncEngineArgs) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from fivescore.engine.vllm.arguments import (
     cpu_step_tokens,
     engine_arguments,
 )
+from fivescore.engine.vllm.failures import startup_failure
 from fivescore.engine.vllm.heads import RAW_SCORES, spare_the_head
 from fivescore.engine.vllm.output import relayed
 from fivescore.errors import ConfigurationError, EngineDead, EngineError, first_line
@@ -102,13 +103,28 @@ class VllmEngine:
         self._closed = False
 
     async def load(self) -> ModelInfo:
-        info = await asyncio.to_thread(self._load)
-        await self._warm_up()
-        return info
+        with relayed() as output:
+            try:
+                config = await asyncio.to_thread(self._load)
+                await self._warm_up()
+            except EngineDead:
+                raise
+            except Exception as error:
+                log.debug("the engine did not start", exc_info=True)
+                cause = await asyncio.to_thread(output.cause) or _own_cause(error)
+                raise ConfigurationError(startup_failure(self._model, cause)) from error
+            await asyncio.to_thread(output.release)
+        adopt("vllm")  # only now: until here the relay recognises vLLM's lines by their format
+        return _describe(self._model, config)
 
     async def _warm_up(self) -> None:
-        """One sequence goes all of vLLM's own way, which ``encode`` makes shorter: it checks the
-        parameters against the model and starts the task that reads answers."""
+        """Send one sequence all of vLLM's own way, which ``encode`` makes shorter: it checks the
+        parameters against the model and starts the task that reads answers.
+
+        Raises:
+            EngineDead: the engine was closed while it was loading.
+            TimeoutError: it did not answer within VLLM_ENGINE_READY_TIMEOUT_S.
+        """
         if self._engine is None:
             raise EngineDead("the engine was closed while it was loading")
         headers = UNTRACED if self.arguments.otlp_traces_endpoint else None
@@ -120,25 +136,18 @@ class VllmEngine:
                 async for _ in answers:
                     pass
         except TimeoutError as error:
-            cause = f"no answer to a first sequence within {VLLM_ENGINE_READY_TIMEOUT_S} s"
-            raise _startup_error(self._model, f"{cause} (VLLM_ENGINE_READY_TIMEOUT_S)") from error
-        except Exception as error:
-            raise _startup_error(self._model, first_line(error.__cause__ or error)) from error
+            raise TimeoutError(
+                f"no answer to a first sequence within {VLLM_ENGINE_READY_TIMEOUT_S} s"
+                " (VLLM_ENGINE_READY_TIMEOUT_S)"
+            ) from error
 
-    def _load(self) -> ModelInfo:
-        with relayed() as output:
-            try:
-                config = self.configure()
-                if not self._closed:
-                    self._engine = AsyncLLM.from_vllm_config(config)
-            except Exception as error:
-                log.debug("the engine did not start", exc_info=True)
-                raise _startup_error(self._model, output.cause() or first_line(error)) from error
-            output.release()
-        if self._closed:  # when it had no processes yet to be killed
+    def _load(self) -> VllmConfig:
+        config = self.configure()
+        if not self._closed:
+            self._engine = AsyncLLM.from_vllm_config(config)
+        if self._closed:  # it had no processes yet that could have been killed
             self._shut_down()
-        adopt("vllm")  # only now: until here the relay knows vLLM's lines by their format
-        return _describe(self._model, config)
+        return config
 
     def configure(self) -> VllmConfig:
         """The engine's whole configuration; completes ``arguments`` with what it decides."""
@@ -262,11 +271,8 @@ def _describe(model: str, config: VllmConfig) -> ModelInfo:
     )
 
 
-def _startup_error(model: str, cause: str) -> ConfigurationError:
-    cause = cause.removeprefix("Value error, ")
-    if "KV cache" in cause or "cache blocks" in cause:
-        cause = (
-            "too little memory for the KV cache: raise --engine.kv-cache-memory-bytes or lower"
-            f" --max-tokens ({cause})"
-        )
-    return ConfigurationError(f"model {model}: {cause}")
+def _own_cause(error: BaseException) -> str:
+    """What the exception that started the chain of ``error`` says."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error)
