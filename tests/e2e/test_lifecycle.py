@@ -202,7 +202,7 @@ def test_damaged_weights_are_reported(tmp_path: Path) -> None:
 
 
 def fail_to_start(failure: Failure) -> str:
-    """Assert that a start fails with one line that names the cause, without a traceback; the line."""
+    """Assert that a start fails with one line that names the cause; returns the line."""
     port = () if "--port" in failure.flags else ("--port", str(free_port()))
     ended = subprocess.run(
         command(*port, *failure.flags),

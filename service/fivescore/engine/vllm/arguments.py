@@ -13,8 +13,8 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.utils.torch_utils import available_cpu_count
-from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
+from fivescore.engine.vllm import internals
 from fivescore.engine.vllm.heads import POOLING, with_float32_head
 from fivescore.errors import ConfigurationError, first_line
 from fivescore.model.engine_options import combined, merged
@@ -149,7 +149,10 @@ def _cpu_defaults(args: AsyncEngineArgs) -> dict[str, Any]:
         "enforce_eager": True,
         "block_size": CPU_BLOCK_SIZE,
     }
-    if args.tensor_parallel_size * args.pipeline_parallel_size * args.data_parallel_size == 1:
+    single = args.tensor_parallel_size * args.pipeline_parallel_size * args.data_parallel_size == 1
+    if single and internals.usable(internals.UNIPROC):
+        from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
         defaults["distributed_executor_backend"] = UniProcExecutor
     return defaults
 

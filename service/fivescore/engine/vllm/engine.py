@@ -22,12 +22,12 @@ from vllm.outputs import PoolingRequestOutput
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.system_utils import set_process_title
-from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine import EngineCoreRequest, coordinator
 from vllm.v1.engine import utils as engine_utils
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from fivescore.engine.vllm import forkserver
+from fivescore.engine.vllm import forkserver, internals
 from fivescore.engine.vllm.arguments import (
     cpu_kv_cache_bytes,
     cpu_step_tokens,
@@ -45,11 +45,24 @@ log = logging.getLogger(__name__)
 UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
 """W3C trace context of a trace that is not recorded: its last field, the flags, is 0."""
 
-engine_utils.get_mp_context = forkserver.context  # vLLM has no setting for it
-if current_platform.is_cpu():
-    # To keep CUDA out of this process, vLLM asks another what a model's class can do, and keeps the
-    # answer in its cache: ten seconds for each of two classes, at the first start in a container.
-    registry._run_in_subprocess = lambda ask: ask()
+
+def _patch_vllm() -> None:
+    """Change what vLLM has no setting for, as far as this version lets us."""
+    if internals.usable(internals.SPAWN):
+        engine_utils.get_mp_context = coordinator.get_mp_context = forkserver.context
+    if current_platform.is_cpu() and internals.usable(internals.SUBPROCESS):
+        # To keep CUDA out of this process, vLLM asks another what a model's class can do, and keeps
+        # the answer in its cache: ten seconds for each of two classes, at the first start in a
+        # container.
+        registry._run_in_subprocess = lambda fn: fn()
+
+
+if lacking := internals.missing(internals.STOP):
+    raise ConfigurationError(
+        f"vLLM {__version__} has no {', '.join(lacking)}: {internals.STOP}; install the version"
+        " that fivescore names, pip install 'fivescore[cpu]' or 'fivescore[gpu]'"
+    )
+_patch_vllm()
 
 
 def preload() -> None:
@@ -60,7 +73,7 @@ def preload() -> None:
 
 
 class _Answer(asyncio.Future[PoolingRequestOutput | Exception]):
-    """Of one request; to vLLM it is the queue that outputs and errors go to."""
+    """The answer to one request; vLLM puts outputs and errors into it as into a queue."""
 
     def put(self, output: PoolingRequestOutput | Exception) -> None:
         if not self.done():
@@ -101,12 +114,14 @@ class VllmEngine:
         self._engine: AsyncLLM | None = None
         self._numbers = itertools.count()
         self._closed = False
+        self._direct = internals.usable(internals.ENCODE)
 
     async def load(self) -> ModelInfo:
         with relayed() as output:
             try:
                 config = await asyncio.to_thread(self._load)
                 await self._warm_up()
+                self._look_for_internals()
             except EngineDead:
                 raise
             except Exception as error:
@@ -116,6 +131,13 @@ class VllmEngine:
             await asyncio.to_thread(output.release)
         adopt("vllm")  # only now: until here the relay recognises vLLM's lines by their format
         return _describe(self._model, config)
+
+    def _look_for_internals(self) -> None:
+        """The attributes that only a running engine has; without them ``encode`` goes in full."""
+        for name in ("output_processor", "engine_core"):
+            if self._direct and not hasattr(self._engine, name):
+                log.warning("AsyncLLM.%s is not in this version, so %s", name, internals.ENCODE)
+                self._direct = False
 
     async def _warm_up(self) -> None:
         """Send one sequence all of vLLM's own way, which ``encode`` makes shorter: it checks the
@@ -172,7 +194,8 @@ class VllmEngine:
         if self._engine is None:
             raise EngineDead("the engine is not running")
         try:
-            found = await self._ask(self._engine, token_ids, request_id, trace_headers, priority)
+            ask = self._ask if self._direct else self._ask_in_full
+            found = await ask(self._engine, token_ids, request_id, trace_headers, priority)
         except EngineDeadError as error:
             raise EngineDead("the engine has stopped") from error
         except Exception as error:
@@ -188,8 +211,8 @@ class VllmEngine:
         trace_headers: Mapping[str, str] | None,
         priority: int,
     ) -> PoolingRequestOutput:
-        """What ``AsyncLLM.encode`` does, without its checks, which the ids have passed, and without
-        a generator and a queue a pair: ``docs/performance.md`` has what that takes."""
+        """Do what ``AsyncLLM.encode`` does without its checks, which the ids have passed, and
+        without a generator and a queue per pair: ``docs/performance.md`` has what those take."""
         request = EngineCoreRequest(
             request_id=f"{request_id}-{next(self._numbers)}",  # clients may repeat theirs
             prompt_token_ids=token_ids,
@@ -216,6 +239,26 @@ class VllmEngine:
             raise output
         return output
 
+    async def _ask_in_full(
+        self,
+        engine: AsyncLLM,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Mapping[str, str] | None,
+        priority: int,
+    ) -> PoolingRequestOutput:
+        """The same through ``AsyncLLM.encode``."""
+        answers = engine.encode(
+            tokens_input(token_ids),
+            RAW_SCORES,
+            f"{request_id}-{next(self._numbers)}",
+            trace_headers=trace_headers,
+            priority=priority,
+        )
+        async for output in answers:
+            found = output
+        return found
+
     @property
     def alive(self) -> bool:
         return self._engine is not None and not self._engine.errored
@@ -223,11 +266,15 @@ class VllmEngine:
     def kill(self) -> None:
         if self._engine is None:
             return
-        manager = self._engine.engine_core.resources.engine_manager
-        for process in manager.processes if manager else ():
+        found = internals.instance_has(
+            self._engine, "engine_core.resources.engine_manager.processes"
+        )
+        for process in multiprocessing.active_children() if found is None else found:
             _kill(process)
         # What notices a death may be stopped by ``close`` before it has told whoever waits.
-        self._engine.output_processor.propagate_error(EngineDeadError())
+        fail = internals.instance_has(self._engine, "output_processor.propagate_error")
+        if fail is not None:
+            fail(EngineDeadError())
 
     async def close(self) -> None:
         self._closed = True

@@ -9,6 +9,8 @@ from vllm import PoolingParams
 from vllm.config import PoolerConfig
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig
 
+from fivescore.engine.vllm import internals
+
 RAW_SCORES = PoolingParams(task="classify", use_activation=False)
 """Asks for the head's outputs as they are, without softmax or sigmoid."""
 POOLING = PoolerConfig(pooling_type="LAST", use_activation=False)
@@ -31,6 +33,8 @@ def spare_the_head(found: QuantizationConfig | None) -> QuantizationConfig | Non
 
     vLLM quantises the head too where it quantises a checkpoint's weights while loading them.
     """
-    if found is None or found.get_name() != "online" or HEAD in found.args.ignore:
+    if found is None or found.get_name() != "online" or not internals.usable(internals.HEAD):
+        return found
+    if HEAD in found.args.ignore:
         return found
     return type(found)(dataclasses.replace(found.args, ignore=[*found.args.ignore, HEAD]))

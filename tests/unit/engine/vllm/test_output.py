@@ -193,14 +193,14 @@ def test_a_failing_child_leaves_no_traceback() -> None:
 
 
 CHAINED = """\
-(Worker pid=9) ERROR 11-23 0:0 [x.py:1] Traceback (most recent call last):
-(Worker pid=9) ERROR 11-23 0:0 [x.py:1]   File "a/weights.py", line 7, in read
-(Worker pid=9) ERROR 11-23 0:0 [x.py:1] lib.ReadError: the header is broken
-(Worker pid=9) ERROR 11-23 0:0 [x.py:1]
-(Worker pid=9) ERROR 11-23 0:0 [x.py:1] The above exception was the direct cause of the following exception:
-(Worker pid=9) ERROR 11-23 0:0 [x.py:1]
-(Worker pid=9) ERROR 11-23 0:0 [x.py:1] Traceback (most recent call last):
-(Worker pid=9) ERROR 11-23 0:0 [x.py:1] RuntimeError: could not load the model
+(Worker pid=9) ERROR 1 0 [x:1] Traceback (most recent call last):
+(Worker pid=9) ERROR 1 0 [x:1]   File "a/weights.py", line 7, in read
+(Worker pid=9) ERROR 1 0 [x:1] lib.ReadError: the header is broken
+(Worker pid=9) ERROR 1 0 [x:1]
+(Worker pid=9) ERROR 1 0 [x:1] The above exception was the direct cause of the following exception:
+(Worker pid=9) ERROR 1 0 [x:1]
+(Worker pid=9) ERROR 1 0 [x:1] Traceback (most recent call last):
+(Worker pid=9) ERROR 1 0 [x:1] RuntimeError: could not load the model
 (EngineCore pid=8) Traceback (most recent call last):
 (EngineCore pid=8) Exception: WorkerProc failed. See stack trace (above) for the root cause.
 Traceback (most recent call last):
