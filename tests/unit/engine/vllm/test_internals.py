@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from multiprocessing.forkserver import ForkServer
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,11 @@ def remove(one: Internal, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = getattr(owner, "__dataclass_fields__", {})
     if name in fields:
         monkeypatch.delitem(fields, name)
-    base = next((base for base in getattr(owner, "__mro__", ()) if name in vars(base)), owner)
-    monkeypatch.delattr(base, name, raising=name not in fields)
+    for base in getattr(owner, "__mro__", (owner,)):
+        if name in vars(base):
+            monkeypatch.delattr(base, name)
+    if isinstance(owner, ForkServer) and hasattr(owner, name):
+        monkeypatch.delattr(type(owner), name)
 
 
 @pytest.mark.parametrize("one", ON_CLASSES, ids=str)
@@ -36,9 +40,9 @@ def test_each_name_that_is_missing_is_noticed_and_logged_once(
     with monkeypatch.context() as patch:
         remove(one, patch)
         assert not internals.usable(one.without)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{one} is not in this version, so {one.without}"
-    ]
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith(str(one))
+    assert line.endswith(f"so {one.without}")
 
 
 def test_another_signature_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
