@@ -18,7 +18,7 @@ import uvicorn
 
 from fivescore.engine.base import Engine
 from fivescore.engine.vllm.forkserver import METHOD, start_fork_server
-from fivescore.errors import ConfigurationError
+from fivescore.errors import ConfigurationError, first_line
 from fivescore.http.app import create_app
 from fivescore.http.connection import RESERVE, Connection
 from fivescore.model.checkpoint import check
@@ -216,11 +216,17 @@ def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
     os.environ.setdefault(METHOD, "spawn")
     try:
         from fivescore.engine.vllm.engine import VllmEngine
-    except ModuleNotFoundError as error:
-        if error.name != "vllm":
+    except ImportError as error:
+        missing = error.name or ""
+        if missing == "vllm" and isinstance(error, ModuleNotFoundError):
+            raise ConfigurationError(
+                "vLLM is not installed: pip install 'fivescore[cpu]' or 'fivescore[gpu]'"
+            ) from error
+        if not missing.startswith("vllm."):
             raise
         raise ConfigurationError(
-            "vLLM is not installed: pip install 'fivescore[cpu]' or 'fivescore[gpu]'"
+            f"this version of vLLM cannot be used: {first_line(error)};"
+            " pip install 'fivescore[cpu]' or 'fivescore[gpu]' brings the right one"
         ) from error
     return VllmEngine(
         settings.model,
