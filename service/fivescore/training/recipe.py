@@ -268,15 +268,15 @@ def _range(name: str) -> str | None:
     for kind in schema.get("anyOf", [schema]):
         if kind.get("type") in ("integer", "number"):
             least = (
-                f"from {kind['minimum']:g}"
+                f"at least {kind['minimum']:g}"
                 if "minimum" in kind
                 else f"above {kind['exclusiveMinimum']:g}"
             )
             most = (
-                f"up to {kind['maximum']:.10g}"
+                f"at most {kind['maximum']:.10g}"
                 if "maximum" in kind
                 else f"below {kind['exclusiveMaximum']:g}"
             )
             whole = "whole " if kind["type"] == "integer" else ""
-            return f"give a {whole}number {least} {most}"
+            return f"give a {whole}number {least} and {most}"
     return None

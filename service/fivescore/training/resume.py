@@ -48,7 +48,13 @@ def starting_point(recipe: Recipe) -> str | None:
 
 
 def _read_recipe(file: Path) -> dict[str, Any]:
-    """The recipe that a run was started with; an older version's gets today's new defaults."""
+    """The recipe that a run was started with; a field that is missing has its default.
+
+    An older version did not write the fields that are new since.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or holds a field that this version lacks.
+    """
     try:
         found = dict(json.loads(file.read_text()))
     except (OSError, ValueError, TypeError) as error:
@@ -60,7 +66,8 @@ def _read_recipe(file: Path) -> dict[str, Any]:
             f"--resume: {file}: this version does not know {', '.join(sorted(unknown))}: a newer"
             " fivescore started the run, so resume it with that version"
         )
-    return {**_as_json(Recipe.model_construct()), **found}
+    defaults = Recipe(data="-", model="-", output=file)
+    return {**_as_json(defaults), **found}
 
 
 def note_recipe(recipe: Recipe) -> None:

@@ -20,7 +20,7 @@ def recipe(folder: Path, **given: Any) -> Recipe:
 @pytest.fixture
 def stopped(tmp_path: Path) -> Path:
     """The output of a run with two complete checkpoints and one that is not."""
-    note_recipe(recipe(tmp_path, steps=30, epochs=None))
+    note_recipe(recipe(tmp_path, steps=30))
     for step in (9, 10, 20):
         (tmp_path / CHECKPOINTS / f"checkpoint-{step}").mkdir()
     for step in (9, 10):
@@ -40,16 +40,16 @@ def test_a_run_continues_from_the_last_complete_checkpoint(stopped: Path) -> Non
     assert found == str(stopped / CHECKPOINTS / "checkpoint-10")
 
 
-@pytest.mark.parametrize("field", set(Recipe.model_fields) - {"data", "model", "steps"})
+@pytest.mark.parametrize("field", sorted(set(Recipe.model_fields) - {"data", "model", "steps"}))
 def test_a_recipe_of_an_older_version_gets_the_default_of_a_new_field(
     stopped: Path, field: str
 ) -> None:
     rewrite(stopped, lambda content: content.pop(field, None))
     assert starting_point(recipe(stopped, steps=30, resume=True))
-    other: dict[str, Any] = {"seed": {"seed": 2}, "suffix": {"suffix": ""}}.get(field, {})
-    if other:
+    others: dict[str, Any] = {"seed": 2, "suffix": ""}
+    if field in others:
         with pytest.raises(ConfigurationError, match=f"started with another --{field}"):
-            starting_point(recipe(stopped, steps=30, resume=True, **other))
+            starting_point(recipe(stopped, steps=30, resume=True, **{field: others[field]}))
 
 
 def test_a_recipe_of_a_newer_version_names_its_field(stopped: Path) -> None:
@@ -70,3 +70,8 @@ def test_a_recipe_that_cannot_be_read_is_one_line(stopped: Path, content: str | 
 def test_a_new_run_does_not_overwrite(stopped: Path) -> None:
     with pytest.raises(ConfigurationError, match="not empty: give another, or --resume"):
         starting_point(recipe(stopped, steps=30))
+
+
+def test_a_run_is_not_resumed_with_another_recipe(stopped: Path) -> None:
+    with pytest.raises(ConfigurationError, match="was started with another --steps, --seed"):
+        starting_point(recipe(stopped, steps=31, seed=9, resume=True))
