@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import gc
 import ipaddress
 import logging
@@ -20,7 +19,7 @@ from fivescore.engine.base import Engine
 from fivescore.engine.vllm.forkserver import METHOD, start_fork_server
 from fivescore.errors import ConfigurationError
 from fivescore.http.app import create_app
-from fivescore.http.connection import RESERVE, Connection
+from fivescore.http.connection import RESERVE, limited
 from fivescore.model.checkpoint import check
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import Settings, load
@@ -100,7 +99,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 # Called as a class is; uvicorn asks no more of it.
-                http=functools.partial(Connection, settings, metrics),  # type: ignore[arg-type]
+                http=limited(settings, metrics),  # type: ignore[arg-type]
                 ws="none",
                 log_config=None,
                 access_log=False,
