@@ -9,8 +9,8 @@ import torch
 from transformers import AutoTokenizer, LlamaForSequenceClassification
 
 from fivescore.errors import InvalidPair
-from fivescore.model.conversation import Conversation
 from fivescore.model import manifest, reward
+from fivescore.model.conversation import Conversation
 from fivescore.types import Pair, Score
 
 BATCH = 32

@@ -25,7 +25,7 @@ from fivescore.model.manifest import FILE_NAME, PRESETS, PromptFormat
 from fivescore.model.policy import PolicyTemplate
 from fivescore.scoring import truncation
 from fivescore.types import Pair, parse_pair
-from tests.unit.scoring import policy_tokenizers, sample_tokenizers
+from tests.unit.model import policy_tokenizers, sample_tokenizers
 
 EXAMPLES = 60 * (50 if os.environ.get("TEST_LONG_FORM") else 1)
 hard = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])

@@ -19,7 +19,7 @@ from tests.integration.protocols.protocols import (
     encoded,
 )
 from tests.integration.service import Json, Service, assert_problem, serving
-from tests.unit.scoring import policy_tokenizers as policies
+from tests.unit.model import policy_tokenizers as policies
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

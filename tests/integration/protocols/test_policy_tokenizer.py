@@ -12,7 +12,7 @@ import pytest
 from fivescore.errors import ConfigurationError
 from tests.integration.protocols.protocols import answered, assert_refused, encoded, rendered
 from tests.integration.service import Json, Service, serving, strict
-from tests.unit.scoring import policy_tokenizers as policies
+from tests.unit.model import policy_tokenizers as policies
 
 QUESTION: Json = {"role": "user", "content": "What is 1+1?"}
 TALKS: dict[str, list[Json]] = {

@@ -17,7 +17,7 @@ from fivescore.errors import ConfigurationError, InvalidPair
 from fivescore.model.conversation import STEERLM_SYSTEM, Conversation
 from fivescore.model.manifest import PromptFormat
 from fivescore.types import Message, Pair
-from tests.unit.scoring import sample_tokenizers as samples
+from tests.unit.model import sample_tokenizers as samples
 
 Make = Callable[[], Any]
 

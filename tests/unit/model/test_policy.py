@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fivescore.errors import ConfigurationError, InvalidPair
 from fivescore.model.policy import PolicyTemplate
 from fivescore.types import Pair
-from tests.unit.scoring import policy_tokenizers as policies
+from tests.unit.model import policy_tokenizers as policies
 
 Make = Callable[[], Any]
 Turn = tuple[str, str]

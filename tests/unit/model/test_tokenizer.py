@@ -18,7 +18,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from fivescore.errors import ConfigurationError
 from fivescore.model import tokenizer as module
 from fivescore.model.tokenizer import Guard, Tokenizer
-from tests.unit.scoring import sample_tokenizers as samples
+from tests.unit.model import sample_tokenizers as samples
 
 PIECES = st.sampled_from(("<a>", "<b>", "<a", ">", "<", "a>", "<aa>", "x"))
 
