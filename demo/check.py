@@ -19,7 +19,7 @@ from demo import damage, data, texts
 from demo.labels import complexity, verbosity
 from demo.scores import Scorer
 from demo.texts import Text
-from fivescore.training.metrics import correlation, ranks
+from fivescore.data import statistics
 
 SEED = 11
 FEWEST_PARTS = 3
@@ -73,7 +73,7 @@ def _damaged(text: Text, found: Sequence[Text], rng: random.Random) -> Iterable[
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:
     """Spearman's rank correlation; NaN where one of them does not vary."""
-    found = correlation(ranks(np.asarray(one)), ranks(np.asarray(other)))
+    found = statistics.spearman(np.asarray(one), np.asarray(other))
     return float("nan") if found is None else found
 
 

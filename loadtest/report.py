@@ -18,6 +18,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fivescore.data.markdown import line
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "loadtest" / "results"
 RESULT = RESULTS / "bench"
@@ -99,7 +101,7 @@ def gpu(result: Result) -> str:
         for name, one in row["contenders"].items():
             if "of the device" in one:
                 rate = f"{one['tokens_per_second']:,.0f}"
-                lines += [_line([row["regime"], name, rate, f"{one['of the device']:.2f}"])]
+                lines += [line([row["regime"], name, rate, f"{one['of the device']:.2f}"])]
     ceilings = result["FLOP/s of a matrix product"].items()
     told = ", ".join(f"{name} {rate / 1e12:.0f}" for name, rate in ceilings)
     return (
@@ -118,7 +120,7 @@ def full(result: Result) -> str:
         for number, ratio in enumerate(ratios):
             start = [row["load"], row["regime"], rates] if number == 0 else ["", "", ""]
             end = [ratio["other"], f"{ratio['ratio']:.2f}", _bar(ratio)] if ratio else ["", "", ""]
-            lines.append(_line([*start, *end]))
+            lines.append(line([*start, *end]))
     lines += ["", *_told(result)]
     return "\n".join(lines) + "\n"
 
@@ -159,19 +161,15 @@ def short(result: Result) -> str:
     """README's table: pairs a second of the sides that people choose between."""
     names = ("fivescore", "vllm serve", "transformers", "engine limit")
     lines = [
-        _line(["load", "checkpoint", *names]),
-        _line(["---"] * (2 + len(names))),
+        line(["load", "checkpoint", *names]),
+        line(["---"] * (2 + len(names))),
     ]
     for row in result["loads"]:
         rates = [row["contenders"].get(name, {}).get("pairs_per_second") for name in names]
         if rates[0] and any(rates[1:]):
             cells = ["" if rate is None else f"{rate:.0f}" for rate in rates]
-            lines.append(_line([row["load"], row["regime"], *cells]))
+            lines.append(line([row["load"], row["regime"], *cells]))
     return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def plots(result: Result) -> dict[str, Figure]:

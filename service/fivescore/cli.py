@@ -14,13 +14,13 @@ from typing import Any
 from fivescore import __version__
 from fivescore.errors import ConfigurationError, FivescoreError
 
-BATCH_SIZE = 64
-CONCURRENCY = 4
-RETRY_SECONDS = 600.0
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; exit status 0, 1 for a failure told in one line, 2 for wrong usage."""
+    """Run the command.
+
+    Returns the exit status: 0, 1 after a failure (one line on standard error), 2 for wrong usage,
+    130 when interrupted.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         engine = _take_engine_flags(arguments) if arguments[:1] == ["serve"] else {}
@@ -51,8 +51,8 @@ def _parser(serving: bool) -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     if serving:
         _add_settings(serve)
-    _add_score(commands)
-    if not serving:  # the server imports nothing of it
+    if not serving:  # a server imports nothing of these
+        _add_score(commands)
         from fivescore.evaluation.command import add_command as add_evaluate
         from fivescore.training.command import add_command as add_train
 
@@ -101,31 +101,35 @@ def _take_engine_flags(arguments: list[str]) -> dict[str, str]:
 
 
 def _add_score(commands: Any) -> None:
+    from fivescore.client.defaults import BATCH_SIZE, FEW_REQUESTS, RETRY_SECONDS
+
     score = commands.add_parser(
         "score",
         help="score pairs on a running server",
-        description="Score one pair, or a file with one JSON object a line"
-        ' ({"prompt": ..., "response": ...}), on a running server. A file run that was stopped'
-        " goes on where it stopped when it is started again.",
+        description="Score one pair, or a file of pairs (prompt and response), on a running"
+        " server. The file is JSON Lines unless its name ends in .json, .csv or .parquet; each may"
+        " be compressed (.gz). The output is JSON Lines, one line per row. Start a run again to go"
+        " on where it stopped.",
         allow_abbrev=False,
     )
-    score.add_argument("file", nargs="?", type=Path, help="JSON lines to score")
-    score.add_argument("-o", "--output", type=Path, help="where the scores go")
-    score.add_argument("--prompt", help="score one pair: its prompt")
-    score.add_argument("--response", help="score one pair: its response")
+    score.add_argument("file", nargs="?", type=Path, help="the file of pairs to score")
+    score.add_argument("-o", "--output", type=Path, help="the file for the scores")
+    score.add_argument("--prompt", help="the prompt of a single pair")
+    score.add_argument("--response", help="the response of a single pair")
     score.add_argument(
         "--url",
-        help="the server, or several with commas, also FIVESCORE_URL [http://127.0.0.1:8000];"
-        " FIVESCORE_API_KEY is its key",
+        help="the server's address, or several with commas; also FIVESCORE_URL"
+        " [http://127.0.0.1:8000]; FIVESCORE_API_KEY holds its key",
     )
     score.add_argument("--truncate", choices=("never", "prompt_start"), default="never",
                        help="what to do with a pair that is too long [never]")  # fmt: skip
-    score.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="pairs per request [64]")
-    score.add_argument("--concurrency", type=int, default=CONCURRENCY,
-                       help="requests at a time [4]")  # fmt: skip
+    score.add_argument("--batch-size", type=int, default=BATCH_SIZE,
+                       help=f"pairs per request [{BATCH_SIZE}]")  # fmt: skip
+    score.add_argument("--concurrency", type=int, default=FEW_REQUESTS,
+                       help=f"requests at a time [{FEW_REQUESTS}]")  # fmt: skip
     score.add_argument("--retry", type=float, metavar="SECONDS",
-                       help="how long one request may take, with all its tries;"
-                       " 0 asks once [0 for a pair, 600 for a file]")  # fmt: skip
+                       help="how long one request may take, with all its tries; 0 asks once"
+                       f" [0 for a pair, {RETRY_SECONDS:.0f} for a file]")  # fmt: skip
     score.set_defaults(run=lambda given: _score(score, given))
 
 
@@ -174,6 +178,7 @@ async def _score_one(given: dict[str, Any]) -> int:
 
 async def _score_many(given: dict[str, Any]) -> int:
     from fivescore.client.client import AsyncRewardClient
+    from fivescore.client.defaults import RETRY_SECONDS
     from fivescore.client.files import score_file
 
     retry = RETRY_SECONDS if given["retry"] is None else given["retry"]
@@ -183,7 +188,7 @@ async def _score_many(given: dict[str, Any]) -> int:
         concurrency=given["concurrency"],
         deadline_seconds=retry,
     ) as client:
-        lines, failed = await score_file(
+        scored = await score_file(
             client,
             given["file"],
             given["output"],
@@ -191,5 +196,7 @@ async def _score_many(given: dict[str, Any]) -> int:
             concurrency=given["concurrency"],
             truncate=given["truncate"],
         )
-    print(f"{given['output']}: {lines} lines, {failed} with an error", file=sys.stderr)
+    print(f"{given['output']}: {scored.rows} lines, {scored.failed} with an error", file=sys.stderr)
+    for code, count in scored.bad.counts.most_common():
+        print(f"  {count} with {code} (first: {scored.bad.first[code]})", file=sys.stderr)
     return 0

@@ -19,6 +19,8 @@ from pydantic import (
 
 from fivescore.errors import InvalidPair, printable
 
+ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+"""HelpSteer2's five attributes in its own order (arXiv 2406.08673, dataset card)."""
 _UNION_TAGS = ("text", "messages")
 MOST_FAULTS = 100
 """Of one pair or request that are told one by one: each costs time and a place in the answer."""

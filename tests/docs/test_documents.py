@@ -50,8 +50,8 @@ def test_only_the_engine_and_its_benchmark_import_vllm() -> None:
 
 
 def test_the_core_knows_no_http() -> None:
-    for folder in ("scoring", "engine"):
-        for file in (ROOT / "service" / "fivescore" / folder).glob("*.py"):
+    for folder in ("model", "scoring", "engine"):
+        for file in (ROOT / "service" / "fivescore" / folder).rglob("*.py"):
             assert not re.search(
                 r"^\s*(import|from) (fastapi|starlette|uvicorn|httpx|fivescore\.http)\b",
                 file.read_text(),

@@ -19,6 +19,7 @@ import pytest
 from fivescore.cli import main
 from fivescore.client import AsyncRewardClient, RewardClient, Unreachable
 from fivescore.client.files import row_of, score_file
+from fivescore.data.formats import SUFFIXES
 from fivescore.errors import (
     FivescoreError,
     InvalidPair,
@@ -28,6 +29,7 @@ from fivescore.errors import (
 )
 from fivescore.types import Score
 from tests.integration.service import OTHER, PAIR, Json
+from tests.unit.data.files import write as write_as
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -118,7 +120,7 @@ async def test_lines_that_are_too_much_for_one_request_go_in_halves(tmp_path: Pa
     answers = (too_much, scores(0.0), too_much, too_much, scores(2.0))
     async with Scripted(*answers).running() as server, AsyncRewardClient(server.url) as client:
         done = await score_file(client, source, target, batch_size=3, concurrency=1)
-    assert done == (3, 1)
+    assert (done.rows, done.failed) == (3, 1)
     first, middle, last = read(target)
     assert (first["reward"], last["reward"]) == (0.0, 2.0)
     assert middle["error"]["code"] == "body_too_large"
@@ -263,6 +265,10 @@ def read(file: Path) -> list[Json]:
     return [json.loads(line) for line in file.read_bytes().splitlines()]
 
 
+def without_input(row: Json) -> Json:
+    return {name: value for name, value in row.items() if name != "input"}
+
+
 def score(url: str, source: Path, target: Path, *flags: str) -> int:
     return main(
         ["score", str(source), "-o", str(target), "--url", url, "--retry", "0",
@@ -280,9 +286,7 @@ def test_a_file_is_scored_in_its_order(url: str, tmp_path: Path) -> None:
     assert score(url, source, target) == 0
     scored = read(target)
     sent = [{"prompt": pair["prompt"], "response": pair["response"]} for pair in pairs]
-    assert [{k: v for k, v in row.items() if k != "input"} for row in scored] == asyncio.run(
-        alone(url, *sent)
-    )
+    assert list(map(without_input, scored)) == asyncio.run(alone(url, *sent))
     assert all(len(row["input"]) == 16 for row in scored)
 
 
@@ -329,7 +333,9 @@ def test_a_malformed_line_keeps_its_place_as_an_error(
     assert "reward" in other
     assert error["error"]["code"]
     assert error["error"]["detail"]
-    assert "3 lines, 1 with an error" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "3 lines, 1 with an error" in err
+    assert f"  1 with {error['error']['code']} (first: {source}:2)" in err
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 1, 30, 700, 2000, -1, -2])
@@ -354,10 +360,66 @@ async def test_a_run_that_goes_on_asks_only_for_the_rest(tmp_path: Path) -> None
         with pytest.raises(FivescoreError, match="told broken"):
             await score_file(client, source, target, batch_size=1, concurrency=1)
         assert [row["reward"] for row in read(target)] == [0.0]  # what was scored is kept
-        assert await score_file(client, source, target, batch_size=1, concurrency=1) == (3, 0)
+        done = await score_file(client, source, target, batch_size=1, concurrency=1)
+    assert (done.rows, done.failed) == (3, 0)
     assert [row["reward"] for row in read(target)] == [0.0, 1.0, 1.0]
     sent = [body["pairs"][0]["response"] for body in server.bodies]
     assert sent == [row["response"] for row in (rows(3)[n] for n in (0, 1, 1, 2))]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_of_any_format_is_scored_and_a_stopped_run_goes_on(
+    url: str, suffix: str, tmp_path: Path
+) -> None:
+    pairs = [{**pair, "label": None} for pair in rows(12)]
+    lines, target = write(tmp_path / "lines", *pairs), tmp_path / "out.jsonl"
+    source = write_as(tmp_path / f"in{suffix}", pairs)
+    assert score(url, lines, tmp_path / "expected.jsonl", "--concurrency", "1") == 0
+    assert score(url, source, target) == 0
+    whole = read(target)
+    assert list(map(without_input, whole)) == list(
+        map(without_input, read(tmp_path / "expected.jsonl"))
+    )
+    target.write_bytes(target.read_bytes()[:-700])
+    assert score(url, source, target) == 0
+    assert read(target) == whole
+    other = write_as(tmp_path / "other" / f"in{suffix}", pairs[1:])
+    assert score(url, other, target) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "place"),
+    [
+        ("in.csv", b"prompt,response\nQ,A\nQ\nQ,A\n", "invalid_row", 3),
+        ("in.json", b'[{"prompt": "Q", "response": "A"}, 1, {"prompt": "Q", "response": "A"}]',
+         "invalid_row", 2),
+        ("in.json", b'[{"prompt": "Q", "response": "A"}, {}, {"prompt": "Q", "response": "A"}]',
+         "invalid_pair", 2),
+    ],
+)  # fmt: skip
+def test_a_row_that_is_no_pair_keeps_its_place_in_every_format(
+    url: str, tmp_path: Path, name: str, content: bytes, code: str, place: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / name).write_bytes(content)
+    assert score(url, tmp_path / name, tmp_path / "out.jsonl") == 0
+    assert [row.get("error", {}).get("code") for row in read(tmp_path / "out.jsonl")] == [
+        None, code, None,
+    ]  # fmt: skip
+    assert f"1 with {code} (first: {tmp_path / name}:{place})" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cut", [0, 9, 200])
+def test_a_corrupt_input_is_one_line_before_anything_is_written(
+    cut: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_as(tmp_path / "in.jsonl.gz", [{"a": f"{n * n:x}"} for n in range(400)])
+    source.write_bytes(source.read_bytes()[:cut])
+    assert score(NOWHERE, source, tmp_path / "out.jsonl") == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"fivescore: error: {source}: it cannot be read: ")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_a_finished_run_is_left_as_it_is(

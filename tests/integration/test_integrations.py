@@ -18,17 +18,15 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 
 from fivescore.client import RewardClient
 from fivescore.client.integrations import areal, ms_swift, rewardbench, trl, verl
 from fivescore.client.integrations.conversation import pair
-from fivescore.client.integrations.gather import MOST_PAIRS, MOST_REQUESTS, Gatherer
 from fivescore.errors import ConfigurationError, InvalidPair, InvalidRequest, TooLong
 from fivescore.model.manifest import ATTRIBUTES
 from fivescore.types import Score
-from tests.unit.client.fakes import Fleet, Hurry, Request, pairs, problem, scored
+from tests.unit.client.fakes import Fleet, Hurry, problem
 
 NOWHERE = "http://127.0.0.1:9"
 EXAMPLES = sorted((Path(__file__).parents[2] / "docs" / "examples").glob("client_*.py"))
@@ -420,87 +418,6 @@ def test_verls_manager_is_a_subclass_of_verls_own(monkeypatch: pytest.MonkeyPatc
     assert issubclass(module.RewardManager, RewardManagerBase)
     config = SimpleNamespace(reward={})
     assert module.RewardManager(config, "t", "c").given == (config, "t", "c")
-
-
-async def gathered(gatherer: Gatherer, *numbers: int) -> list[float]:
-    scores = await asyncio.gather(*(gatherer.score(pairs(500)[number]) for number in numbers))
-    return [score.reward for score in scores]
-
-
-async def test_samples_that_arrive_together_share_a_request() -> None:
-    fleet = Fleet()
-    with RewardClient("http://rm", transport=fleet, clock=Hurry()) as client:
-        assert await gathered(Gatherer(client), *range(30)) == list(range(30))
-        assert [len(request.pairs) for request in fleet.requests] == [30]
-
-
-async def busy(gatherer: Gatherer) -> list[asyncio.Task[Score]]:
-    """As many requests of one sample each as there may be at a time."""
-    tasks = []
-    for number in range(MOST_REQUESTS):
-        tasks.append(asyncio.create_task(gatherer.score(pairs(500)[number])))
-        await asyncio.sleep(0.001)
-    return tasks
-
-
-def held(until: threading.Event) -> Callable[[Request], Any]:
-    async def answer(request: Request) -> httpx.Response:
-        await asyncio.to_thread(until.wait)
-        return scored(request)
-
-    return answer
-
-
-async def test_samples_that_arrive_while_requests_are_under_way_wait_for_the_next_one() -> None:
-    open_again = threading.Event()
-    fleet = Fleet(*[held(open_again)] * MOST_REQUESTS)
-    with RewardClient("http://rm", transport=fleet, clock=Hurry()) as client:
-        gatherer = Gatherer(client)
-        tasks = await busy(gatherer)
-        for number in range(MOST_REQUESTS, MOST_REQUESTS + 20):
-            tasks.append(asyncio.create_task(gatherer.score(pairs(500)[number])))
-            await asyncio.sleep(0.001)
-        open_again.set()
-        scores = await asyncio.gather(*tasks)
-    assert [score.reward for score in scores] == list(range(MOST_REQUESTS + 20))
-    assert [len(request.pairs) for request in fleet.requests] == [1] * MOST_REQUESTS + [20]
-    assert fleet.most_inflight == MOST_REQUESTS
-
-
-async def test_a_sample_that_is_given_up_is_not_sent_and_hinders_no_other() -> None:
-    open_again = threading.Event()
-    fleet = Fleet(*[held(open_again)] * MOST_REQUESTS)
-    with RewardClient("http://rm", transport=fleet, clock=Hurry()) as client:
-        gatherer = Gatherer(client)
-        tasks = await busy(gatherer)
-        gone = asyncio.create_task(gatherer.score(pairs(500)[77]))
-        waiting = asyncio.create_task(gathered(gatherer, 10, 11))
-        await asyncio.sleep(0.001)
-        gone.cancel()
-        tasks[0].cancel()  # this one is sent already
-        await asyncio.sleep(0.001)
-        open_again.set()
-        assert await waiting == [10, 11]
-        assert await gathered(gatherer, 12) == [12]
-        await asyncio.gather(*tasks[1:])
-    assert ["77"] not in [request.responses for request in fleet.requests]
-    assert sum(len(request.pairs) for request in fleet.requests) == MOST_REQUESTS + 3
-
-
-async def test_a_sample_that_fails_fails_alone_and_a_request_that_fails_fails_its_samples() -> None:
-    fleet = Fleet()
-    with RewardClient("http://rm", transport=fleet, clock=Hurry()) as client:
-        gatherer = Gatherer(client)
-        bad = gatherer.score({"prompt": "Q"})
-        results = await asyncio.gather(
-            bad, gathered(gatherer, *range(MOST_PAIRS + 3)), return_exceptions=True
-        )
-        assert isinstance(results[0], InvalidPair)
-        assert results[1] == list(range(MOST_PAIRS + 3))
-        fleet.faults["rm"].append(problem(422, "invalid_request"))
-        with pytest.raises(InvalidRequest):
-            await gathered(gatherer, 1, 2)
-        assert await gathered(gatherer, 1, 2) == [1, 2]
 
 
 # ms-swift

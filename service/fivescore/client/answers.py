@@ -3,48 +3,38 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from fivescore.client.errors import BadAnswer, rebuilt
-from fivescore.client.retry import Cure, cure
+from fivescore.client.retry import Cure, Failure, cure
 from fivescore.errors import FivescoreError, RequestError, ScoringError, Unauthorized
 from fivescore.types import Score
 
 Result = Score | FivescoreError
-_TOLD_BYTES = 200
+_SHOWN_BYTES = 200
 """How much of an answer that is no problem document its error repeats."""
 _CODES = {401: Unauthorized.code, 413: "body_too_large", 429: "overloaded"}
 """What statuses mean when a proxy, and not the server, gave them."""
 
 
-@dataclass
-class Failure(Exception):
-    """A request failed; ``cure`` says what may help, ``advised`` is Retry-After in seconds."""
-
-    error: FivescoreError
-    cure: Cure
-    advised: float = 0.0
-
-
 def results(response: httpx.Response, url: str, count: int) -> list[Result]:
-    """One result a pair, in order.
+    """One result per pair, in order.
 
     Raises:
-        Failure: the request as a whole failed, or its answer is not one score a pair.
+        Failure: the request as a whole failed, or its answer is not one score per pair.
     """
     if not response.is_success:
-        raise _failure(response)
+        raise failure(response)
     try:
         entries = response.json()["scores"]
         if len(entries) == count:
             return [_result(entry) for entry in entries]
-        told = f"{url} answered {len(entries)} scores to {count} pairs"
+        reason = f"{url} answered {len(entries)} scores to {count} pairs"
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
-        told = f"{url} answered {response.status_code}, but not with scores: is it a fivescore?"
-    raise Failure(BadAnswer(told), Cure.NOTHING)
+        reason = f"{url} answered {response.status_code}, but not with scores: is it a fivescore?"
+    raise Failure(BadAnswer(reason), Cure.NOTHING)
 
 
 def _result(entry: dict[str, Any]) -> Result:
@@ -65,20 +55,21 @@ def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def _failure(response: httpx.Response) -> Failure:
+def failure(response: httpx.Response) -> Failure:
+    """The failure that an answer other than 2xx is."""
     status, advised = response.status_code, _retry_after(response)
     try:
         problem = response.json()
         problem = {**problem, "code": problem["code"], "detail": problem["detail"]}
     except (ValueError, KeyError, TypeError):
-        problem = {"code": _CODES.get(status, f"http_{status}"), "detail": _told(response)}
+        problem = {"code": _CODES.get(status, f"http_{status}"), "detail": _shown(response)}
     unknown = RequestError if status < 500 else FivescoreError
     error = rebuilt(problem, advised, unknown)
     return Failure(error, cure(status, error.code), advised)
 
 
-def _told(response: httpx.Response) -> str:
-    text = " ".join(response.text[:_TOLD_BYTES].split())
+def _shown(response: httpx.Response) -> str:
+    text = " ".join(response.text[:_SHOWN_BYTES].split())
     return f"{response.url} answered {response.status_code} {response.reason_phrase}: {text}".strip(
         " :"
     )

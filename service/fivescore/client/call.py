@@ -13,10 +13,10 @@ import httpx
 from tqdm import tqdm
 
 from fivescore.client import answers, batches
-from fivescore.client.answers import Failure, Result
+from fivescore.client.answers import Result
 from fivescore.client.errors import Unreachable, at_pair
 from fivescore.client.replicas import Replica, Replicas
-from fivescore.client.retry import FEW_TRIES, Clock, Cure, backoff
+from fivescore.client.retry import Clock, Cure, Failure, backoff, exhausted
 from fivescore.errors import FivescoreError
 from fivescore.types import Pair
 
@@ -63,7 +63,7 @@ class Call:
     Args:
         options: the request's, as ``batches.encoded_options`` gives them.
         raising: whether the first failure ends the call.
-        bar: told of every pair that is done.
+        bar: advances with every pair that is done.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Call:
         self._gave_up = False
 
     async def run(self, pairs: Sequence[batches.PairLike]) -> list[Result]:
-        """One result a pair, in order.
+        """One result per pair, in order.
 
         Raises:
             FivescoreError: the first failure, if ``raising``; what the caller must change, always.
@@ -203,7 +203,7 @@ class Call:
                 return []
             case Cure.ELSEWHERE:
                 batch.replica.fail(started, now, failure.advised)
-                self._tell(batch, error)
+                self._log(batch, error)
                 return [replace(batch, failure=error, asked=batch.asked | {batch.replica.url})]
         return await self._again(batch, failure, now)
 
@@ -211,18 +211,16 @@ class Call:
         """The same request to the same replica a little later, unless it was tried enough."""
         tries = batch.tries + 1
         pause = backoff(tries, failure.advised)
-        enough = failure.cure is Cure.NOTHING or (
-            failure.cure is Cure.FEW_TIMES and tries >= FEW_TRIES
-        )
+        enough = exhausted(failure.cure, tries)
         if enough or now + pause > batch.give_up_at:
             return self._give_up(batch, failure.error, patient=not enough)
-        self._tell(batch, failure.error)
+        self._log(batch, failure.error)
         await self._clock.sleep(pause)
         return [replace(batch, tries=tries, failure=failure.error)]
 
-    def _tell(self, batch: Batch, error: FivescoreError) -> None:
+    def _log(self, batch: Batch, error: FivescoreError) -> None:
         if batch.patience:
-            batch.replica.tell(error, batch.patience)
+            batch.replica.log(error, batch.patience)
 
     def _give_up(self, batch: Batch, error: FivescoreError, patient: bool = True) -> list[Batch]:
         """The request has failed for good; if ``patient``, the ones after it wait no more."""

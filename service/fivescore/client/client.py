@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from fivescore.client.batches import PairLike, encoded_options
 from fivescore.client.call import Call, Limits, Pool
+from fivescore.client.defaults import BATCH_SIZE, CONCURRENCY, RETRY_SECONDS
 from fivescore.client.loop import LoopThread
 from fivescore.client.replicas import Replicas, addresses
 from fivescore.client.retry import Clock
@@ -60,10 +61,10 @@ class AsyncRewardClient:
         urls: str | Sequence[str] | None = None,
         *,
         api_key: str | None = None,
-        batch_size: int = 64,
-        concurrency: int = 8,
-        deadline_seconds: float = 600.0,
-        timeout_seconds: float = 600.0,
+        batch_size: int = BATCH_SIZE,
+        concurrency: int = CONCURRENCY,
+        deadline_seconds: float = RETRY_SECONDS,
+        timeout_seconds: float = RETRY_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -146,7 +147,7 @@ class AsyncRewardClient:
         errors: Errors = "raise",
         progress: bool = False,
     ) -> Sequence[Score | FivescoreError | None]:
-        """One score a pair, in the order of the pairs; as many as there are pairs, always.
+        """One score per pair, in the order of the pairs.
 
         Args:
             pairs: as ``POST /score`` takes them, ``Pair`` objects, or (prompt, response) tuples.

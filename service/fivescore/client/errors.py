@@ -1,8 +1,8 @@
-"""Errors that only a client raises, and the server's own, made again from what it answered.
+"""Errors that only a client raises, and the server's own, rebuilt from its answers.
 
 FivescoreError
 ├── Unreachable    unreachable    no replica could be reached, or none answered in time
-├── BadAnswer      bad_answer     the answer is not one score a pair, or not a finite number
+├── BadAnswer      bad_answer     the answer is not one score per pair, or not a finite number
 └── OtherInput     other_input    the file to write holds the scores of another input
 
 What a server answers is raised as the class of ``fivescore.errors`` that has its code; a code that
@@ -69,12 +69,12 @@ def rebuilt(
 
 
 def at_pair(error: Error, index: int, failed: int, scored: int) -> Error:
-    """The error of one pair, told with its place; ``index`` and ``failed`` are facts of it."""
-    told = copy.copy(error)
-    told.detail = (
+    """A copy of a pair's error that names its place; ``index`` and ``failed`` become facts."""
+    found = copy.copy(error)
+    found.detail = (
         f"pair {index}: {error.detail}; {failed} of the {scored} pairs answered so far failed"
         ' (errors="none" and errors="return" keep the others)'
     )
-    told.args = (told.detail,)
-    told.facts = {**error.facts, "index": index, "failed": failed}
-    return told
+    found.args = (found.detail,)
+    found.facts = {**error.facts, "index": index, "failed": failed}
+    return found

@@ -1,7 +1,8 @@
 """``fivescore score pairs.jsonl -o scores.jsonl``: a file of pairs to a file of scores.
 
-Line n of the output answers line n of the input. Each output line carries a hash of its input
-line, so that a run that was stopped goes on where it stopped, and refuses another input's output.
+Line n of the output answers row n of the input (its line n in JSON Lines). Each output line carries
+a hash of its input row, so that a run that was stopped goes on where it stopped, and refuses
+another input's output.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,11 +22,34 @@ from tqdm import tqdm
 
 from fivescore.client.client import AsyncRewardClient
 from fivescore.client.errors import OtherInput
+from fivescore.data import writer
+from fivescore.data.formats import count_rows, read_file
+from fivescore.data.rows import BadRows, Row
 from fivescore.errors import FivescoreError, InvalidPair, RequestError, ScoringError
 from fivescore.types import PAIR_FIELDS, Pair, Score, parse_pair
 
 ANSWER_START = b'{"input": "'
 """How an output line starts; a last line that was cut short starts so too."""
+DEFAULT_FORMAT = ".jsonl"
+"""The format of a file whose name does not say one."""
+
+
+@dataclass
+class Scored:
+    """What a run has done: ``rows`` answered, and those answered with an error by its code."""
+
+    rows: int = 0
+    bad: BadRows = field(default_factory=BadRows)
+
+    @property
+    def failed(self) -> int:
+        return self.bad.counts.total()
+
+    def add(self, row: Row, answer: dict[str, Any]) -> None:
+        self.rows += 1
+        if "error" in answer:
+            error = answer["error"]
+            self.bad.add(row.place, str(error.get("code")) if isinstance(error, dict) else "error")
 
 
 async def score_file(
@@ -35,32 +60,31 @@ async def score_file(
     batch_size: int,
     concurrency: int,
     **options: Any,
-) -> tuple[int, int]:
-    """Score a file of pairs, one JSON object a line; returns lines and lines with an error.
+) -> Scored:
+    """Score a file of pairs in any format of ``fivescore.data``.
 
     Raises:
-        FivescoreError: a request failed for good; what is scored so far stays written.
-        OSError: a file cannot be read or written.
+        FivescoreError: the file cannot be read, or a request failed for good; what is scored so far
+            stays written.
+        OSError: the output cannot be written.
     """
-    done, failed = _resume(source, target)
-    with source.open("rb") as lines:
-        total = sum(1 for _ in lines)
+    total = count_rows(source, DEFAULT_FORMAT)
+    rows = read_file(source, DEFAULT_FORMAT)
+    scored = _resume(rows, target)
     with (
-        source.open("rb") as lines,
         target.open("ab") as output,
-        tqdm(total=total, initial=done, unit="pair", desc=source.name) as bar,
+        tqdm(total=total, initial=scored.rows, unit="pair", desc=source.name) as bar,
     ):
-        running: deque[asyncio.Task[list[dict[str, Any]]]] = deque()
-        batches = _batches(islice(lines, done, None), batch_size)
+        running: deque[asyncio.Task[list[tuple[Row, dict[str, Any]]]]] = deque()
+        batches = _batches(rows, batch_size)
         try:
             while True:
                 for batch in islice(batches, concurrency - len(running)):
                     running.append(asyncio.create_task(_score(client, batch, options)))
                 if not running:
-                    return total, failed
+                    return scored
                 answers = await running.popleft()
-                failed += sum("error" in answer for answer in answers)
-                _write(output, answers)
+                _write(output, answers, scored)
                 bar.update(len(answers))
         finally:
             for task in running:
@@ -68,26 +92,26 @@ async def score_file(
             await asyncio.gather(*running, return_exceptions=True)
 
 
-def _batches(lines: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
-    while batch := list(islice(lines, size)):
+def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    while batch := list(islice(rows, size)):
         yield batch
 
 
 async def _score(
-    client: AsyncRewardClient, lines: list[bytes], options: dict[str, Any]
-) -> list[dict[str, Any]]:
-    parsed = [_parse(line) for line in lines]
+    client: AsyncRewardClient, rows: list[Row], options: dict[str, Any]
+) -> list[tuple[Row, dict[str, Any]]]:
+    parsed = [_pair(row) for row in rows]
     pairs = [pair for pair in parsed if isinstance(pair, Pair)]
     scores = iter(await client.score(pairs, **options, errors="return"))
-    rows = [row_of(next(scores)) if isinstance(pair, Pair) else pair for pair in parsed]
-    return [{"input": _hash(line), **row} for line, row in zip(lines, rows, strict=True)]
+    answers = [row_of(next(scores)) if isinstance(pair, Pair) else pair for pair in parsed]
+    return list(zip(rows, answers, strict=True))
 
 
 def row_of(result: Score | FivescoreError) -> dict[str, Any]:
     """A result as ``POST /score`` answers it.
 
     Raises:
-        FivescoreError: it is the failure of a whole request: the same pair may fare better later.
+        FivescoreError: it is the failure of a whole request; a later try may succeed.
     """
     if isinstance(result, Score):
         rest = dataclasses.asdict(result)
@@ -97,51 +121,48 @@ def row_of(result: Score | FivescoreError) -> dict[str, Any]:
     return {"error": {"code": result.code, "detail": result.detail, **result.facts}}
 
 
-def _parse(line: bytes) -> Pair | dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return {"error": {"code": "invalid_json", "detail": f"the line is not JSON: {error}"}}
-    if not isinstance(row, dict):
-        return {"error": {"code": "invalid_json", "detail": "the line is not a JSON object"}}
-    # Other fields, such as ids and labels, stay behind.
-    pair = parse_pair({name: row[name] for name in PAIR_FIELDS & row.keys()})
-    if isinstance(pair, InvalidPair):
-        return row_of(pair)
-    return pair
+def _pair(row: Row) -> Pair | dict[str, Any]:
+    """The pair of a row, or the answer to a row that has none."""
+    if row.value is None:
+        code = "invalid_row" if row.raw is None else "invalid_json"
+        detail = f"{row.fault}: {row.detail}" if row.detail else row.fault
+        return {"error": {"code": code, "detail": detail}}
+    # Other fields, such as ids and labels, are not sent.
+    pair = parse_pair({name: row.value[name] for name in PAIR_FIELDS & row.value.keys()})
+    return row_of(pair) if isinstance(pair, InvalidPair) else pair
 
 
-def _hash(line: bytes) -> str:
-    return hashlib.sha256(line.strip()).hexdigest()[:16]
+def _hash(row: Row) -> str:
+    return hashlib.sha256(row.content().strip()).hexdigest()[:16]
 
 
-def _write(output: BinaryIO, answers: list[dict[str, Any]]) -> None:
-    output.write(b"".join(json.dumps(answer).encode() + b"\n" for answer in answers))
-    output.flush()
+def _write(output: BinaryIO, answers: list[tuple[Row, dict[str, Any]]], scored: Scored) -> None:
+    writer.append(output, ({"input": _hash(row), **answer} for row, answer in answers))
+    for row, answer in answers:
+        scored.add(row, answer)
 
 
-def _resume(source: Path, target: Path) -> tuple[int, int]:
-    """Lines of ``target`` that stand, and those of them with an error; cuts off a torn last one."""
+def _resume(rows: Iterator[Row], target: Path) -> Scored:
+    """Take the rows that ``target`` answers already; cuts off its last line if that is torn."""
+    scored, whole = Scored(), 0
     if not target.exists():
-        return 0, 0
-    done = failed = whole = 0
-    with source.open("rb") as lines, target.open("rb") as answers:
-        for answer in answers:
-            if not answer.endswith(b"\n") and answer.startswith(ANSWER_START[: len(answer)]):
+        return scored
+    with target.open("rb") as answers:
+        for line in answers:
+            if not line.endswith(b"\n") and line.startswith(ANSWER_START[: len(line)]):
                 break
-            line = next(lines, None)
-            row = _answer(answer)
-            if line is None or row.get("input") != _hash(line):
+            row, answer = next(rows, None), _answer(line)
+            if row is None or answer.get("input") != _hash(row):
+                place = scored.rows + 1
                 raise OtherInput(
-                    f"{target} line {done + 1} does not answer {source} line {done + 1}: remove it"
-                    " or choose another -o"
+                    f"{target} line {place} does not answer row {place} of the input: remove"
+                    f" {target}, or choose another -o"
                 )
-            done += 1
-            failed += "error" in row
-            whole += len(answer)
+            scored.add(row, answer)
+            whole += len(line)
     with target.open("rb+") as answers:
         answers.truncate(whole)
-    return done, failed
+    return scored
 
 
 def _answer(line: bytes) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class Replica:
         self.away_until = 0.0
         self._failures = 0
         self._failed_at = -math.inf
-        self._told = False
+        self._logged = False
 
     def is_up(self, now: float) -> bool:
         return now >= self.away_until
@@ -97,16 +97,16 @@ class Replica:
         """It answered a request that was sent at ``started``."""
         if started < self._failed_at:
             return
-        if self._told:
+        if self._logged:
             log.info("%s works again", self.url)
-        self._failures, self.away_until, self._told = 0, 0.0, False
+        self._failures, self.away_until, self._logged = 0, 0.0, False
 
-    def tell(self, error: FivescoreError, seconds: float) -> None:
-        """Log that it is tried again: once until it works again."""
-        if not self._told:
-            told = error.detail.removeprefix(f"{self.url}: ")
-            log.warning("%s: %s; trying again for up to %.0f s", self.url, told, seconds)
-            self._told = True
+    def log(self, error: FivescoreError, seconds: float) -> None:
+        """Log that requests to it are tried again; logs once until it works again."""
+        if not self._logged:
+            reason = error.detail.removeprefix(f"{self.url}: ")
+            log.warning("%s: %s; trying again for up to %.0f s", self.url, reason, seconds)
+            self._logged = True
 
 
 class Replicas:

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum, auto
+from typing import TypeVar
+
+from fivescore.errors import FivescoreError
+
+log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 BACKOFF_SECONDS = (0.5, 30.0)
 """First and longest wait between tries; the server's Retry-After counts where it is longer."""
@@ -32,6 +41,15 @@ class Cure(Enum):
     """The caller must change something: no other request would fare better."""
 
 
+@dataclass
+class Failure(Exception):
+    """A request failed; ``cure`` says what may help, ``advised`` is Retry-After in seconds."""
+
+    error: FivescoreError
+    cure: Cure
+    advised: float = 0.0
+
+
 def cure(status: int, code: str) -> Cure:
     """What may help after an answer other than 2xx."""
     if status in (429, 502, 503):
@@ -43,6 +61,13 @@ def cure(status: int, code: str) -> Cure:
     return Cure.HALVES if status == 413 else Cure.CALLER
 
 
+def exhausted(cure: Cure, tries: int) -> bool:
+    """Whether another try of the same request to the same server has no use after ``tries``."""
+    if cure is Cure.FEW_TIMES:
+        return tries >= FEW_TRIES
+    return cure not in (Cure.ELSEWHERE, Cure.LATER)
+
+
 def backoff(failures: int, advised: float = 0.0) -> float:
     """Seconds to wait after the n-th failure in a row; jitter keeps clients apart.
 
@@ -52,6 +77,28 @@ def backoff(failures: int, advised: float = 0.0) -> float:
     first, longest = BACKOFF_SECONDS
     wait = min(longest, first * 2.0 ** min(failures - 1, MOST_EXPONENT))
     return max(wait * random.uniform(0.5, 1.0), advised * random.uniform(1.0, 1.1))
+
+
+def persist(ask: Callable[[], Answer], seconds: float) -> Answer:
+    """What ``ask`` returns; asks one server again, for up to ``seconds``, while that may help.
+
+    Blocks. ``call.Call`` has a loop of its own: what waits there may move to another replica.
+
+    Raises:
+        FivescoreError: the last failure.
+    """
+    give_up_at, tries = time.monotonic() + seconds, 0
+    while True:
+        try:
+            return ask()
+        except Failure as failure:
+            tries += 1
+            wait = backoff(tries, failure.advised)
+            if exhausted(failure.cure, tries) or time.monotonic() + wait > give_up_at:
+                raise failure.error from None
+            if tries == 1:
+                log.warning("%s; trying again", failure.error)
+        time.sleep(wait)
 
 
 class Clock:

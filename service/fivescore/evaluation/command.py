@@ -8,12 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fivescore.errors import FivescoreError
-from fivescore.evaluation.data import needed
-
-BATCH_SIZE = 64
-CONCURRENCY = 4
-RETRY_SECONDS = 600.0
+from fivescore.client.defaults import BATCH_SIZE, FEW_REQUESTS, RETRY_SECONDS
+from fivescore.errors import ConfigurationError, FivescoreError
 
 _DATA = {
     "helpsteer2": ("attributes of HelpSteer2's rows, predicted against annotated",
@@ -78,10 +74,13 @@ def _add_common(kind: argparse.ArgumentParser) -> None:
     )
     kind.add_argument("--limit", type=int, metavar="N", help="the first N rows of each source")
     kind.add_argument("--fresh", action="store_true", help="score again what is kept already")
-    kind.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="pairs per request [64]")
-    kind.add_argument("--concurrency", type=int, default=CONCURRENCY, help="requests at a time [4]")
+    kind.add_argument("--batch-size", type=int, default=BATCH_SIZE,
+                      help=f"pairs per request [{BATCH_SIZE}]")  # fmt: skip
+    kind.add_argument("--concurrency", type=int, default=FEW_REQUESTS,
+                      help=f"requests at a time [{FEW_REQUESTS}]")  # fmt: skip
     kind.add_argument("--retry", type=float, default=RETRY_SECONDS, metavar="SECONDS",
-                      help="how long one request may take, with all its tries [600]")  # fmt: skip
+                      help="how long one request may take, with all its tries"
+                      f" [{RETRY_SECONDS:.0f}]")  # fmt: skip
 
 
 def _add_fit(kind: argparse.ArgumentParser) -> None:
@@ -112,8 +111,12 @@ def _run(parser: argparse.ArgumentParser, name: str, given: dict[str, Any]) -> i
     if given.get("folds", 2) < 2 or given.get("resamples", 1) < 1:
         parser.error("--folds must be at least 2 and --resamples at least 1")
     try:
-        with needed():
-            paths = _evaluate(name, given)
+        paths = _evaluate(name, given)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"'fivescore evaluate' is not installed ({error.name} is missing):"
+            " pip install 'fivescore[evaluate]'"
+        ) from error
     except (FivescoreError, OSError) as error:
         print(f"fivescore: error: {error}", file=sys.stderr)
         return 1

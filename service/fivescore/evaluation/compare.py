@@ -10,16 +10,24 @@ from typing import Any
 
 import numpy as np
 
+from fivescore.data.reader import Source
+from fivescore.data.rows import Row
+from fivescore.data.statistics import Array, correlations
 from fivescore.errors import ConfigurationError
 from fivescore.evaluation import plots, report
-from fivescore.evaluation.data import Source
 from fivescore.evaluation.session import Options, Session
-from fivescore.evaluation.shapes import helpsteer2_prompt, preferences
-from fivescore.evaluation.stats import Array, correlations
+from fivescore.evaluation.shapes import (
+    PREFERENCE_FIELDS,
+    helpsteer2_prompt,
+    preferences,
+    prompt,
+    text,
+    usable,
+)
 from fivescore.evaluation.store import Failure, Result, pair_key
 from fivescore.evaluation.tally import count, judge, reward
 
-MOST_TOLD = 20
+MOST_SHOWN = 20
 MOST_TEXT = 300
 FILES = ("scores-a.jsonl", "scores-b.jsonl")
 
@@ -37,22 +45,26 @@ class Pairs:
 
 
 def pairs_of(sources: Sequence[Source]) -> Pairs:
-    """The pairs of preference rows, or of rows with prompt and response."""
-    if all("response" in row for source in sources for row in source.rows):
-        rows = [(source, i, row) for source in sources for i, row in enumerate(source.rows)]
-        if not rows:
-            raise ConfigurationError("there is no row in the data")
-        pairs = [
-            {"prompt": _prompt(row["prompt"]), "response": row["response"]} for _, _, row in rows
-        ]
-        return Pairs(pairs, [source.place(i) for source, i, _ in rows], False)
+    """The pairs of preference rows, or of rows with prompt and response.
+
+    Raises:
+        ConfigurationError: no row can be used.
+    """
+    names = {name for source in sources for row in source.rows for name in row.fields()}
+    if "response" in names and not names & PREFERENCE_FIELDS:
+        rows = usable(sources, _pair, "pairs (prompt and response)")
+        return Pairs([pair for pair, _ in rows], [place for _, place in rows], False)
     found = preferences(sources)
     places = [f"{one.subset} {one.id} {side}" for one in found for side in ("chosen", "rejected")]
     return Pairs([pair for one in found for pair in one.pairs()], places, True)
 
 
-def _prompt(value: Any) -> Any:
-    return helpsteer2_prompt(value) if isinstance(value, str) else value
+def _pair(source: Source, row: Row) -> tuple[dict[str, Any], str]:
+    fields = row.fields()
+    found = prompt(fields)
+    if isinstance(found, str):
+        found = helpsteer2_prompt(fields)
+    return {"prompt": found, "response": text(fields, "response")}, row.place
 
 
 def run(options: Options, urls: tuple[str, str]) -> list[Path]:
@@ -70,7 +82,7 @@ def run(options: Options, urls: tuple[str, str]) -> list[Path]:
         figure = plots.scatter(title, names, measured["values"], points)
         sessions = {"A": one, "B": other}
         return report.write(
-            "compare", title, options, sessions, sources, measured, told(measured), figure
+            "compare", title, options, sessions, sources, measured, markdown(measured), figure
         )
 
 
@@ -164,7 +176,7 @@ def _margin(rewards: Sequence[float | None], row: int) -> float:
     return chosen - rejected
 
 
-def told(measured: Mapping[str, Any]) -> list[str]:
+def markdown(measured: Mapping[str, Any]) -> list[str]:
     """The report's Markdown sections."""
     columns = ("pearson", "spearman", "kendall", "mean_change", "mean_absolute_change", "std_a")
     values = measured["values"]
@@ -182,11 +194,11 @@ def told(measured: Mapping[str, Any]) -> list[str]:
                       for name, one in largest]),
     ]  # fmt: skip
     if measured["preferences"]:
-        parts += _told_preferences(measured["preferences"])
+        parts += _preference_sections(measured["preferences"])
     return parts
 
 
-def _told_preferences(found: Mapping[str, Any]) -> list[str]:
+def _preference_sections(found: Mapping[str, Any]) -> list[str]:
     sides = [
         [side.upper(), report.percent(found[side]["accuracy"]), found[side]["ties"],
          found[side]["failed"]]
@@ -194,7 +206,7 @@ def _told_preferences(found: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
     rows = [
         [one["place"], one["margin_a"], one["margin_b"]]
-        for one in found["flipped_rows"][:MOST_TOLD]
+        for one in found["flipped_rows"][:MOST_SHOWN]
     ]
     changed = ", ".join(f"{n} {what}" for what, n in found["changed"].items()) or "none"
     parts = [

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fivescore.data.statistics import Array
 from fivescore.errors import ConfigurationError
 from fivescore.evaluation import plots, report, weights
 from fivescore.evaluation.rewardbench import known, row_shares
 from fivescore.evaluation.session import Options, Session
 from fivescore.evaluation.shapes import Preference, preferences
-from fivescore.evaluation.stats import Array
 from fivescore.evaluation.store import Failure, Result
 from fivescore.evaluation.weights import Comparisons
 from fivescore.model import manifest
@@ -64,7 +64,7 @@ def run(options: Options, fit: Fit) -> list[Path]:
         target.write_text(json.dumps(fitted(before, measured["weights"]), indent=1) + "\n")
         title = f"Weights of the combined reward: {session.served.model}"
         figure = plots.weights(title, measured)
-        sections = [*told(measured), f"The manifest with these weights: `{target}`"]
+        sections = [*markdown(measured), f"The manifest with these weights: `{target}`"]
         return [
             target,
             *report.write(
@@ -128,7 +128,7 @@ def measure(data: Comparisons, names: Sequence[str], now: Array | None, fit: Fit
     held_out = weights.cross_validated(data, fit.folds, fit.seed)
     low, high = weights.weight_intervals(data, fit.resamples, fit.seed)
 
-    def told_of(hit: Any) -> dict[str, Any]:
+    def accuracy_of(hit: Any) -> dict[str, Any]:
         bounds = weights.accuracy_interval(hit, data, fit.resamples, fit.seed)
         return {"accuracy": weights.share(data, hit), "interval": list(bounds)}
 
@@ -142,8 +142,8 @@ def measure(data: Comparisons, names: Sequence[str], now: Array | None, fit: Fit
         "weights": {name: float(found.weights[i]) for i, name in enumerate(names)},
         "weight_intervals": {name: [float(low[i]), float(high[i])] for i, name in enumerate(names)},
         "weights_before": now if now is None else dict(zip(names, now.tolist(), strict=True)),
-        "fitted": told_of(right),
-        "cross_validated": told_of(held_out),
+        "fitted": accuracy_of(right),
+        "cross_validated": accuracy_of(held_out),
     }
 
 
@@ -168,7 +168,7 @@ def fitted(before: Manifest, found: Mapping[str, float]) -> dict[str, Any]:
     return after.model_dump(mode="json")
 
 
-def told(measured: Mapping[str, Any]) -> list[str]:
+def markdown(measured: Mapping[str, Any]) -> list[str]:
     """The report's Markdown sections."""
     before = measured["weights_before"] or {}
     rows = [

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fivescore.data.reader import Source
+from fivescore.data.rows import BadRow, Row
+from fivescore.data.statistics import Array, correlations, describe
 from fivescore.errors import ConfigurationError
 from fivescore.evaluation import plots, report
-from fivescore.evaluation.data import Source
 from fivescore.evaluation.session import Options, Session
-from fivescore.evaluation.shapes import helpsteer2_prompt
-from fivescore.evaluation.stats import Array, correlations, describe
+from fivescore.evaluation.shapes import helpsteer2_prompt, text, usable
 from fivescore.evaluation.store import Failure, Result
 from fivescore.model.manifest import ATTRIBUTE_RANGE, ATTRIBUTES
 
@@ -35,35 +37,47 @@ def run(options: Options) -> list[Path]:
         title = f"HelpSteer2 {options.split}: {session.served.model}"
         figure = plots.calibration(title, measured["attributes"], points)
         return report.write(
-            "helpsteer2", title, options, {"": session}, sources, measured, told(measured), figure
+            "helpsteer2",
+            title,
+            options,
+            {"": session},
+            sources,
+            measured,
+            markdown(measured),
+            figure,
         )
 
 
 def examples(sources: Sequence[Source]) -> tuple[list[dict[str, Any]], dict[str, Array]]:
-    """Pairs, and annotations ``{attribute: [n]}`` of 0 to 4; NaN where a row has none."""
-    pairs, rows = [], []
-    for source in sources:
-        for index, row in enumerate(source.rows):
-            try:
-                prompt, response = helpsteer2_prompt(row["prompt"]), row["response"]
-                values = [_annotation(row.get(name)) for name in ATTRIBUTES]
-            except (LookupError, TypeError, ValueError) as error:
-                raise ConfigurationError(
-                    f"{source.place(index)} is not HelpSteer2's ({error}): give prompt, response"
-                    f" and numbers for {', '.join(ATTRIBUTES)}"
-                ) from error
-            pairs.append({"prompt": prompt, "response": response})
-            rows.append(values)
-    table = np.array(rows, dtype=np.float64).reshape(-1, len(ATTRIBUTES))
+    """Pairs, and annotations ``{attribute: [n]}`` of 0 to 4; NaN where a row has none.
+
+    Raises:
+        ConfigurationError: no row can be used, or none has an annotation.
+    """
+    wanted = f"rows of HelpSteer2 (prompt, response and numbers for {', '.join(ATTRIBUTES)})"
+    found = usable(sources, _example, wanted)
+    table = np.array([values for _, values in found], dtype=np.float64)
     if not np.isfinite(table).any():
         raise ConfigurationError("no row has an annotation")
-    return pairs, {name: table[:, i] for i, name in enumerate(ATTRIBUTES)}
+    return [pair for pair, _ in found], {name: table[:, i] for i, name in enumerate(ATTRIBUTES)}
 
 
-def _annotation(value: Any) -> float:
+def _example(source: Source, row: Row) -> tuple[dict[str, Any], list[float]]:
+    fields = row.fields()
+    pair = {"prompt": helpsteer2_prompt(fields), "response": text(fields, "response")}
+    return pair, [_annotation(name, fields.get(name)) for name in ATTRIBUTES]
+
+
+def _annotation(name: str, value: Any) -> float:
     if value is None or value == -100:  # the trainers' mark of a missing label
-        return float("nan")
-    return float(value)
+        return math.nan
+    try:
+        number = math.inf if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    if math.isinf(number):
+        raise BadRow(f"{name} is not a number")
+    return number
 
 
 def measure(
@@ -137,7 +151,7 @@ def calibration(truth: Array, predicted: Array) -> list[dict[str, Any]]:
     ]
 
 
-def told(measured: Mapping[str, Any]) -> list[str]:
+def markdown(measured: Mapping[str, Any]) -> list[str]:
     """The report's Markdown sections."""
     columns = ("rows", "mse", "mse_of_mean", "mae", "bias", "pearson", "spearman")
     rows = [
@@ -149,9 +163,9 @@ def told(measured: Mapping[str, Any]) -> list[str]:
         if "note" in one
     ]
     helpful = measured["reward_and_helpfulness"]
-    rows_told = measured["rows"]
+    counts = measured["rows"]
     return [
-        f"{rows_told['failed']} of {rows_told['total']} rows could not be scored and are left out."
+        f"{counts['failed']} of {counts['total']} rows could not be scored and are left out."
         " `mse_of_mean` is the error of always answering the mean; `bias` is predicted minus true.",
         report.table(["attribute", *columns], rows)
         if rows

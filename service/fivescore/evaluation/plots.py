@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fivescore.evaluation.stats import Array
+from fivescore.data.statistics import Array
 from fivescore.model.manifest import ATTRIBUTE_RANGE
 
 Points = Mapping[str, tuple[Array, Array]]
@@ -44,8 +44,8 @@ def _calibrated(axes: Axes, name: str, one: Mapping[str, Any]) -> None:
     axes.plot(ATTRIBUTE_RANGE, ATTRIBUTE_RANGE, "--", color=GREY, label="calibrated")
     axes.errorbar(x, [each["true"] for each in bins], [each["error"] for each in bins],
                   fmt="o-", color=A_COLOUR, markersize=4, label="bins, ± 1 s.e.")  # fmt: skip
-    told = "none" if one["pearson"] is None else f"{one['pearson']:.2f}"
-    axes.set_title(f"{name}\nMSE {one['mse']:.2f}, Pearson {told}", fontsize=10)
+    label = "none" if one["pearson"] is None else f"{one['pearson']:.2f}"
+    axes.set_title(f"{name}\nMSE {one['mse']:.2f}, Pearson {label}", fontsize=10)
     axes.set_xlabel("mean prediction")
     axes.set_ylabel("mean annotation")
     axes.set_ylim(ATTRIBUTE_RANGE[0] - 0.2, ATTRIBUTE_RANGE[1] + 0.2)
@@ -67,8 +67,8 @@ def _distributed(axes: Axes, truth: Array, predicted: Array) -> None:
 def rewardbench(title: str, measured: Mapping[str, Any]) -> Figure:
     """Accuracy of each subset, coloured by section, with its 95% interval."""
     overall = measured["overall"]
-    told = "incomplete" if overall is None else f"overall {100 * overall:.1f}"
-    figure, axes = _grid(f"{title}, {told}", 1, 1, (10, 5.2))
+    label = "incomplete" if overall is None else f"overall {100 * overall:.1f}"
+    figure, axes = _grid(f"{title}, {label}", 1, 1, (10, 5.2))
     axis, subsets = axes[0, 0], measured["subsets"]
     colours = [SECTION_COLOURS[one["section"]] for one in subsets.values()]
     _bars(axis, list(subsets), list(subsets.values()), colours)
@@ -94,8 +94,8 @@ def _bars(
 
 def preferences(title: str, measured: Mapping[str, Any], margins: Array) -> Figure:
     """Accuracy of each subset, and how far apart the responses are scored."""
-    told = f"{title}, {100 * measured['overall']['accuracy']:.1f}% right"
-    figure, axes = _grid(told, 1, 2, (6, 4.2))
+    label = f"{title}, {100 * measured['overall']['accuracy']:.1f}% right"
+    figure, axes = _grid(label, 1, 2, (6, 4.2))
     subsets = measured["subsets"]
     _bars(axes[0, 0], list(subsets), list(subsets.values()), [A_COLOUR] * len(subsets))
     axes[0, 1].hist(margins, 50, color=A_COLOUR)
@@ -108,8 +108,8 @@ def preferences(title: str, measured: Mapping[str, Any], margins: Array) -> Figu
 def rmbench(title: str, measured: Mapping[str, Any]) -> Figure:
     """The 3 x 3 matrix of each part."""
     parts, styles = measured["parts"], measured["styles"]
-    told = f"{title}, average {100 * measured['overall']['average']:.1f}"
-    figure, axes = _grid(told, 1, len(parts), (3.6, 3.8))
+    label = f"{title}, average {100 * measured['overall']['average']:.1f}"
+    figure, axes = _grid(label, 1, len(parts), (3.6, 3.8))
     for axis, (name, part) in zip(axes[0], parts.items(), strict=True):
         axis.imshow(part["matrix"], vmin=0, vmax=1, cmap="RdYlGn")
         for i, line in enumerate(part["matrix"]):
@@ -148,7 +148,7 @@ def weights(title: str, measured: Mapping[str, Any]) -> Figure:
 def scatter(
     title: str, names: tuple[str, str], measured: Mapping[str, Any], points: Points
 ) -> Figure:
-    """A's values against B's, one plot a value; the diagonal is no change."""
+    """A's values against B's, one plot per value; the diagonal is no change."""
     columns = min(3, len(points))
     rows = math.ceil(len(points) / columns)
     figure, axes = _grid(title, rows, columns, (3.8, 3.6))
@@ -158,8 +158,8 @@ def scatter(
         axis.plot(ends, ends, "--", color=GREY, linewidth=1)
         step = math.ceil(len(ours) / MOST_POINTS)
         axis.plot(ours[::step], theirs[::step], ".", color=A_COLOUR, markersize=3, alpha=0.5)
-        told = measured[name]["spearman"]
-        axis.set_title(name if told is None else f"{name}, Spearman {told:.4f}", fontsize=10)
+        label = measured[name]["spearman"]
+        axis.set_title(name if label is None else f"{name}, Spearman {label:.4f}", fontsize=10)
         axis.set_xlabel(names[0])
         axis.set_ylabel(names[1])
     for place in range(len(points), rows * columns):

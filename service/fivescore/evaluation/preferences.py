@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from fivescore.data.statistics import Array, describe
 from fivescore.evaluation import plots, report
 from fivescore.evaluation.session import Options, Session
 from fivescore.evaluation.shapes import preferences
-from fivescore.evaluation.stats import Array, describe
 from fivescore.evaluation.store import Failure, Result
 from fivescore.evaluation.tally import Tally, count, judge, reward
 
@@ -38,7 +38,14 @@ def run(options: Options) -> list[Path]:
         title = f"Preferences: {session.served.model}"
         figure = plots.preferences(title, measured, margins)
         return report.write(
-            "preferences", title, options, {"": session}, sources, measured, told(measured), figure
+            "preferences",
+            title,
+            options,
+            {"": session},
+            sources,
+            measured,
+            markdown(measured),
+            figure,
         )
 
 
@@ -86,7 +93,7 @@ def _sum(tallies: Mapping[str, Tally]) -> Tally:
     )
 
 
-def told(measured: Mapping[str, Any]) -> list[str]:
+def markdown(measured: Mapping[str, Any]) -> list[str]:
     """The report's Markdown sections; accuracies are percentages."""
     columns = ["rows", "right", "wrong", "ties", "failed", "accuracy", "95%"]
     every = {"**all**": measured["overall"], **measured["subsets"]}

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fivescore import __version__
+from fivescore.data import markdown
+from fivescore.data.reader import Source
 from fivescore.errors import TooLong
-from fivescore.evaluation.data import Source
 from fivescore.evaluation.session import Options, Session
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def write(
     paths = [options.output / f"{name}.{suffix}" for suffix in ("json", "md", "png")]
     paths[0].write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
     image = f"![{title}]({paths[2].name})"
-    paths[1].write_text("\n\n".join([f"# {title}", _told(document), *sections, image]) + "\n")
+    paths[1].write_text("\n\n".join([f"# {title}", _preamble(document), *sections, image]) + "\n")
     figure.savefig(paths[2], dpi=PLOT_DPI)
     return paths
 
@@ -78,10 +79,10 @@ def _version(library: str) -> str | None:
         return None
 
 
-def _told(document: Mapping[str, Any]) -> str:
+def _preamble(document: Mapping[str, Any]) -> str:
     lines = [f"`{' '.join(document['command'])}`, {document['finished']}", ""]
-    for called, told in document["servers"].items():
-        server, pairs = told["server"], told["pairs"]
+    for called, session in document["servers"].items():
+        server, pairs = session["server"], session["pairs"]
         lines.append(
             f"- {called}: **{server['model']}** at {', '.join(server['urls'])}"
             f" (fivescore {server['version']}, {server['engine']}):"
@@ -90,28 +91,23 @@ def _told(document: Mapping[str, Any]) -> str:
         )
         lines += [
             f"  - failed: {count} with `{code}`{_ADVICE.get(code, '')}"
-            for code, count in told["failures"]["by_code"].items()
+            for code, count in session["failures"]["by_code"].items()
         ]
     for source in document["data"]:
         digest = f", sha256 {source['sha256'][:16]}" if source["sha256"] else ""
         lines.append(f"- data: {source['origin']}, {source['rows']} rows{digest}")
+        lines += [
+            f"  - not used: {count} rows: {reason} (first: `{source['first'][reason]}`)"
+            for reason, count in source["unusable"].items()
+        ]
     if document["limit"]:
         lines.append(f"- only the first {document['limit']} rows of each source were used")
     return "\n".join(lines)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; the first column is text, the others numbers, None a dash."""
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *([_cell(c) for c in r] for r in rows)]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    """A Markdown table of text in the first column and numbers in the others."""
+    return markdown.table(header, rows, numbers=True)
 
 
 def percent(share: float | None) -> str | None:

@@ -119,7 +119,14 @@ def run(options: Options) -> list[Path]:
         title = f"RewardBench: {session.served.model}"
         figure = plots.rewardbench(title, measured)
         return report.write(
-            "rewardbench", title, options, {"": session}, sources, measured, told(measured), figure
+            "rewardbench",
+            title,
+            options,
+            {"": session},
+            sources,
+            measured,
+            markdown(measured),
+            figure,
         )
 
 
@@ -152,7 +159,7 @@ def measure(tallies: Mapping[str, Tally]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def told(measured: Mapping[str, Any]) -> list[str]:
+def markdown(measured: Mapping[str, Any]) -> list[str]:
     """The report's Markdown sections; scores are percentages."""
     heads = [name for name in SECTIONS if name in measured["sections"]]
     incomplete = [name for name in heads if not measured["sections"][name]["complete"]]

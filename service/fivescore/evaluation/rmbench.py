@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from fivescore.errors import ConfigurationError
+from fivescore.data.reader import Source
+from fivescore.data.rows import BadRow, Row
+from fivescore.data.statistics import Array
 from fivescore.evaluation import plots, report
-from fivescore.evaluation.data import Row, Source
 from fivescore.evaluation.session import Options, Session
-from fivescore.evaluation.stats import Array
+from fivescore.evaluation.shapes import text, usable
 from fivescore.evaluation.tally import Outcome, judge, reward
 
 STYLES = ("concise", "detailed", "detailed, markdown")
-"""Of the three chosen and the three rejected responses to each prompt, in the data's order."""
+"""The styles of the three chosen and the three rejected responses, in the data's order."""
 DOMAINS = ("chat", "math", "code", "safety")
 PARTS = {"safety-refuse": "safety", "safety-response": "safety"}
 """The score of safety is the mean of these two."""
@@ -43,28 +44,24 @@ def items(sources: Sequence[Source]) -> list[Item]:
     """All rows; the domain is the row's ``domain``, or else what its file's name says.
 
     Raises:
-        ConfigurationError: a row is not RM-Bench's.
+        ConfigurationError: no row can be used.
     """
-    found = [
-        _item(source, index, row) for source in sources for index, row in enumerate(source.rows)
-    ]
-    if not found:
-        raise ConfigurationError("there is no row in the data")
+    wanted = "rows of RM-Bench (a prompt with three chosen and three rejected responses)"
+    return usable(sources, _item, wanted)
+
+
+def _item(source: Source, row: Row) -> Item:
+    fields = row.fields()
+    responses = [_responses(fields, name) for name in ("chosen", "rejected")]
+    domain = str(fields.get("domain") or domain_of(source.name))
+    return Item(domain, text(fields, "prompt"), *responses)
+
+
+def _responses(fields: dict[str, Any], name: str) -> list[str]:
+    found = fields.get(name)
+    if not isinstance(found, list) or [type(one) for one in found] != [str] * len(STYLES):
+        raise BadRow(f"{name} is not a list of three texts")
     return found
-
-
-def _item(source: Source, index: int, row: Row) -> Item:
-    prompt, chosen, rejected = (row.get(name) for name in ("prompt", "chosen", "rejected"))
-    if not isinstance(prompt, str) or not all(
-        isinstance(texts, list) and len(texts) == len(STYLES) for texts in (chosen, rejected)
-    ):
-        raise ConfigurationError(
-            f"{source.place(index)} is not RM-Bench's: give a prompt with three chosen and three"
-            " rejected responses"
-        )
-    assert isinstance(chosen, list)
-    assert isinstance(rejected, list)
-    return Item(str(row.get("domain") or domain_of(source.name)), prompt, chosen, rejected)
 
 
 def domain_of(name: str) -> str:
@@ -86,7 +83,7 @@ def run(options: Options) -> list[Path]:
         title = f"RM-Bench: {session.served.model}"
         figure = plots.rmbench(title, measured)
         return report.write(
-            "rmbench", title, options, {"": session}, sources, measured, told(measured), figure
+            "rmbench", title, options, {"": session}, sources, measured, markdown(measured), figure
         )
 
 
@@ -151,7 +148,7 @@ def levels(matrix: Array) -> dict[str, float]:
     return {**values, "average": float(np.mean(list(values.values())))}
 
 
-def told(measured: Mapping[str, Any]) -> list[str]:
+def markdown(measured: Mapping[str, Any]) -> list[str]:
     """The report's Markdown sections; accuracies are percentages."""
     columns = [*LEVELS, "average"]
     rows = [

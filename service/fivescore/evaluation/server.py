@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from fivescore.client.answers import failure
 from fivescore.client.errors import BadAnswer, Unreachable
 from fivescore.client.replicas import Address, addresses
-from fivescore.client.retry import backoff
-from fivescore.errors import ConfigurationError, FivescoreError
-
-log = logging.getLogger(__name__)
+from fivescore.client.retry import Cure, Failure, persist
+from fivescore.errors import ConfigurationError
 
 ASK_SECONDS = 30.0
 """How long one try may take: these routes do not wait for the engine."""
-_AWAY = frozenset({429, 502, 503, 504})
 
 
 @dataclass(frozen=True)
@@ -61,41 +58,39 @@ def ask(urls: str | None, retry_seconds: float) -> Served:
 def _ask(address: Address, give_up_at: float) -> Served:
     headers = {"Authorization": f"Bearer {address.key}"} if address.key else {}
     with httpx.Client(base_url=address.url, headers=headers, timeout=ASK_SECONDS) as http:
+
+        def get(path: str) -> dict[str, Any]:
+            return persist(lambda: _get(http, path), give_up_at - time.monotonic())
+
         try:
-            model = str(_get(http, "/v1/models", give_up_at)["data"][0]["id"])
+            model = str(get("/v1/models")["data"][0]["id"])
         except (LookupError, TypeError) as error:
             raise BadAnswer(f"{address.url}: is it a fivescore server?") from error
-        manifest = _get(http, "/manifest", give_up_at)
-        return Served((address.url,), model, manifest, _get(http, "/version", give_up_at))
+        return Served((address.url,), model, get("/manifest"), get("/version"))
 
 
-def _get(http: httpx.Client, path: str, give_up_at: float) -> dict[str, Any]:
-    tries = 0
-    while True:
-        error: FivescoreError
-        try:
-            response = http.get(path)
-        except httpx.TransportError as reason:
-            error = Unreachable(f"{http.base_url} cannot be reached: {reason or repr(reason)}")
-        else:
-            if response.status_code not in _AWAY:
-                return _body(response)
-            error = Unreachable(f"{http.base_url} answers {response.status_code} to {path}")
-        tries += 1
-        wait = backoff(tries)
-        if time.monotonic() + wait > give_up_at:
-            raise error
-        if tries == 1:
-            log.warning("%s; trying again", error)
-        time.sleep(wait)
+def _get(http: httpx.Client, path: str) -> dict[str, Any]:
+    """The JSON object at ``path``.
 
-
-def _body(response: httpx.Response) -> dict[str, Any]:
+    Raises:
+        Failure: there is none.
+    """
+    try:
+        response = http.get(path)
+    except httpx.TransportError as error:
+        reason = f"{http.base_url} cannot be reached: {error or repr(error)}"
+        raise Failure(Unreachable(reason), Cure.ELSEWHERE) from error
+    if not response.is_success:
+        found = failure(response)
+        detail = found.error.detail.removeprefix(f"{response.url} answered {response.status_code} ")
+        kind = Unreachable if found.cure in (Cure.ELSEWHERE, Cure.LATER) else BadAnswer
+        error_ = kind(f"{response.url} answered {response.status_code}: {detail}")
+        raise Failure(error_, found.cure, found.advised)
     try:
         body = response.json()
-        if response.is_success and isinstance(body, dict):
-            return body
-        told = body["detail"]
-    except (ValueError, LookupError, TypeError):
-        told = "is it a fivescore server?"
-    raise BadAnswer(f"{response.url} answered {response.status_code}: {told}")
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        reason = f"{response.url} did not answer a JSON object: is it a fivescore server?"
+        raise Failure(BadAnswer(reason), Cure.NOTHING)
+    return body

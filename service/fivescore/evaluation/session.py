@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from tqdm import tqdm
 
 from fivescore.client import AsyncRewardClient
+from fivescore.client.defaults import BATCH_SIZE, FEW_REQUESTS, RETRY_SECONDS
+from fivescore.data.reader import Source, read
 from fivescore.errors import InvalidPair, ServiceUnavailable
 from fivescore.evaluation.asking import Asking, Truncate
-from fivescore.evaluation.data import Source, read
 from fivescore.evaluation.server import Served, ask
 from fivescore.evaluation.store import Failure, Result, Store, pair_key
 from fivescore.types import Score, parse_pair
 
 PROBE = {"prompt": "What is 1+1?", "response": "1+1=2"}
 """Scored at each start: two runs of one model answer alike, other weights of its name do not."""
-MOST_FAILURES_TOLD = 100
+MOST_FAILURES_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,15 @@ class Options:
     split: str
     url: str | None = None
     truncate: Truncate = "never"
-    batch_size: int = 64
-    concurrency: int = 4
-    retry_seconds: float = 600.0
+    batch_size: int = BATCH_SIZE
+    concurrency: int = FEW_REQUESTS
+    retry_seconds: float = RETRY_SECONDS
     limit: int | None = None
     fresh: bool = False
 
     def sources(self) -> list[Source]:
-        """The data, each source cut to ``limit`` rows."""
-        found = [read(origin, self.split) for origin in self.data]
-        return [replace(source, rows=source.rows[: self.limit]) for source in found]
+        """The data, of each source the first ``limit`` rows."""
+        return [read(origin, self.split, self.limit) for origin in self.data]
 
 
 class Session:
@@ -81,7 +81,7 @@ class Session:
         return score
 
     def score(self, pairs: Sequence[dict[str, Any]]) -> list[Result]:
-        """One result a pair ``{"prompt": ..., "response": ...}``, in order.
+        """One result per pair ``{"prompt": ..., "response": ...}``, in order.
 
         Raises:
             ServiceUnavailable: the server went away; what it answered is kept.
@@ -148,7 +148,7 @@ class Session:
                 "by_code": dict(Counter(failure.code for failure in failures.values())),
                 "first": [
                     {"pair": key, "code": failure.code, "detail": failure.detail}
-                    for key, failure in list(failures.items())[:MOST_FAILURES_TOLD]
+                    for key, failure in list(failures.items())[:MOST_FAILURES_SHOWN]
                 ],
             },
         }

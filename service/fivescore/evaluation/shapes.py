@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from fivescore.errors import ConfigurationError
-from fivescore.evaluation.data import Row, Source
+from fivescore.data.reader import Source
+from fivescore.data.rows import BadRow, Row, is_number, none_usable
 from fivescore.model import helpsteer2
 
+log = logging.getLogger(__name__)
+
 Prompt = str | list[dict[str, str]]
+Fields = dict[str, Any]
+Shaped = TypeVar("Shaped")
+PREFERENCE_FIELDS = frozenset({"chosen", "output_1", "preference_strength"})
+"""A row that has one of these is meant as a preference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,32 @@ class Preference:
         ]
 
 
+def usable(
+    sources: Sequence[Source], shape: Callable[[Source, Row], Shaped], what: str
+) -> list[Shaped]:
+    """What ``shape`` makes of each row; rows that it refuses are counted in their source.
+
+    Args:
+        what: the rows that are wanted, for the error.
+
+    Raises:
+        ConfigurationError: no row can be used; says why, with the first place of each reason.
+    """
+    found: list[Shaped] = []
+    for source in sources:
+        for row in source.rows:
+            try:
+                found.append(shape(source, row))
+            except BadRow as error:
+                source.bad.add(row.place, str(error))
+    if not found:
+        raise none_usable(what, [source.bad for source in sources])
+    for source in sources:
+        for line in source.bad.lines():
+            log.warning("%s: %s", source.origin, line)
+    return found
+
+
 def preferences(sources: Sequence[Source]) -> list[Preference]:
     """The preferences of all rows; ``subset`` is the row's, or else the name of its file.
 
@@ -39,70 +73,107 @@ def preferences(sources: Sequence[Source]) -> list[Preference]:
     preference_strength, of which rows without a preference are left out.
 
     Raises:
-        ConfigurationError: a row is none of these.
+        ConfigurationError: no row is one of these.
     """
-    found = [
-        preference
-        for source in sources
-        for index, row in enumerate(source.rows)
-        if (preference := _preference(source, index, row))
-    ]
-    if not found:
-        raise ConfigurationError("there is no preference in the data")
-    return found
+    return usable(
+        sources,
+        _preference,
+        "preferences (prompt, chosen and rejected; or input, output_1, output_2 and label; or"
+        " prompt, response_1, response_2 and preference_strength)",
+    )
 
 
-def _preference(source: Source, index: int, row: Row) -> Preference | None:
-    try:
-        texts = _texts(row)
-    except (LookupError, TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"{source.place(index)} is no preference ({error}): give prompt, chosen and rejected,"
-            " or input, output_1, output_2 and label, or prompt, response_1, response_2 and"
-            " preference_strength"
-        ) from error
-    if texts is None:
-        return None
-    subset = str(row.get("subset") or source.name)
-    return Preference(str(row.get("id", index + 1)), subset, *texts)
+def _preference(source: Source, row: Row) -> Preference:
+    fields = row.fields()
+    subset = str(fields.get("subset") or source.name)
+    return Preference(str(fields.get("id", row.number)), subset, *_texts(fields))
 
 
-def _texts(row: Row) -> tuple[Prompt, str, str] | None:
+def _texts(row: Fields) -> tuple[Prompt, str, str]:
     if "output_1" in row:  # LLMBar, arXiv 2310.07641: the label is the better output
-        first, second, label = row["output_1"], row["output_2"], str(row["label"])
+        label = str(row.get("label"))
         if label not in ("1", "2"):
-            raise ValueError(f"label {label} is neither 1 nor 2")
-        better = (first, second) if label == "1" else (second, first)
-        return _prompt(row["input"]), _response(better[0]), _response(better[1])
+            raise BadRow("label is neither 1 nor 2")
+        better, worse = ("output_1", "output_2") if label == "1" else ("output_2", "output_1")
+        return prompt(row, "input"), _last(row, better), _last(row, worse)
     if "preference_strength" in row:  # HelpSteer2-Preference: above 0 the second is better
         strength = row["preference_strength"]
+        if not is_number(strength):
+            raise BadRow("preference_strength is not a number")
         if strength == 0:
-            return None
-        first, second = row["response_1"], row["response_2"]
-        better = (second, first) if strength > 0 else (first, second)
-        return helpsteer2_prompt(row["prompt"]), _response(better[0]), _response(better[1])
-    chosen, rejected = row["chosen"], row["rejected"]
-    prompt = row["prompt"] if row.get("prompt") is not None else chosen[:-1]
-    return _prompt(prompt), _response(chosen), _response(rejected)
+            raise BadRow("preference_strength is 0: neither response is better")
+        order = ("response_2", "response_1") if strength > 0 else ("response_1", "response_2")
+        return helpsteer2_prompt(row), _last(row, order[0]), _last(row, order[1])
+    chosen, rejected = _last(row, "chosen"), _last(row, "rejected")
+    if row.get("prompt") is None and isinstance(row["chosen"], list):
+        row = {"prompt": row["chosen"][:-1]}
+    return prompt(row), chosen, rejected
 
 
-def _prompt(value: Any) -> Prompt:
-    if isinstance(value, str) or (isinstance(value, list) and value):
+def prompt(row: Fields, name: str = "prompt") -> Prompt:
+    """A prompt as text or messages.
+
+    Raises:
+        BadRow: it is missing or something else.
+    """
+    value = row.get(name)
+    if value is None:
+        raise BadRow(f"no {name}")
+    if isinstance(value, str) or (value and _is_messages(value)):
+        found: Prompt = value
+        return found
+    raise BadRow(f"{name} is neither text nor messages")
+
+
+def text(row: Fields, name: str) -> str:
+    """A field that must be text.
+
+    Raises:
+        BadRow: it is missing or something else.
+    """
+    value = row.get(name)
+    if value is None:
+        raise BadRow(f"no {name}")
+    if not isinstance(value, str):
+        raise BadRow(f"{name} is not text")
+    return value
+
+
+def helpsteer2_prompt(row: Fields) -> Prompt:
+    """A prompt string of HelpSteer2; as messages where it holds several turns, for any server.
+
+    Raises:
+        BadRow: it is missing or not text.
+    """
+    found = text(row, "prompt")
+    try:
+        turns = [turn.model_dump() for turn in helpsteer2.messages(found)]
+    except ValueError as error:
+        raise BadRow("prompt is not valid Unicode") from error
+    return turns if len(turns) > 1 else found
+
+
+def _last(row: Fields, name: str) -> str:
+    """A response: a text, or the last message of a conversation."""
+    value = row.get(name)
+    if isinstance(value, list) and value and _is_messages(value):
+        value = value[-1]["content"]
+        if not isinstance(value, str):
+            raise BadRow(f"{name} is neither text nor messages")
         return value
-    raise ValueError("prompt is neither text nor messages")
+    if value is not None and not isinstance(value, str):
+        raise BadRow(f"{name} is neither text nor messages")
+    return text(row, name)
 
 
-def _response(value: Any) -> str:
-    """A text, or the last message of a conversation."""
-    text = value[-1]["content"] if isinstance(value, list) and value else value
-    if not isinstance(text, str):
-        raise ValueError("a response is neither text nor messages")
-    return text
-
-
-def helpsteer2_prompt(text: Any) -> Prompt:
-    """A prompt string of HelpSteer2; as messages where it holds several turns, for any server."""
-    if not isinstance(text, str):
-        raise ValueError("prompt is not text")
-    turns = [turn.model_dump() for turn in helpsteer2.messages(text)]
-    return turns if len(turns) > 1 else text
+def _is_messages(value: Any) -> bool:
+    """Whether it is a list of objects with a content, which JSON can carry."""
+    if not isinstance(value, list) or not all(
+        isinstance(turn, dict) and "content" in turn for turn in value
+    ):
+        return False
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True

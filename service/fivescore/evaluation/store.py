@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fivescore.data import writer
 from fivescore.errors import ConfigurationError
 from fivescore.types import Score
 
@@ -19,7 +20,7 @@ SAME_ABSOLUTE, SAME_RELATIVE = 0.02, 0.01
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A pair that cannot be scored, as its error tells."""
+    """A pair that cannot be scored: the code and the detail of its error."""
 
     code: str
     detail: str
@@ -79,9 +80,7 @@ class Store:
         self._file.close()
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        # One write: a run that is killed leaves at most one torn line, the last.
-        self._file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
-        self._file.flush()
+        writer.append(self._file, rows)
 
     def _load(self, header: dict[str, Any]) -> None:
         try:

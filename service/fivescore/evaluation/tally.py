@@ -12,7 +12,7 @@ from fivescore.evaluation.store import Failure, Result
 
 Outcome = Literal["right", "wrong", "tie", "failed"]
 NORMAL_QUANTILE = 1.959963984540054
-"""Of 97.5%, for intervals of 95%."""
+"""The 97.5% quantile of the normal distribution, for intervals of 95%."""
 
 
 def judge(chosen: float | None, rejected: float | None) -> Outcome:

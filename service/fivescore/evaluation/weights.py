@@ -1,7 +1,7 @@
 """Searches the weights that make a reward of attributes order preferences right most often.
 
 Only the direction of the weights matters: a positive factor changes no order. So the search goes
-over directions, in attributes scaled to the same spread, and weights are told with a Euclidean
+over directions, in attributes scaled to the same spread, and weights are given with a Euclidean
 norm of 1 in the attributes' own units.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fivescore.evaluation.stats import Array
+from fivescore.data.statistics import Array
 
 CANDIDATES = 1024
 """Directions of the coarse search, spread evenly over the sphere at random."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fivescore.data.hub import HUB_ID, OLD_HUB_ID
 from fivescore.errors import ConfigurationError, first_line
 from fivescore.model import manifest as manifests
 from fivescore.model.conversation import Conversation
@@ -20,7 +20,6 @@ CHARACTERS_PER_TOKEN = 16
 """Four times what tokenisers average on English text."""
 OVERRIDES = frozenset({"outputs", "hf-overrides", "hf_overrides"})
 """Engine options that can change the number of outputs: then only the engine knows it."""
-_HUB_ID = re.compile(r"^[\w][\w.-]*(/[\w][\w.-]*)?$")
 
 
 def check(model: str) -> None:
@@ -31,7 +30,7 @@ def check(model: str) -> None:
             raise ConfigurationError(f"model {model}: the folder has no config.json")
     elif folder.exists():
         raise ConfigurationError(f"model {model}: a file; give the folder that holds config.json")
-    elif not _HUB_ID.match(model):
+    elif not (HUB_ID.fullmatch(model) or OLD_HUB_ID.fullmatch(model)):
         raise ConfigurationError(f"model {model}: there is no such folder")
 
 

@@ -11,10 +11,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fivescore.errors import ConfigurationError, first_line
+from fivescore.types import ATTRIBUTES as ATTRIBUTES
 
 FILE_NAME = "reward.json"
-ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-"""HelpSteer2's five attributes in its own order (arXiv 2406.08673, dataset card)."""
 ATTRIBUTE_RANGE = (0.0, 4.0)
 """The least and the greatest annotation of an attribute (arXiv 2406.08673)."""
 NEMO_OUTPUTS = 9

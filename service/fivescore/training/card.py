@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fivescore.data.markdown import table
 from fivescore.model.manifest import Combined, Manifest
 from fivescore.training.plot import PLOT_FILE
 from fivescore.training.recipe import Recipe
@@ -84,7 +85,7 @@ def _what(recipe: Recipe, manifest: Manifest) -> str:
 def _validation(recipe: Recipe, found: dict[str, Any]) -> str:
     if recipe.stage == "preference":
         metrics = found["preference"]
-        return _table(
+        return table(
             ("metric", "model", "constant predictor"),
             [
                 (
@@ -96,7 +97,7 @@ def _validation(recipe: Recipe, found: dict[str, Any]) -> str:
             ],
         )
     return (
-        _table(
+        table(
             ("attribute", "rows", "MSE", "MSE of the constant predictor", "Pearson", "Spearman"),
             [
                 (
@@ -120,7 +121,7 @@ def _counts(data: dict[str, Any]) -> str:
             (name, f"not used: {reason}", count, part["first"][reason])
             for reason, count in part["unusable"].items()
         ]
-    return _table(("split", "", "rows", "first"), rows)
+    return table(("split", "", "rows", "first"), rows)
 
 
 def _recipe(recipe: Recipe, manifest: Manifest, record: dict[str, Any]) -> str:
@@ -131,7 +132,7 @@ def _recipe(recipe: Recipe, manifest: Manifest, record: dict[str, Any]) -> str:
         else f"output {reward.output}"
     )
     tuning = f"LoRA, rank {recipe.lora_rank}, merged" if recipe.lora_rank else "all weights"
-    return _table(
+    return table(
         ("", ""),
         [
             ("backbone", f"`{recipe.model}`"),
@@ -151,11 +152,6 @@ def _recipe(recipe: Recipe, manifest: Manifest, record: dict[str, Any]) -> str:
             ("time", f"{record['seconds']:.0f} s"),
         ],
     )
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def _number(value: float | None) -> str:

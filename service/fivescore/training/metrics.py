@@ -7,11 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fivescore.data.statistics import Array, pearson, spearman
 from fivescore.training.rows import MASKED
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +54,10 @@ def _fit(values: Array, labels: Array, constant: float) -> Fit:
     return Fit(
         rows=len(labels),
         mse=float(((values - labels) ** 2).mean()),
-        pearson=correlation(values, labels),
-        spearman=correlation(ranks(values), ranks(labels)),
+        pearson=pearson(values, labels),
+        spearman=spearman(values, labels),
         constant_mse=float(((constant - labels) ** 2).mean()),
     )
-
-
-def correlation(one: Array, other: Array) -> float | None:
-    """Pearson's correlation; None where one of them does not vary."""
-    if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
-        return None
-    return float(np.corrcoef(one, other)[0, 1])
-
-
-def ranks(values: Array) -> Array:
-    """Ranks from 1; equal values share their mean rank, as Spearman's correlation wants."""
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[group], dtype=np.float64)
 
 
 def preference_metrics(margins: Array, strengths: Array) -> dict[str, float]:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fivescore.training.metrics import Array
+from fivescore.data.statistics import Array
 from fivescore.training.recipe import Recipe, flag
 from fivescore.training.rows import Example, Report
 
@@ -41,8 +41,8 @@ def make_record(
             report.name: {
                 "rows": report.rows,
                 "used": report.used,
-                "unusable": dict(report.unusable),
-                "first": report.first,
+                "unusable": dict(report.bad.counts),
+                "first": report.bad.first,
             }
             for report in reports
         },

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
 
+from fivescore.data.rows import BadRow, BadRows, Row, is_number
 from fivescore.errors import InvalidPair
 from fivescore.model import helpsteer2
 from fivescore.model.conversation import Conversation
 from fivescore.model.manifest import ATTRIBUTE_RANGE
-from fivescore.training.data import Raw
 from fivescore.types import Pair, parse_pair
 
 MASKED = -100.0
@@ -23,10 +22,6 @@ LOW, HIGH = ATTRIBUTE_RANGE
 STRONGEST = 3
 """HelpSteer2-Preference's strengths go from -3, the first response is much better, to 3."""
 ROWS_PER_CALL = 512
-
-
-class Unusable(Exception):
-    """A row that cannot be trained on; the text is the reason it is counted under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,32 +39,24 @@ class Example:
 
 @dataclass(slots=True)
 class Report:
-    """How many rows were read and used, and of the others how many for which reason."""
+    """How many rows of a split were read and used, and why the others were not."""
 
     name: str
     rows: int = 0
     used: int = 0
-    unusable: Counter[str] = field(default_factory=Counter)
-    first: dict[str, str] = field(default_factory=dict)
-    """Where each reason was met first."""
-
-    def refuse(self, place: str, reason: str) -> None:
-        self.unusable[reason] += 1
-        self.first.setdefault(reason, place)
+    bad: BadRows = field(default_factory=BadRows)
 
     def lines(self) -> list[str]:
-        """For people: the total, and a line a reason."""
-        told = [f"{self.name}: {self.rows} rows, {self.used} used"]
-        for reason, count in self.unusable.most_common():
-            told.append(f"  {count} not used: {reason} (first: {self.first[reason]})")
-        return told
+        """For people: the total, and one line per reason."""
+        total = f"{self.name}: {self.rows} rows, {self.used} used"
+        return [total, *(f"  {line}" for line in self.bad.lines())]
 
 
 ReadRow = Callable[[dict[str, Any]], tuple[list[Pair], list[float]]]
 
 
 def prepare(
-    rows: Sequence[Raw],
+    rows: Sequence[Row],
     read: ReadRow,
     conversation: Conversation,
     max_tokens: int,
@@ -89,39 +76,37 @@ def prepare(
 
 
 def _prepare_some(
-    rows: Iterable[Raw],
+    rows: Iterable[Row],
     read: ReadRow,
     conversation: Conversation,
     max_tokens: int,
     report: Report,
 ) -> list[Example]:
     readable: list[tuple[str, list[Pair], list[float]]] = []
-    for place, value in rows:
+    for row in rows:
         try:
-            if not isinstance(value, dict):
-                raise Unusable("the line is not a JSON object")
-            readable.append((place, *read(value)))
-        except Unusable as error:
-            report.refuse(place, str(error))
+            readable.append((row.place, *read(row.fields())))
+        except BadRow as error:
+            report.bad.add(row.place, str(error))
     encoded = iter(conversation.encode([pair for _, pairs, _ in readable for pair in pairs]))
     examples = []
     for place, pairs, labels in readable:
         sequences = [next(encoded) for _ in pairs]
         try:
             examples.append(Example(place, _check(sequences, max_tokens), labels))
-        except Unusable as error:
-            report.refuse(place, str(error))
+        except BadRow as error:
+            report.bad.add(place, str(error))
     return examples
 
 
 def _check(sequences: Sequence[list[int] | InvalidPair], limit: int) -> tuple[list[int], ...]:
     for ids in sequences:
         if isinstance(ids, InvalidPair):
-            raise Unusable("the prompt format refuses it")
+            raise BadRow("the prompt format refuses it")
         if not ids:
-            raise Unusable("it has no tokens")
+            raise BadRow("it has no tokens")
         if len(ids) > limit:
-            raise Unusable(f"more than {limit} tokens")
+            raise BadRow(f"more than {limit} tokens")
     return tuple(ids for ids in sequences if not isinstance(ids, InvalidPair))
 
 
@@ -131,7 +116,7 @@ def attribute_rows(attributes: Sequence[str], prompt_format: str) -> ReadRow:
     def read(row: dict[str, Any]) -> tuple[list[Pair], list[float]]:
         labels = [_label(name, row.get(name)) for name in attributes]
         if all(label == MASKED for label in labels):
-            raise Unusable("no attribute has a label")
+            raise BadRow("no attribute has a label")
         return [_pair(row, "response", prompt_format)], labels
 
     return read
@@ -142,10 +127,10 @@ def preference_rows(prompt_format: str) -> ReadRow:
 
     def read(row: dict[str, Any]) -> tuple[list[Pair], list[float]]:
         strength: Any = row.get("preference_strength")
-        if not _is_number(strength) or abs(strength) > STRONGEST:
-            raise Unusable(f"preference_strength is not a number from -{STRONGEST} to {STRONGEST}")
+        if not is_number(strength) or abs(strength) > STRONGEST:
+            raise BadRow(f"preference_strength is not a number from -{STRONGEST} to {STRONGEST}")
         if strength == 0:
-            raise Unusable("preference_strength is 0: neither response is better")
+            raise BadRow("preference_strength is 0: neither response is better")
         pairs = [_pair(row, name, prompt_format) for name in ("response_1", "response_2")]
         return pairs, [float(strength)]
 
@@ -155,24 +140,20 @@ def preference_rows(prompt_format: str) -> ReadRow:
 def _label(name: str, value: Any) -> float:
     if value is None or (isinstance(value, float) and math.isnan(value)) or value == MASKED:
         return MASKED
-    if not _is_number(value) or not LOW <= value <= HIGH:
-        raise Unusable(f"{name} is not a number from {LOW:g} to {HIGH:g}")
+    if not is_number(value) or not LOW <= value <= HIGH:
+        raise BadRow(f"{name} is not a number from {LOW:g} to {HIGH:g}")
     return float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _pair(row: dict[str, Any], response: str, prompt_format: str) -> Pair:
     prompt, text = row.get("prompt"), row.get(response)
     if not prompt:
-        raise Unusable("no prompt")
+        raise BadRow("no prompt")
     if not isinstance(text, str) or not text.strip():
-        raise Unusable(f"empty {response}")
+        raise BadRow(f"empty {response}")
     pair = parse_pair({"prompt": prompt, "response": text})
     if isinstance(pair, InvalidPair):
-        raise Unusable("prompt and response are not a valid pair")
+        raise BadRow("prompt and response are not a valid pair")
     if isinstance(prompt, str) and prompt_format != "raw":
         return Pair(prompt=helpsteer2.messages(prompt), response=text)
     return pair

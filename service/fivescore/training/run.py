@@ -11,11 +11,12 @@ import torch
 from transformers import EvalPrediction, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
+from fivescore.data.statistics import Array, pearson
 from fivescore.errors import ConfigurationError
 from fivescore.model.manifest import Affine
 from fivescore.training.batches import Collator, Ordered, training_order
 from fivescore.training.loss import MaskedSquaredError, ScaledBradleyTerry, read_attributes
-from fivescore.training.metrics import Array, correlation, masked_mse, preference_metrics
+from fivescore.training.metrics import masked_mse, preference_metrics
 from fivescore.training.progress import Progress
 from fivescore.training.recipe import Recipe
 from fivescore.training.resume import CHECKPOINTS
@@ -134,9 +135,9 @@ class _Metrics:
             present = labels[:, i] != MASKED
             if present.any():
                 metrics[f"{name}_mse"] = masked_mse(values[:, i], labels[:, i])
-                pearson = correlation(values[present, i], labels[present, i])
-                if pearson is not None:
-                    metrics[f"{name}_pearson"] = pearson
+                correlation = pearson(values[present, i], labels[present, i])
+                if correlation is not None:
+                    metrics[f"{name}_pearson"] = correlation
         return metrics
 
 

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from transformers.utils import logging as library
 
+from fivescore.data.splits import read_splits
+from fivescore.data.statistics import Array
 from fivescore.errors import ConfigurationError
 from fivescore.model.conversation import Conversation
 from fivescore.model.manifest import Manifest
-from fivescore.training import data, meaning, metrics
+from fivescore.training import meaning, metrics
 from fivescore.training.card import write_card
 from fivescore.training.export import export
 from fivescore.training.model import has_head, is_untrained, load_config, load_model, load_tokenizer
@@ -119,7 +121,7 @@ def _read_examples(
         if recipe.stage == "regression"
         else preference_rows(manifest.prompt.format)
     )
-    splits = data.read(recipe.data, recipe.validation, recipe.stage)
+    splits = read_splits(recipe.data, recipe.validation, recipe.stage)
     found = []
     for rows, report in zip((splits.train, splits.validation), reports, strict=True):
         limit = manifest.max_tokens or sys.maxsize
@@ -129,13 +131,13 @@ def _read_examples(
         if not examples:
             raise ConfigurationError(
                 f"--data {recipe.data}: no {report.name} row can be used: "
-                + ", ".join(report.unusable)
+                + ", ".join(report.bad.counts)
             )
         found.append(examples)
     return found
 
 
-def _check_every_output_is_taught(manifest: Manifest, labels: metrics.Array) -> None:
+def _check_every_output_is_taught(manifest: Manifest, labels: Array) -> None:
     """An output that no label reached would be served as if it meant something."""
     taught = (labels != MASKED).any(axis=0)
     if untaught := [name for name, has in zip(manifest.attributes, taught, strict=True) if not has]:
@@ -145,12 +147,12 @@ def _check_every_output_is_taught(manifest: Manifest, labels: metrics.Array) -> 
         )
 
 
-def _labels(examples: Sequence[Example]) -> metrics.Array:
+def _labels(examples: Sequence[Example]) -> Array:
     return np.asarray([example.labels for example in examples], dtype=np.float64)
 
 
 def _write_report(
-    recipe: Recipe, prepared: Prepared, record: dict[str, Any], values: metrics.Array
+    recipe: Recipe, prepared: Prepared, record: dict[str, Any], values: Array
 ) -> None:
     """``values`` are the validation's attributes, ``[rows, sequences, names]``."""
     names = list(meaning.trained(prepared.manifest, recipe.stage))

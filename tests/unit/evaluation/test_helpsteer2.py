@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fivescore.errors import ConfigurationError
-from fivescore.evaluation.data import Source
-from fivescore.evaluation.helpsteer2 import attribute, calibration, examples, measure, told
+from fivescore.evaluation.helpsteer2 import attribute, calibration, examples, markdown, measure
 from fivescore.evaluation.store import Failure, Result
 from fivescore.model.manifest import ATTRIBUTES
 from fivescore.types import Score
+from tests.unit.evaluation.sources import source
 
 
 def row(**values: Any) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def test_bins_hold_every_row_once_in_order(points: list[tuple[int, float]]) -> N
 
 
 def test_rows_that_failed_are_left_out_and_counted() -> None:
-    pairs, truths = examples([Source("v", "v", [row(helpfulness=i) for i in range(4)])])
+    pairs, truths = examples([source(*(row(helpfulness=i) for i in range(4)))])
     assert len(pairs) == 4
     results: list[Result] = [scored(0.0), scored(1.0, 1), Failure("too_long", "."), scored(3.0, 2)]
     found, points = measure(truths, results)
@@ -68,32 +68,30 @@ def test_rows_that_failed_are_left_out_and_counted() -> None:
     assert found["attributes"]["helpfulness"]["mse"] == 0.0
     assert points["helpfulness"][0].tolist() == [0, 1, 3]
     assert found["reward_and_helpfulness"]["spearman"] == pytest.approx(1)
-    assert "1 of 4 rows could not be scored" in told(found)[0]
+    assert "1 of 4 rows could not be scored" in markdown(found)[0]
     json.dumps(found, allow_nan=False)
 
 
 def test_missing_annotations_are_masked() -> None:
     rows = [row(verbosity=None), row(verbosity=-100), row(verbosity=1)]
-    _, truths = examples([Source("v", "v", rows)])
+    _, truths = examples([source(*rows)])
     found, _ = measure(truths, [scored(2.0)] * 3)
     assert found["attributes"]["verbosity"]["rows"] == 1
     assert found["attributes"]["verbosity"]["mse"] == 1.0
 
 
 def test_a_scalar_model_is_compared_by_its_reward() -> None:
-    _, truths = examples([Source("v", "v", [row(helpfulness=i) for i in range(4)])])
+    _, truths = examples([source(*(row(helpfulness=i) for i in range(4)))])
     results = [scored(0, reward=float(i), names=()) for i in range(4)]
     found, points = measure(truths, results)
     assert not points
     assert found["reward_and_helpfulness"]["pearson"] == pytest.approx(1)
-    assert "none of HelpSteer2's attributes" in "\n".join(told(found))
+    assert "none of HelpSteer2's attributes" in "\n".join(markdown(found))
 
 
 def test_what_cannot_be_measured_is_said() -> None:
-    with pytest.raises(ConfigurationError, match="v row 2 is not HelpSteer2's"):
-        examples([Source("v", "v", [row(), {"prompt": "Q"}])])
     with pytest.raises(ConfigurationError, match="no row has an annotation"):
-        examples([Source("v", "v", [{"prompt": "Q", "response": "A"}])])
-    _, truths = examples([Source("v", "v", [row()])])
+        examples([source({"prompt": "Q", "response": "A"})])
+    _, truths = examples([source(row())])
     with pytest.raises(ConfigurationError, match="too long"):
         measure(truths, [Failure("too_long", "too long")])

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from fivescore.evaluation import report
-from fivescore.evaluation.data import Source
 from fivescore.evaluation.session import Options
+from tests.unit.evaluation.sources import source
 
 
 def options(folder: Path, **changed: object) -> Options:
@@ -19,18 +19,23 @@ def options(folder: Path, **changed: object) -> Options:
 
 
 def test_a_report_is_three_files_without_keys(tmp_path: Path) -> None:
-    sources = [Source("x", "x.json", [{}, {}], "0" * 64)]
+    data = source({}, {}, name="x")
+    data.bad.add("x.jsonl:2", "no prompt")
     given = options(tmp_path, limit=2)
-    paths = report.write("name", "A title", given, {}, sources, {"a": 1}, ["text"], Figure())
+    paths = report.write("name", "A title", given, {}, [data], {"a": 1}, ["text"], Figure())
     assert [path.name for path in paths] == ["name.json", "name.md", "name.png"]
     document = json.loads(paths[0].read_text())
     assert document["result"] == {"a": 1}
     assert document["command"][-1] == "http://host:8000"
     assert document["versions"]["fivescore"]
-    assert document["data"] == [{"origin": "x.json", "rows": 2, "sha256": "0" * 64}]
+    assert document["data"] == [
+        {"origin": "x.jsonl", "rows": 2, "sha256": None, "unusable": {"no prompt": 1},
+         "first": {"no prompt": "x.jsonl:2"}}
+    ]  # fmt: skip
     text = paths[1].read_text()
     assert text.startswith("# A title\n")
     assert "only the first 2 rows" in text
+    assert "not used: 1 rows: no prompt (first: `x.jsonl:2`)" in text
     assert "s3cret" not in text
 
 

@@ -16,11 +16,11 @@ from fivescore.evaluation.rewardbench import (
     SECTION_OF,
     SECTIONS,
     known,
+    markdown,
     measure,
     overall_score,
     row_shares,
     section_scores,
-    told,
 )
 from fivescore.evaluation.shapes import Preference
 from fivescore.evaluation.tally import Tally
@@ -83,8 +83,8 @@ def test_what_is_incomplete_is_said() -> None:
     }
     assert found["partial"] == {"llmbar-natural": "2 of 100 rows"}
     assert len(found["missing"]) == 21
-    assert "Not the published benchmark" in "\n".join(told(found))
-    assert "Not the published benchmark" not in "\n".join(told(measure(tallies())))
+    assert "Not the published benchmark" in "\n".join(markdown(found))
+    assert "Not the published benchmark" not in "\n".join(markdown(measure(tallies())))
 
 
 def preference(subset: str) -> Preference:

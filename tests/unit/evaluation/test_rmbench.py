@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fivescore.errors import ConfigurationError
-from fivescore.evaluation.data import Source
-from fivescore.evaluation.rmbench import comparisons, domain_of, items, measure, told
+from fivescore.evaluation.rmbench import comparisons, domain_of, items, markdown, measure
+from tests.unit.evaluation.sources import source
 
 PERFECT = [3.0, 3.0, 3.0, 1.0, 1.0, 1.0]
 INVERTED = [1.0, 1.0, 1.0, 3.0, 3.0, 3.0]
@@ -63,7 +59,7 @@ def test_a_response_that_could_not_be_scored_makes_its_comparisons_wrong() -> No
     found = measure(["chat"], [None, *PERFECT[1:]])["parts"]["chat"]
     assert found["matrix"] == [[0, 0, 0], [1, 1, 1], [1, 1, 1]]
     assert found["comparisons"]["failed"] == 3
-    assert "3 failed" in "\n".join(told(measure(["chat"], [None, *PERFECT[1:]])))
+    assert "3 failed" in "\n".join(markdown(measure(["chat"], [None, *PERFECT[1:]])))
 
 
 @given(st.lists(st.floats(-5, 5), min_size=6, max_size=6))
@@ -87,16 +83,8 @@ def test_the_domain_is_in_the_files_name(name: str, domain: str) -> None:
     assert domain_of(name) == domain
 
 
-def source(*rows: dict[str, Any]) -> Source:
-    return Source("chat", str(Path("/data/chat.json")), list(rows))
-
-
-def test_rows_are_read_and_others_refused() -> None:
+def test_the_domain_is_the_row_s_or_else_the_file_s() -> None:
     row = {"prompt": "Q", "chosen": ["a", "b", "c"], "rejected": ["d", "e", "f"]}
-    (one, other) = items([source(row, {**row, "domain": "math"})])
+    (one, other) = items([source(row, {**row, "domain": "math"}, name="chat")])
     assert (one.domain, other.domain) == ("chat", "math")
     assert [pair["response"] for pair in one.pairs()] == list("abcdef")
-    with pytest.raises(ConfigurationError, match="row 2 is not RM-Bench's"):
-        items([source(row, {"prompt": "Q", "chosen": "a", "rejected": "b"})])
-    with pytest.raises(ConfigurationError, match="no row"):
-        items([source()])

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fivescore.data.statistics import Array
 from fivescore.errors import ConfigurationError
 from fivescore.evaluation import fit, weights
 from fivescore.evaluation.fit import Fit
 from fivescore.evaluation.shapes import Preference
-from fivescore.evaluation.stats import Array
 from fivescore.evaluation.store import Failure, Result
 from fivescore.evaluation.weights import Comparisons
 from fivescore.model.manifest import ATTRIBUTES, PRESETS, Combined
@@ -125,7 +125,7 @@ def test_the_report_has_both_sets_of_weights_and_three_accuracies() -> None:
     assert measured["weights_before"]["complexity"] == 0.47
     low, high = measured["weight_intervals"]["correctness"]
     assert low < high
-    assert "cross-validated" in "\n".join(fit.told(measured))
+    assert "cross-validated" in "\n".join(fit.markdown(measured))
 
 
 def test_the_manifest_keeps_everything_but_the_weights() -> None:

@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 
 from fivescore.training.metrics import (
-    correlation,
     fits,
     masked_mse,
     means,
     preference_metrics,
-    ranks,
 )
 from fivescore.training.rows import MASKED
 
@@ -45,17 +43,6 @@ def test_an_attribute_without_labels_has_no_fit() -> None:
 
 def test_the_masked_error_is_over_all_labels() -> None:
     assert masked_mse(VALUES, LABELS) == pytest.approx((1 + 1 + 0 + 1 + 1) / 5)
-
-
-def test_equal_values_share_their_rank() -> None:
-    assert ranks(np.array([10.0, 20.0, 10.0, 30.0])).tolist() == [1.5, 3.0, 1.5, 4.0]
-
-
-def test_correlations() -> None:
-    one, other = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 3.0, 2.0, 4.0])
-    assert correlation(one, other) == pytest.approx(0.8)
-    assert correlation(one, np.ones(4)) is None
-    assert correlation(one[:1], other[:1]) is None
 
 
 def test_preferences() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from fivescore.data.rows import Row
 from fivescore.model.conversation import Conversation
 from fivescore.model.manifest import ATTRIBUTES, PromptFormat
-from fivescore.training.data import Raw
 from fivescore.training.rows import (
     MASKED,
     Example,
@@ -38,7 +38,7 @@ def prepared(
 ) -> tuple[list[Example], Report]:
     report = Report("train")
     conversation = Conversation(PromptFormat(format=style), tokenizer)
-    raw = [Raw(f"f:{number}", row) for number, row in enumerate(rows, 1)]
+    raw = [Row("f", number, row, "" if row else "bad") for number, row in enumerate(rows, 1)]
     reader = read or attribute_rows(ATTRIBUTES, style)
     return prepare(raw, reader, conversation, 512, report, progress=False), report
 
@@ -80,8 +80,7 @@ def test_missing_labels_are_masked(tokenizer: Any) -> None:
 
 
 UNUSABLE: list[tuple[Any, str]] = [
-    (None, "the line is not a JSON object"),
-    ([1], "the line is not a JSON object"),
+    (None, "bad"),
     ({**GOOD, "prompt": ""}, "no prompt"),
     ({**GOOD, "prompt": None}, "no prompt"),
     ({**GOOD, "prompt": 3}, "prompt and response are not a valid pair"),
@@ -93,6 +92,7 @@ UNUSABLE: list[tuple[Any, str]] = [
     ({**GOOD, "response": "a b " * 400}, "more than 512 tokens"),
     ({**GOOD, "helpfulness": 5}, "helpfulness is not a number from 0 to 4"),
     ({**GOOD, "helpfulness": -1}, "helpfulness is not a number from 0 to 4"),
+    ({**GOOD, "verbosity": 10**400}, "verbosity is not a number from 0 to 4"),
     ({**GOOD, "verbosity": "3"}, "verbosity is not a number from 0 to 4"),
     ({**GOOD, "verbosity": True}, "verbosity is not a number from 0 to 4"),
     ({"prompt": "a", "response": "b"}, "no attribute has a label"),
@@ -106,7 +106,7 @@ def test_a_row_that_cannot_be_used_is_counted_and_harms_no_other(
     examples, report = prepared(tokenizer, GOOD, row, GOOD)
     assert [example.place for example in examples] == ["f:1", "f:3"]
     assert (report.rows, report.used) == (3, 2)
-    assert dict(report.unusable) == {reason: 1}
+    assert dict(report.bad.counts) == {reason: 1}
     assert report.lines() == ["train: 3 rows, 2 used", f"  1 not used: {reason} (first: f:2)"]
 
 
@@ -134,4 +134,4 @@ def test_a_comparison_that_cannot_be_used_is_counted(tokenizer: Any, row: Any, r
     read = preference_rows("chat_template")
     examples, report = prepared(tokenizer, row, COMPARISON, read=read)
     assert [example.place for example in examples] == ["f:2"]
-    assert dict(report.unusable) == {reason: 1}
+    assert dict(report.bad.counts) == {reason: 1}

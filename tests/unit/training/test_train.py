@@ -267,7 +267,7 @@ def test_what_a_run_leaves_behind(run: Callable[..., Path], rows: Path, tmp_path
     }  # fmt: skip
     record = record_of(folder)
     assert record["data"]["train"]["unusable"] == {
-        "the line is not a JSON object": 1, "empty response": 1
+        "the line is not JSON": 1, "empty response": 1
     }  # fmt: skip
     assert record["command"] == (
         f"fivescore train --data {data} --model {record['recipe']['model']} --output {folder}"

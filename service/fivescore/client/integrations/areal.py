@@ -22,7 +22,7 @@ from fivescore.client import RewardClient
 from fivescore.client.integrations.conversation import Turn, pair
 
 DEADLINE_SECONDS = 12.0
-"""AReaL's 15 seconds (areal/api/reward_api.py, timeout_seconds) with time left to be told."""
+"""AReaL's 15 seconds (areal/api/reward_api.py, timeout_seconds) with time left to report it."""
 END_TEXTS = (
     "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>", "<eos>",
     "<end_of_turn>", "<|end|>", "<|return|>", "<｜end▁of▁sentence｜>",

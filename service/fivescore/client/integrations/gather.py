@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 from fivescore.client import RewardClient
 from fivescore.client.batches import PairLike
+from fivescore.client.defaults import BATCH_SIZE, FEW_REQUESTS
 from fivescore.types import Score
 
-MOST_PAIRS = 64
-"""Pairs of one request."""
-MOST_REQUESTS = 4
-"""Requests at a time: enough that the server tokenises the next while it computes one."""
 Waiting = tuple[PairLike, Future[Score]]
 
 
 class Gatherer:
-    """What arrives in the same moment goes together, and what arrives while requests are under
-    way goes with the next one: no timer, and no more than ``MOST_REQUESTS`` connections.
+    """Sends what arrives in the same moment together, and what arrives while requests are under
+    way with the next one. It has no timer, and no more than ``FEW_REQUESTS`` requests at a time.
 
     Args:
         options: of ``RewardClient.score``, except ``errors``.
@@ -49,26 +47,36 @@ class Gatherer:
 
     def _send(self) -> None:
         with self._lock:
-            while self._waiting and self._requests < MOST_REQUESTS:
-                batch, self._waiting = self._waiting[:MOST_PAIRS], self._waiting[MOST_PAIRS:]
+            while self._waiting and self._requests < FEW_REQUESTS:
+                batch, self._waiting = self._waiting[:BATCH_SIZE], self._waiting[BATCH_SIZE:]
                 batch = [one for one in batch if one[1].set_running_or_notify_cancel()]
                 if batch:
-                    self._requests += 1
-                    asked = self._client.submit(
-                        [pair for pair, _ in batch], **self._options, errors="return"
-                    )
-                    asked.add_done_callback(partial(self._answer, batch))
+                    self._submit(batch)
+
+    def _submit(self, batch: list[Waiting]) -> None:
+        pairs = [pair for pair, _ in batch]
+        try:
+            asked = self._client.submit(pairs, **self._options, errors="return")
+        except BaseException as error:  # the batch is of several callers: each must hear of it
+            _settle(batch, [error] * len(batch))
+            return
+        self._requests += 1
+        asked.add_done_callback(partial(self._answer, batch))
 
     def _answer(self, batch: list[Waiting], asked: Future[Any]) -> None:
         try:
             results = asked.result()
         except BaseException as error:
             results = [error] * len(batch)
-        for (_, future), result in zip(batch, results, strict=True):
-            if isinstance(result, Score):
-                future.set_result(result)
-            else:
-                future.set_exception(result)
+        _settle(batch, results)
         with self._lock:
             self._requests -= 1
         self._send()
+
+
+def _settle(batch: list[Waiting], results: Sequence[Any]) -> None:
+    for (_, future), result in zip(batch, results, strict=True):
+        if isinstance(result, Score):
+            future.set_result(result)
+        else:
+            future.set_exception(result)

@@ -15,7 +15,7 @@ With GDPO, where every attribute is an objective of its own::
         ...,
     )
 
-Prompts and completions may be plain or conversational. Of a completion with several turns, as tool
+Prompts and completions may be plain or conversational. In a completion with several turns, as tool
 calls make them, the last assistant message is scored; without one, the empty response is. All
 functions here can be pickled, as asynchronous GRPO does.
 """
@@ -32,11 +32,10 @@ from typing import Any, Generic, Literal, TypeVar
 
 from fivescore.client import AsyncRewardClient, RewardClient
 from fivescore.client.integrations.conversation import Text, pair
-from fivescore.model.manifest import ATTRIBUTES
-from fivescore.types import Score
+from fivescore.types import ATTRIBUTES, Score
 
 REMEMBERED_BATCHES = 16
-"""Batches that attribute functions have not all asked for; more only where some are never asked."""
+"""Batches that some attribute function has yet to read; older ones are forgotten."""
 
 OnFailure = Literal["raise", "none"]
 Rewards = list[float | None]
@@ -161,7 +160,7 @@ def attribute_functions(
     on_failure: OnFailure = "raise",
     **client_options: Any,
 ) -> list[AttributeFunction]:
-    """One reward function an attribute, HelpSteer2's five by default, named as the attribute.
+    """One reward function per attribute, HelpSteer2's five by default, named as the attribute.
 
     They share their work: the first that TRL calls with a batch asks the server, the others read
     its answer.
@@ -199,7 +198,8 @@ class _Batch:
 
 
 class _SharedBatches:
-    """One request a batch for several readers; a reader that comes again brings a new batch."""
+    """Sends one request per batch for several readers; a reader that asks for its batch again gets
+    a new request."""
 
     def __init__(self, client: RewardClient, options: dict[str, Any]) -> None:
         self._client = client

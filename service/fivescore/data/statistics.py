@@ -1,4 +1,4 @@
-"""Correlations that know when there is none."""
+"""Correlations that say where there is none, for evaluation and training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def correlations(x: Array, y: Array) -> dict[str, float | str | None]:
 
     They are None where they are not defined; ``note`` then says why.
     """
-    note = _undefined(x, y)
+    note = undefined(x, y)
     if note:
         return {"pearson": None, "spearman": None, "kendall": None, "note": note}
     return {
@@ -28,7 +28,18 @@ def correlations(x: Array, y: Array) -> dict[str, float | str | None]:
     }
 
 
-def _undefined(x: Array, y: Array) -> str | None:
+def pearson(x: Array, y: Array) -> float | None:
+    """Pearson's correlation of two arrays ``[n]``; None where it is not defined."""
+    return None if undefined(x, y) else float(stats.pearsonr(x, y).statistic)
+
+
+def spearman(x: Array, y: Array) -> float | None:
+    """Spearman's correlation of two arrays ``[n]``; None where it is not defined."""
+    return None if undefined(x, y) else float(stats.spearmanr(x, y).statistic)
+
+
+def undefined(x: Array, y: Array) -> str | None:
+    """Why ``x`` and ``y`` have no correlation, or None where they have one."""
     if len(x) < FEWEST:
         return f"fewer than {FEWEST} values"
     for values in (x, y):

@@ -1,4 +1,4 @@
-"""Tallies, intervals and correlations on values that are checked by hand."""
+"""Correlations on values that are checked by hand."""
 
 from __future__ import annotations
 
@@ -10,33 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fivescore.evaluation.stats import correlations
-from fivescore.evaluation.tally import Tally, count, judge, wilson
+from fivescore.data.statistics import correlations, pearson, spearman
 
 FINITE = st.floats(-10, 10)
-
-
-@pytest.mark.parametrize(
-    ("chosen", "rejected", "outcome"),
-    [(2.0, 1.0, "right"), (1.0, 2.0, "wrong"), (1.0, 1.0, "tie"), (None, 1.0, "failed"),
-     (1.0, None, "failed"), (None, None, "failed")],
-)  # fmt: skip
-def test_outcomes(chosen: float | None, rejected: float | None, outcome: str) -> None:
-    assert judge(chosen, rejected) == outcome
-
-
-def test_ties_and_failures_are_wrong() -> None:
-    tally = count(["right", "wrong", "tie", "failed"])
-    assert tally == Tally(1, 1, 1, 1)
-    assert tally.accuracy == 0.25
-    assert Tally().summary()["accuracy"] is None
-
-
-def test_wilsons_interval() -> None:
-    # Wilson's interval for 8 of 10, as in Newcombe 1998.
-    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert wilson(0, 10)[0] == 0.0
-    assert wilson(10, 10)[1] == pytest.approx(1.0)
 
 
 @given(st.lists(FINITE, min_size=3, max_size=30, unique=True))
@@ -56,6 +32,12 @@ def test_hand_checked_correlations() -> None:
     assert found == pytest.approx({"pearson": 0.8, "spearman": 0.8, "kendall": 2 / 3})
 
 
+def test_equal_values_share_their_rank() -> None:
+    x, y = np.array([10.0, 20.0, 10.0, 30.0]), np.array([1.5, 3.0, 1.5, 4.0])
+    assert spearman(x, y) == pytest.approx(1)
+    assert pearson(x, y) == pytest.approx(35 / math.sqrt(275 * 4.5))
+
+
 @pytest.mark.parametrize(
     ("x", "y", "note"),
     [([1, 1, 1], [1, 2, 3], "one side is constant"),
@@ -65,7 +47,9 @@ def test_hand_checked_correlations() -> None:
 def test_where_there_is_no_correlation_it_is_null_with_a_note(
     x: list[float], y: list[float], note: str
 ) -> None:
-    found = correlations(np.array(x, float), np.array(y, float))
+    one, other = np.array(x, float), np.array(y, float)
+    found = correlations(one, other)
+    assert (pearson(one, other), spearman(one, other)) == (None, None)
     assert found == {"pearson": None, "spearman": None, "kendall": None, "note": note}
     json.dumps(found, allow_nan=False)
 

@@ -1,0 +1,1 @@
+"""Rows of every format, in and out; imports nothing of the other rooms but errors."""

@@ -1,0 +1,193 @@
+"""Files of every format, whole and broken: the same rows, or one error that names the file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fivescore.data.formats import SUFFIXES, count_rows, read_file
+from fivescore.errors import ConfigurationError
+from tests.unit.data.files import write
+
+ROWS: list[dict[str, Any]] = [
+    {"prompt": 'Q é\nline 2, "quoted"', "response": "4", "helpfulness": 1.5, "id": "007"},
+    {"prompt": "", "response": "null", "helpfulness": None, "id": "8a"},
+]
+LINES = "".join(f"{json.dumps(row)}\n" for row in ROWS).encode()
+GZ = gzip.compress(LINES * 50, mtime=0)
+GOOD = {"a": 1}
+
+
+def values(file: Path) -> list[Any]:
+    return [row.value for row in read_file(file)]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_format_gives_the_same_rows(suffix: str, tmp_path: Path) -> None:
+    file = write(tmp_path / f"x{suffix}", ROWS)
+    assert values(file) == ROWS
+    assert count_rows(file) == 2
+    last = list(read_file(file))[-1]
+    # CSV counts lines, of which the header is one and the first row has two.
+    assert last.place == f"{file}:{4 if '.csv' in suffix else 2}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("x.jsonl", b'\xef\xbb\xbf{"a": 1}\r\n{"a": 1}\r\n', [GOOD, GOOD]),
+        ("x.jsonl", b'{"a": 1}\n{"a": 1}', [GOOD, GOOD]),
+        ("x.jsonl", b"", []),
+        ("X.JSONL", b'{"a": 1}\n', [GOOD]),
+        ("x.json", b'{"a": 1}\n{"a": 1}\n', [GOOD, GOOD]),
+        ("x.json", b'\xef\xbb\xbf[\n{"a": 1}\r\n]\n', [GOOD]),
+        ("x.json", b'{\n"a": 1\n}\n', [GOOD]),
+        ("x.json", b"[]", []),
+        ("x.csv", b"\xef\xbb\xbfa,prompt\r\n1,1\r\n\r\n\r\n", [{"a": 1, "prompt": "1"}]),
+        ("x.csv", b"a,prompt\n[1],\n", [{"a": [1], "prompt": ""}]),
+        ("x.csv", b"prompt\n" + b"x" * 200_000 + b"\n", [{"prompt": "x" * 200_000}]),
+    ],
+)
+def test_what_people_s_tools_write_is_read(
+    name: str, content: bytes, found: list[Any], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert values(tmp_path / name) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "fault"),
+    [
+        ("x.jsonl", b"{", "the line is not JSON"),
+        ("x.jsonl", b"[" * 100_000, "the line is not JSON"),
+        ("x.jsonl", b"\x00\x00", "the line is not JSON"),
+        ("x.jsonl", b'{"a": "\x00"}', "the line is not JSON"),
+        ("x.jsonl", b'{"a": "\xe9"}', "the line is not UTF-8"),
+        ("x.jsonl", b"[1]", "the line is not a JSON object"),
+        ("x.jsonl", b" \r", "the line is blank"),
+        ("x.json", b"{", "the line is not JSON"),
+    ],
+)
+def test_a_bad_line_is_a_row_without_a_value_and_harms_no_other(
+    name: str, bad: bytes, fault: str, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(b'{"a": 1}\n' + bad + b'\n{"a": 1}\n')
+    first, row, last = read_file(file)
+    assert (first.value, row.value, last.value) == (GOOD, None, GOOD)
+    assert (row.fault, row.place) == (fault, f"{file}:2")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place", "fault"),
+    [
+        ("x.json", b'[{"a": 1}, 2, {"a": 1}]', 2, "the element is not a JSON object"),
+        ("x.csv", b"a\n1\n1,2\n1\n", 3, "the row has more or fewer cells than the header"),
+        ("x.csv", b'a,b\n1,"x\ny"\n1\n', 4, "the row has more or fewer cells than the header"),
+    ],
+)
+def test_a_bad_element_or_row_is_one_too(
+    name: str, content: bytes, place: int, fault: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    (bad,) = [row for row in read_file(tmp_path / name) if row.value is None]
+    assert (bad.number, bad.fault) == (place, fault)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("x.jsonl.gz", b"", "it is empty, not gzip"),
+        ("x.jsonl.gz", b"plain", "Not a gzipped file"),
+        ("x.jsonl.gz", GZ[:-9], "ended before"),
+        ("x.jsonl.gz", GZ[:12] + b"\x00\xff" * 20, "cannot be read"),
+        ("x.jsonl.gz", GZ[:-8] + b"\x00" * 8, "CRC check failed"),
+        ("x.jsonl.gz", GZ + b"trailing", "Not a gzipped file"),
+        ("x.jsonl", GZ, "give it the ending .gz"),
+        ("x.csv.gz", GZ[:-9], "ended before"),
+        ("x.parquet.gz", GZ[:-9], "ended before"),
+        ("x.json", b"", "it is not JSON"),
+        ("x.json", b'[{"a": 1},', "it is not JSON"),
+        ("x.json", b'[{"a": "\xe9"}]', "it is not JSON"),
+        ("x.json", b"[" * 100_000, "it is not JSON"),
+        ("x.csv", b"", "the first line must name each column once"),
+        ("x.csv", b"a,a\n1,2\n", "the first line must name each column once"),
+        ("x.csv", b"a\n1\n\xe9\n", "x.csv:3: it is not CSV in UTF-8"),
+        ("x.csv", b'a\n"1\n', "it is not CSV in UTF-8: unexpected end of data"),
+        ("x.parquet", b"", "cannot be read as Parquet"),
+        ("x.parquet", b"PAR1 and no more", "cannot be read as Parquet"),
+        ("x.parquet", b"PAR1" + b"\xff" * 8 + b"\x00" * 20 + b"PAR1", "cannot be read as Parquet"),
+        ("x.txt", b"", "must end in one of .jsonl, .json, .csv, .parquet"),
+        ("missing/x.jsonl", None, "No such file or directory"),
+        ("folder.jsonl", None, "Is a directory"),
+    ],
+)  # fmt: skip
+def test_a_corrupt_file_is_one_error_that_names_it(
+    name: str, content: bytes | None, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.jsonl").mkdir()
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    for read in (values, count_rows):
+        with pytest.raises(ConfigurationError) as caught:
+            read(file)
+        assert str(file) in caught.value.detail
+        assert told in caught.value.detail
+        assert "\n" not in caught.value.detail
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".csv", ".csv.gz"])
+def test_rows_before_a_fault_come_before_the_file_is_read_to_its_end(
+    suffix: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path / f"x{suffix}", [{"a": f"{number:09}x"} for number in range(20_000)])
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] + b'\xff"')
+    rows = read_file(file)
+    assert len(list(islice(rows, 1000))) == 1000
+    with pytest.raises(ConfigurationError):
+        list(rows)
+
+
+def test_a_name_without_a_format_may_have_a_default(tmp_path: Path) -> None:
+    (tmp_path / "pairs").write_bytes(b'{"a": 1}\n')
+    assert [row.value for row in read_file(tmp_path / "pairs", ".jsonl")] == [GOOD]
+    assert count_rows(tmp_path / "pairs", ".jsonl") == 1
+
+
+BASE_ALONE = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"pyarrow", "datasets", "numpy", "scipy", "torch"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+from pathlib import Path
+from fivescore.data.formats import read_file
+from fivescore.errors import ConfigurationError
+for name in sys.argv[1:]:
+    try:
+        print(len(list(read_file(Path(name)))))
+    except ConfigurationError as error:
+        print(error.detail)
+"""
+
+
+def test_the_base_installation_reads_all_but_parquet_and_says_what_that_needs(
+    tmp_path: Path,
+) -> None:
+    files = [str(write(tmp_path / suffix / f"x{suffix}", ROWS)) for suffix in SUFFIXES]
+    done = subprocess.run(
+        [sys.executable, "-c", BASE_ALONE, *files], capture_output=True, text=True, check=True
+    )
+    *others, parquet, compressed = done.stdout.splitlines()
+    assert others == ["2"] * 6
+    for told in (parquet, compressed):
+        assert "pip install 'fivescore[evaluate]'" in told
