@@ -219,10 +219,10 @@ class Connection(HttpToolsProtocol):
         if not more and self._phase == "answer":
             self._phase = "idle"
         elif not more and self._phase == "body":
-            if self.expect_100_continue and not self._body_came:
-                self.transport.close()  # the client may send the body or not: nobody can know
-                return
             self._phase = "rest"
+            if self.expect_100_continue and not self._body_came:
+                self._phase = "idle"
+                self.transport.close()  # the client may send the body or not: nobody can know
         self._start_clock()
 
     def pause_writing(self) -> None:
@@ -234,7 +234,8 @@ class Connection(HttpToolsProtocol):
     def _start_clock(self) -> None:
         """Start the clock of the present phase, unless it runs."""
         phase = self._phase
-        if phase in ("idle", "answer") and self.transport.get_write_buffer_size():
+        only_reads = phase in ("idle", "answer") or self.transport.is_closing()
+        if only_reads and phase != "refused" and self.transport.get_write_buffer_size():
             phase = "writing"
         if phase != self._timed:
             self._restart_clock(phase)
@@ -244,17 +245,19 @@ class Connection(HttpToolsProtocol):
         self._timed = phase
         if phase == "answer":
             return
-        limits = self._limits
-        if phase == "idle":
-            seconds: float = self.timeout_keep_alive
-        elif phase == "head":
-            seconds = limits.header_timeout_seconds
-        elif phase == "refused":
-            seconds = LINGER_SECONDS
-        else:
-            seconds = limits.client_timeout_seconds
+        if phase in ("body", "rest", "writing"):
             self._mark = (self._received, self._unread())
-        self._clock = self.loop.call_later(seconds, self._time_is_up)
+        self._clock = self.loop.call_later(self._seconds(phase), self._time_is_up)
+
+    def _seconds(self, phase: Phase) -> float:
+        """How long the client may stay in a phase, or until its progress is looked at."""
+        if phase == "idle":
+            return self.timeout_keep_alive
+        if phase == "head":
+            return self._limits.header_timeout_seconds
+        if phase == "refused":
+            return LINGER_SECONDS
+        return self._limits.client_timeout_seconds
 
     def _stop_clock(self) -> None:
         if self._clock is not None:
@@ -263,22 +266,23 @@ class Connection(HttpToolsProtocol):
 
     def _time_is_up(self) -> None:
         """Close the connection, unless its client does what the phase asks for."""
-        phase = self._timed
-        if phase == "head":
-            self._refuse(_slow_head(self._limits))
-        elif phase == "refused":
+        phase, self._timed = self._timed, None
+        if phase == "refused":
             self.transport.abort()
-        elif phase == "rest":
-            self._abort("unread_body")
         elif phase in ("body", "writing") and self._reads_too_slowly():
             self._abort("slow_reader")
+        elif self.transport.is_closing():  # what is written is still read
+            self._start_clock()
+        elif phase == "head":
+            self._refuse(_slow_head(self._limits))
+        elif phase == "rest":
+            self._abort("unread_body")
         elif phase == "body" and self._sends_too_slowly():
             self._refuse(_slow_body(self._limits))
-        elif phase == "idle" and not self.transport.is_closing():
+        elif phase == "idle":
             self._metrics.connections_closed.labels("idle").inc()
             self.transport.close()
-        elif phase != "idle":
-            self._timed = None
+        else:
             self._start_clock()
 
     def _sends_too_slowly(self) -> bool:
