@@ -180,7 +180,7 @@ async def test_a_request_without_a_key_is_logged_and_counted_without_what_it_off
 
 async def test_an_unexpected_error_shows_no_key(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(api_key=KEY) as service:
-        service.scorer._score_all = None  # type: ignore[assignment,method-assign]
+        service.scorer.score = None  # type: ignore[assignment,method-assign]
         response = await service.http.post(f"/score?api_key={OTHER_KEY}", json=PAIR)
         assert_unauthorized(response)
         response = await service.score(PAIR, Authorization=f"Bearer {KEY}")

@@ -117,7 +117,7 @@ def _has_too_many_nodes(body: bytes) -> bool:
 
 
 def _marks(body: bytes) -> int:
-    """How many characters may begin an array, object or member; strings are not told apart."""
+    """How many characters may begin an array, object or member; those in strings count too."""
     return body.count(b"[") + body.count(b"{") + body.count(b":")
 
 
