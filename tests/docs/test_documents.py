@@ -13,8 +13,9 @@ from starlette.types import Message, Receive, Scope, Send
 from fivescore import errors
 from fivescore.engine.fake import FakeOptions
 from fivescore.http.app import ROUTES
-from fivescore.http.context import RequestContext, summarise, trace_of
+from fivescore.http.context import RequestContext
 from fivescore.http.problems import _STATUS
+from fivescore.http.request import summarise, trace_of
 from fivescore.http.routes import RequestOptions
 from fivescore.model.manifest import PRESETS, Manifest
 from fivescore.settings import Settings

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.service import PAIR, Service, assert_problem, serving
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MOST_BYTES = 32 * 1024
 """The page is meant to be small: no framework fits into this."""
 KEY = "s3cret-Key+/=:1"
