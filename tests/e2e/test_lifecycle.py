@@ -182,7 +182,7 @@ def broken_demo(folder: Path, **config: object) -> Path:
     ("config", "named"),
     [
         ({"architectures": ["NoSuchModel"]}, ("NoSuchModel", "config.json")),
-        ({"head_dim": 40}, ("40", "attention")),
+        ({"head_dim": 40}, ("exceeds",)),
         ({"intermediate_size": 24}, ()),
     ],
 )

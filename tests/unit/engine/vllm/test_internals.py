@@ -12,9 +12,10 @@ from fivescore.engine.vllm import internals
 from fivescore.engine.vllm.internals import INTERNALS, Internal
 
 pytest.importorskip("fivescore.engine.vllm.engine")
-for _one in INTERNALS:  # at collection, where warnings of libraries are no errors
+IMPORTED = [one for one in INTERNALS if not one.unimported]
+for _one in IMPORTED:  # at collection, where warnings of libraries are no errors
     importlib.import_module(_one.module)
-ON_CLASSES = [one for one in INTERNALS if not one.on_instances]
+ON_CLASSES = [one for one in IMPORTED if not one.on_instances]
 
 
 def remove(one: Internal, monkeypatch: pytest.MonkeyPatch) -> None:
