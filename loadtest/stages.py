@@ -17,6 +17,7 @@ from pathlib import Path
 from fivescore.engine.fake import FakeEngine
 from fivescore.http import routes
 from fivescore.http.body import json_response, parse_json
+from fivescore.scoring.lifecycle import Service
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import DEMO, Settings
 from fivescore.telemetry.metrics import Metrics
@@ -52,7 +53,7 @@ def _arguments() -> argparse.Namespace:
 async def _measure(rounds: int, rmbench: list[Path] | None) -> dict[str, float]:
     """Seconds a batch, of the fastest round of each stage."""
     settings = Settings(model=str(DEMO), backend="fake")
-    scorer = Scorer(settings, lambda *_: FakeEngine(str(DEMO), {}), Metrics())
+    scorer = Scorer(Service(settings, lambda *_: FakeEngine(str(DEMO), {}), Metrics()))
     await scorer.load()
     texts = endless(Measured(str(DEMO)), 512, rmbench)
     took: dict[str, float] = {}
@@ -69,7 +70,7 @@ async def _measure(rounds: int, rmbench: list[Path] | None) -> dict[str, float]:
 
 async def _stages(scorer: Scorer, pairs: list[Pair]) -> dict[str, Stage]:
     """In the order in which a request meets them, each given what the one before made."""
-    conversation = scorer.model.conversation
+    conversation = scorer.service.model.conversation
     rows = [{"prompt": pair.prompt, "response": pair.response} for pair in pairs]
     body = json.dumps({"pairs": rows}).encode()
     rendered = conversation.render(pairs)

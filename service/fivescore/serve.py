@@ -22,6 +22,7 @@ from fivescore.http.app import create_app
 from fivescore.http.connection import RESERVE, limited
 from fivescore.http.uvicorn_internals import Server
 from fivescore.model.checkpoint import check
+from fivescore.scoring.lifecycle import Service
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import Settings, load
 from fivescore.telemetry import logging as logs
@@ -95,12 +96,13 @@ class _Server(Server):
     def __init__(self, settings: Settings) -> None:
         metrics = Metrics()
         metrics.open_connections.set_function(lambda: len(self.server_state.connections))
-        self._scorer = Scorer(settings, make_engine, metrics, freeze_heap)
         self._failure: Exception | None = None
+        service = Service(settings, make_engine, metrics, freeze_heap, self._stop_for)
+        self._scorer = Scorer(service)
         self._grace_seconds = settings.shutdown_grace_seconds
         self._drainage: asyncio.Task[None] | None = None
         tracing = start_tracing(settings.otlp_traces_endpoint)
-        app = create_app(settings, self._scorer, self._stop_for, tracing)
+        app = create_app(settings, self._scorer, tracing)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -135,8 +137,8 @@ class _Server(Server):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Refuse new requests and finish the accepted ones; a second signal stops at once."""
-        first = self._scorer.state != "draining"
-        self._scorer.drain()
+        first = self._scorer.service.state != "draining"
+        self._scorer.service.drain()
         if first:
             loop = asyncio.get_running_loop()
             loop.call_soon_threadsafe(self._start_drainage, sig, frame)

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fivescore.engine.base import Engine
 from fivescore.http.app import create_app
+from fivescore.scoring.lifecycle import Service as Lifecycle
 from fivescore.scoring.scorer import Scorer
 from fivescore.serve import make_engine
 from fivescore.settings import Settings
@@ -46,7 +47,7 @@ class Service:
     async def settled(self) -> None:
         """Wait until the model is loaded or could not be."""
         async with asyncio.timeout(60):
-            while self.scorer.state == "loading":  # noqa: ASYNC110  # there is no event for it
+            while self.scorer.service.state == "loading":  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.005)
 
     async def metric(self, name: str, **labels: str) -> float:
@@ -69,9 +70,10 @@ async def serving(
     """Run the app with ``engine``, or the fake one with ``options``."""
     config = Settings(backend="fake", engine=options or {}, **settings)
     make = make_engine if engine is None else lambda *_: engine
-    scorer = Scorer(config, make, Metrics())
     failures: list[Exception] = []
-    app = create_app(config, scorer, failures.append)
+    lifecycle = Lifecycle(config, make, Metrics(), on_failure=failures.append)
+    scorer = Scorer(lifecycle)
+    app = create_app(config, scorer)
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

@@ -86,7 +86,7 @@ async def test_draining_finishes_what_was_accepted_and_takes_no_more() -> None:
     async with serving(engine) as service:
         accepted = asyncio.create_task(service.score(PAIR))
         await engine.busy.wait()
-        service.scorer.drain()
+        service.scorer.service.drain()
         assert await status(service, "/health/ready") == (503, "draining")
         assert await status(service, "/health/live") == (200, "draining")
         assert_problem(await service.score(OTHER), 503, "draining")
@@ -106,7 +106,7 @@ async def test_a_lost_engine_is_replaced_and_shows_in_the_probes() -> None:
         assert_problem(await service.score(PAIR), 503, "engine_dead")
         assert await service.metric("fivescore_engine_state", state="restarting") == 1
         async with asyncio.timeout(20):
-            while service.scorer.state != "ready":  # noqa: ASYNC110  # there is no event for it
+            while service.scorer.service.state != "ready":  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.05)
         assert await service.metric("fivescore_engine_restarts_total") == 1
         assert (await service.score(PAIR)).status_code == 200

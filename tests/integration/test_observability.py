@@ -70,7 +70,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Iterator[Lines]:
 
 
 def samples(service: Service) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    text = generate_latest(service.scorer.metrics.registry).decode()
+    text = generate_latest(service.scorer.service.metrics.registry).decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -266,7 +266,7 @@ async def test_while_loading_and_draining_each_refusal_is_counted_once() -> None
     async with serving(engine, settle=False) as service:
         await refused_once(service, "loading")
     async with serving() as service:
-        service.scorer.drain()
+        service.scorer.service.drain()
         await refused_once(service, "draining")
 
 
@@ -455,7 +455,7 @@ async def test_prometheus_own_linter_finds_no_fault_after_traffic() -> None:
     async with serving(options={"nan_every": 3}) as service:
         await service.scores(*pairs(5))
         await service.http.get("/nowhere")
-        text = generate_latest(service.scorer.metrics.registry)
+        text = generate_latest(service.scorer.service.metrics.registry)
     command = [tool("promtool"), "check", "metrics"]
     found = subprocess.run(command, input=text, capture_output=True, check=False)  # noqa: ASYNC221
     assert (found.returncode, found.stdout, found.stderr) == (0, b"", b"")

@@ -24,6 +24,7 @@ from opentelemetry.trace import StatusCode
 
 from fivescore.engine.fake import FakeEngine
 from fivescore.http.app import create_app
+from fivescore.scoring.lifecycle import Service as Lifecycle
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import DEMO, Settings
 from fivescore.telemetry.metrics import Metrics
@@ -80,8 +81,9 @@ async def _traced(
 ) -> AsyncIterator[_Traced]:
     config = Settings(backend="fake", **(settings or {}))
     engine, exporter = _Engine(**options), InMemorySpanExporter()
-    scorer, failures = Scorer(config, lambda *_: engine, Metrics()), list[Exception]()
-    app = create_app(config, scorer, failures.append, Tracing(SimpleSpanProcessor(exporter)))
+    failures = list[Exception]()
+    scorer = Scorer(Lifecycle(config, lambda *_: engine, Metrics(), on_failure=failures.append))
+    app = create_app(config, scorer, Tracing(SimpleSpanProcessor(exporter)))
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
@@ -236,7 +238,7 @@ async def test_a_refused_request_says_why(
 
 async def test_a_fault_of_the_service_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     async with _traced() as traced:
-        monkeypatch.setattr(traced.service.scorer, "check_available", lambda: 1 / 0)
+        monkeypatch.setattr(traced.service.scorer.service, "check_available", lambda: 1 / 0)
         assert (await traced.service.score(PAIR)).status_code == 500
         root = traced.only()["POST /score"]
     assert root.status.status_code is StatusCode.ERROR
@@ -321,11 +323,12 @@ import sys
 from fivescore.serve import make_engine, start_tracing
 from fivescore.settings import DEMO, Settings
 from fivescore.http.app import create_app
+from fivescore.scoring.lifecycle import Service
 from fivescore.scoring.scorer import Scorer
 from fivescore.telemetry.metrics import Metrics
 settings = Settings(backend="fake", **{SETTINGS})
 tracing = start_tracing(settings.otlp_traces_endpoint)
-create_app(settings, Scorer(settings, make_engine, Metrics()), print, tracing)
+create_app(settings, Scorer(Service(settings, make_engine, Metrics())), tracing)
 make_engine(settings, None)
 print(sorted(name for name in sys.modules if name.partition(".")[0] == "opentelemetry")[:1])
 """

@@ -1,4 +1,4 @@
-"""What the scoring core asks of an engine."""
+"""The interface of an engine, as the path of a pair uses it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from fivescore.types import ModelInfo, Output
 
 
 class Engine(Protocol):
-    """Token ids in, raw head outputs out. One engine is loaded once and closed once."""
+    """Turns token ids into the head's raw outputs. An engine is loaded once and closed once."""
 
     async def load(self) -> ModelInfo:
-        """Load the model; may take minutes, and other tasks run meanwhile.
+        """Load the model and describe it. May take minutes, while other tasks run.
 
         Raises:
             ConfigurationError: the model or a setting cannot work; the detail says why.
@@ -25,28 +25,28 @@ class Engine(Protocol):
         trace_headers: Mapping[str, str] | None = None,
         priority: int = 0,
     ) -> Output:
-        """The head's outputs at the last token. Cancelling aborts the work in the engine.
+        """The head's outputs at the last token; cancelling it aborts the work in the engine.
 
-        There is at least one of ``token_ids``; they are in the model's vocabulary and no more than
-        its ``max_tokens``: the caller has looked, and nothing after it does.
-
-        ``trace_headers`` are the W3C trace context that the engine's own spans belong to. Of what
-        waits in the engine, the lowest ``priority`` goes first.
+        Args:
+            token_ids: at least one and at most the model's ``max_tokens``, all of its vocabulary.
+                The caller has checked that; the engine does not.
+            trace_headers: the W3C trace context that the engine's own spans belong to.
+            priority: of the sequences that wait in the engine, the lowest number runs first.
 
         Raises:
-            EngineError: this sequence failed; others are not touched.
-            EngineDead: the engine stopped; it will not score again.
+            EngineError: this sequence failed; others are not affected.
+            EngineDead: the engine stopped and will not score again.
         """
 
     @property
     def alive(self) -> bool:
-        """False once it has stopped for good; asks nobody, so that it can be looked at often."""
+        """False once the engine has stopped for good; a cheap look that asks no other process."""
 
     def kill(self) -> None:
-        """End its processes at once, whatever they do, and fail what is in it with EngineDead.
+        """End the engine's processes at once, and fail the work in it with EngineDead.
 
         Called on the event loop; ``close`` still cleans up.
         """
 
     async def close(self) -> None:
-        """Stop the engine and its processes. May be called before, during and after ``load``."""
+        """Stop the engine and its processes; allowed before, during and after ``load``."""

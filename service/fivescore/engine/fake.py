@@ -1,6 +1,6 @@
 """A deterministic engine without a model, for tests and for trying the service without vLLM.
 
-Selected with ``--backend fake``; its options are given as ``--engine.NAME VALUE``.
+``--backend fake`` selects it, and ``--engine.NAME VALUE`` sets its options.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from fivescore.types import ModelInfo, Output
 
 
 class FakeOptions(BaseModel):
-    """Latency and faults. Counts are of sequences; 0 means never."""
+    """The engine's latency and faults. Counts are numbers of sequences; 0 means never."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     outputs: Annotated[int, Field(ge=1)] | None = None
-    """Head outputs; None reads the number of labels from the checkpoint's config.json."""
+    """Number of head outputs; None takes the number of labels in the checkpoint's config.json."""
     load_seconds: Annotated[float, Field(ge=0)] = 0.0
     load_error: str = ""
-    """Fail to load with this detail."""
+    """The detail of the error with which loading fails; empty: it does not fail."""
     latency_seconds: Annotated[float, Field(ge=0)] = 0.0
     fail_every: Annotated[int, Field(ge=0)] = 0
-    """Every n-th sequence fails on its own."""
+    """Every n-th sequence fails, without effect on others."""
     nan_every: Annotated[int, Field(ge=0)] = 0
-    """Every n-th sequence gets NaN outputs."""
+    """Every n-th sequence has NaN outputs."""
     hang_after: Annotated[int, Field(ge=0)] = 0
-    """From the n-th sequence on none is answered, until the engine is killed."""
+    """The n-th sequence and later ones are not answered until the engine is killed."""
     poison: Annotated[int, Field(ge=0)] = 0
-    """A token id: the engine dies of every sequence that has it."""
+    """A token id; the engine dies of every sequence that contains it."""
     die_after: Annotated[int, Field(ge=0)] = 0
     """The engine dies at the n-th sequence."""
 
 
 class FakeEngine:
-    """Outputs are a hash of the token ids, uniform over 0..4: the same ids always score the same.
+    """Answers with a hash of the token ids, uniform from 0 to 4: equal ids have equal outputs.
 
     Raises:
-        ConfigurationError: an unknown option, or one out of range.
+        ConfigurationError: an option is unknown or out of range.
     """
 
     def __init__(self, model: str, options: dict[str, Any]) -> None:
@@ -59,7 +59,7 @@ class FakeEngine:
             fault = error.errors()[0]
             name = ".".join(map(str, fault["loc"])).replace("_", "-")
             raise ConfigurationError(
-                f"--engine.{name}: {fault['msg']} (the fake engine takes"
+                f"--engine.{name}: {fault['msg']} (the fake engine has the options"
                 f" {', '.join(sorted(FakeOptions.model_fields)).replace('_', '-')})"
             ) from error
         self._submitted = 0
@@ -107,7 +107,7 @@ class FakeEngine:
         return Output(_hashed(token_ids, self._outputs))
 
     async def _work(self) -> None:
-        """Take its time; killing it ends that."""
+        """Wait for the latency, or until the engine is killed."""
         if not self._options.latency_seconds:
             await asyncio.sleep(0)
             return
@@ -119,7 +119,7 @@ class FakeEngine:
             self._dead.set()
             raise EngineDead("the engine has stopped")
         if _is_nth(number, self._options.fail_every):
-            raise EngineError("the engine failed on this pair")
+            raise EngineError("the fake engine failed on this pair, as --engine.fail-every asks")
 
     @property
     def alive(self) -> bool:

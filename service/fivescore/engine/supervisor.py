@@ -1,4 +1,4 @@
-"""Keeps an engine running: notices that it died or hangs, makes another, gives up after a limit."""
+"""Keeps an engine running: replaces one that died or hangs, and gives up after a limit."""
 
 from __future__ import annotations
 
@@ -17,32 +17,31 @@ from fivescore.types import ModelInfo, Output
 log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 0.5
-"""How often the watch looks; work in flight notices a death by itself."""
+"""Seconds between two looks at the engine; work in flight notices a death by itself."""
 BACKOFF_SECONDS = (0.5, 30.0)
-"""Before the first new start in a row, doubling up to the second."""
+"""Seconds to wait before the first new start, doubled before each further one, and the most."""
 CLOSE_SECONDS = 10.0
-"""How long a dead engine may take to clean up before its processes are killed."""
+"""Seconds that a lost engine's ``close`` may take; its processes are killed before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``restarts`` within ``window_seconds`` are made; then the supervisor gives up.
-
-    An engine that has work and ends none of it for ``hang_seconds`` counts as dead.
-    """
+    """When the supervisor replaces an engine, and when it gives up."""
 
     restarts: int
+    """The most new starts within ``window_seconds``; at one more the supervisor gives up."""
     window_seconds: float
     hang_seconds: float
+    """An engine that has work and answers none of it for so long counts as lost."""
 
 
 class Supervisor:
-    """An engine made of engines, one after another.
+    """Encodes with one engine at a time, and replaces it when it is lost.
 
     Args:
-        make: makes an engine that is not loaded yet; may block, so it is called on a thread.
-        changed: called with True when an engine runs, with False when none does.
-        failed: called once, with the last error, when it gives up.
+        make: returns an engine that is not loaded; called on a thread, since it may block.
+        changed: called with False when the engine is lost and with True when the next one runs.
+        failed: called once, with the last error, when the supervisor gives up.
     """
 
     def __init__(
@@ -67,7 +66,11 @@ class Supervisor:
         self._closed = False
 
     async def load(self) -> ModelInfo:
-        """Load the first engine; its errors are the caller's. Then the watch begins."""
+        """Load the first engine and begin to watch it.
+
+        Raises:
+            ConfigurationError: as the engine's ``load``; it is not tried again.
+        """
         info = await self._start()
         self._tasks.append(asyncio.create_task(self._watch()))
         return info
@@ -94,45 +97,46 @@ class Supervisor:
         trace_headers: Mapping[str, str] | None = None,
         priority: int = 0,
     ) -> Output:
-        """As of any engine.
+        """The head's outputs at the last token, as ``Engine.encode``.
 
         Raises:
-            EngineError: this sequence failed, or it stopped the engine before and is refused.
+            EngineError: this sequence failed, or it has stopped the engine before and is refused.
             EngineDead: the engine stopped; another is being started.
         """
-        turn = await self._suspects.enter(token_ids)
-        if len(self._suspects) == 1:
-            self._silent_since = time.monotonic() - self._silence
-        engine = self._engine
-        try:
-            if engine is None:
-                raise EngineDead("there is no engine")
-            output = await engine.encode(token_ids, request_id, trace_headers, priority)
-            self._answered(token_ids)
-            return output
-        except EngineDead as error:
-            self._lost(engine, "it stopped")
-            raise self.restarting() from error
-        except EngineError:
-            self._answered(token_ids)
-            raise
-        finally:
-            self._suspects.leave(turn)
-            if not len(self._suspects):
-                # Work that was cancelled unanswered still counts: clients with short deadlines
-                # must not hide that nothing is ever answered.
-                self._silence = time.monotonic() - self._silent_since
+        suspects = self._suspects
+        async with suspects.turn(token_ids):
+            if len(suspects.present) == 1:
+                self._silent_since = time.monotonic() - self._silence
+            engine = self._engine
+            try:
+                if engine is None:
+                    raise EngineDead("there is no engine")
+                output = await engine.encode(token_ids, request_id, trace_headers, priority)
+                self._answered(token_ids)
+                return output
+            except EngineDead as error:
+                self._lost(engine, "it stopped")
+                raise self.restarting() from error
+            except EngineError:
+                self._answered(token_ids)
+                raise
+            finally:
+                if len(suspects.present) == 1:
+                    # Work that is cancelled unanswered still counts: clients with short deadlines
+                    # must not hide that nothing is ever answered.
+                    self._silence = time.monotonic() - self._silent_since
 
     def _answered(self, token_ids: list[int]) -> None:
         self._silent_since = time.monotonic()
         self._suspects.clear(token_ids)
 
     def restarting(self) -> EngineDead:
-        """The error of whoever comes meanwhile."""
+        """The error of a request that arrives while no engine runs."""
+        seconds = max(1, round(self._load_seconds))
         return EngineDead(
-            "the engine stopped and is being started again: send this again after Retry-After"
-            " seconds, or to another replica",
-            retry_after=max(1, round(self._load_seconds)),
+            "the engine stopped and is being started again: retry after"
+            f" {seconds} seconds, or send this to another replica",
+            retry_after=seconds,
         )
 
     def _lost(self, engine: Engine | None, how: str) -> None:
@@ -140,7 +144,9 @@ class Supervisor:
             return
         self._engine = None
         self._silence, self._silent_since = 0.0, time.monotonic()
-        log.error("the engine is lost (%s) with %d sequences in it", how, len(self._suspects))
+        log.error(
+            "the engine is lost (%s) with %d sequences in it", how, len(self._suspects.present)
+        )
         self._suspects.blame()
         self._changed(False)
         self._tasks = [task for task in self._tasks if not task.done()]
@@ -155,7 +161,7 @@ class Supervisor:
             silent = time.monotonic() - self._silent_since
             if not engine.alive:
                 self._lost(engine, "its process ended")
-            elif len(self._suspects) and silent > self._limits.hang_seconds:
+            elif len(self._suspects.present) and silent > self._limits.hang_seconds:
                 self._lost(engine, f"no answer for {silent:.0f} s")
 
     async def _replace(self, old: Engine) -> None:
@@ -164,8 +170,10 @@ class Supervisor:
         while not self._closed:
             if (attempt := self._count_restart()) > self._limits.restarts:
                 log.error(
-                    "%d starts in %.0f s: giving up", attempt - 1, self._limits.window_seconds
-                )
+                    "the engine is given up: it was started again %d times in %.0f s, the limit"
+                    " is %d (engine_restarts)",
+                    attempt - 1, self._limits.window_seconds, self._limits.restarts,
+                )  # fmt: skip
                 self._failed(error)
                 return
             first, most = BACKOFF_SECONDS
@@ -181,7 +189,7 @@ class Supervisor:
                 return
 
     def _count_restart(self) -> int:
-        """Note one more; how many there were within the window."""
+        """Count a new start; returns how many there were within the window, with this one."""
         now = time.monotonic()
         self._restarts.append(now)
         while now - self._restarts[0] > self._limits.window_seconds:
@@ -189,7 +197,7 @@ class Supervisor:
         return len(self._restarts)
 
     async def close(self) -> None:
-        """Stop whatever engine there is, loading or running, and the watch."""
+        """Stop the watch and the engine, whether it is loading or running."""
         self._closed = True
         for engine in (self._engine, self._loading):
             if engine is not None:
@@ -201,9 +209,11 @@ class Supervisor:
 
 
 async def _end(engine: Engine) -> None:
-    """Kill its processes, so that nothing of it holds memory or a device, and clean up."""
+    """Kill a lost engine's processes, which hold memory and devices, and clean up after it."""
     try:
         engine.kill()
         await asyncio.wait_for(engine.close(), CLOSE_SECONDS)
     except Exception:
-        log.warning("the lost engine did not clean up", exc_info=True)
+        log.warning(
+            "the lost engine could not be cleaned up; the next one is started", exc_info=True
+        )

@@ -1,4 +1,4 @@
-"""Which sequences were in the engine when it died: one that kills it is found and refused."""
+"""Finds the sequence that kills the engine, so that it can be refused."""
 
 from __future__ import annotations
 
@@ -12,11 +12,71 @@ import orjson
 from fivescore.errors import EngineError
 
 DEATHS_BEFORE_ALONE = 2
-"""Who was present at so many runs alone from then on, so that another death proves something."""
+"""A sequence that was present at this many deaths runs alone, so that another proves something."""
 DEATHS_ALONE = 2
-"""Who was alone at so many is refused: once may be the machine's fault."""
+"""A sequence that was alone at this many deaths is refused: one may be the machine's fault."""
 MOST = 100_000
-"""Sequences remembered; the oldest are forgotten first."""
+"""Suspected sequences that are remembered; the oldest are forgotten first."""
+
+
+class Gate:
+    """Lets many sequences in together, or one alone; one that waits to be alone goes first."""
+
+    def __init__(self) -> None:
+        self.inside: set[Turn] = set()
+        self.open = asyncio.Event()
+        self.open.set()
+        self.empty = asyncio.Event()
+        self.empty.set()
+        self.exclusive = asyncio.Lock()
+
+
+class Turn:
+    """A sequence's stay behind the gate, together with others: an ``async with``."""
+
+    __slots__ = ("_gate", "token_ids")
+
+    def __init__(self, gate: Gate, token_ids: list[int]) -> None:
+        self._gate = gate
+        self.token_ids = token_ids
+
+    async def __aenter__(self) -> None:
+        gate = self._gate
+        while not gate.open.is_set():
+            await gate.open.wait()
+        gate.inside.add(self)
+        gate.empty.clear()
+
+    async def __aexit__(self, *error: object) -> None:
+        gate = self._gate
+        gate.inside.remove(self)
+        if not gate.inside:
+            gate.empty.set()
+
+
+class TurnAlone(Turn):
+    """A stay without others: it closes the gate, and waits until those inside have left."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> None:
+        gate = self._gate
+        await gate.exclusive.acquire()
+        gate.open.clear()
+        try:
+            await gate.empty.wait()
+        except BaseException:
+            self._reopen()
+            raise
+        gate.inside.add(self)
+
+    async def __aexit__(self, *error: object) -> None:
+        self._gate.inside.remove(self)
+        self._reopen()
+
+    def _reopen(self) -> None:
+        self._gate.open.set()
+        self._gate.exclusive.release()
 
 
 @dataclass(slots=True)
@@ -26,81 +86,45 @@ class _Record:
 
 
 class Suspects:
-    """Counts deaths by sequence. Costs nothing until the engine has died.
+    """Counts the engine's deaths by sequence; costs next to nothing until the first.
 
-    A death blames all that was present, so the innocent are blamed with the guilty. Whoever is
-    answered is cleared; who was present twice runs alone; who died alone twice is refused.
+    A death blames every sequence that was present, innocent ones too. A sequence that is answered
+    is cleared, one that was present at two deaths runs alone, and one that was alone at two is
+    refused.
     """
 
     def __init__(self) -> None:
         self._records: OrderedDict[bytes, _Record] = OrderedDict()
-        self._present: dict[int, list[int]] = {}
-        self._turns = 0
-        self._alone = 0
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._open = asyncio.Event()
-        self._open.set()
-        self._one_at_a_time = asyncio.Lock()
+        self._gate = Gate()
+        self.present = self._gate.inside
+        """The turns of the sequences that are in the engine."""
 
-    def __len__(self) -> int:
-        """How many sequences are present."""
-        return len(self._present)
-
-    async def enter(self, token_ids: list[int]) -> int:
-        """Wait for its turn in the engine; the number that is answered goes to ``leave``.
+    def turn(self, token_ids: list[int]) -> Turn:
+        """A sequence's turn in the engine: an ``async with`` that waits for it to begin.
 
         Raises:
-            EngineError: it stopped the engine before and is refused.
+            EngineError: the sequence has stopped the engine before and is refused.
         """
         record = self._records.get(digest(token_ids)) if self._records else None
-        if record is not None and record.alone >= DEATHS_ALONE:
-            raise EngineError(
-                f"this pair stopped the engine {record.alone} times while nothing else was in it,"
-                f" and is refused: sha256 {digest(token_ids).hex()}"
-            )
-        if record is not None and record.deaths >= DEATHS_BEFORE_ALONE:
-            await self._clear_the_engine()
-            self._alone = self._turns + 1
-        else:
-            while not self._open.is_set():
-                await self._open.wait()
-        self._turns += 1
-        self._present[self._turns] = token_ids
-        self._empty.clear()
-        return self._turns
-
-    async def _clear_the_engine(self) -> None:
-        await self._one_at_a_time.acquire()
-        self._open.clear()
-        try:
-            await self._empty.wait()
-        except BaseException:
-            self._reopen()
-            raise
-
-    def _reopen(self) -> None:
-        self._open.set()
-        self._one_at_a_time.release()
-
-    def leave(self, turn: int) -> None:
-        """It is out of the engine, answered or not."""
-        del self._present[turn]
-        if not self._present:
-            self._empty.set()
-        if turn == self._alone:
-            self._reopen()
+        if record is None or record.deaths < DEATHS_BEFORE_ALONE:
+            return Turn(self._gate, token_ids)
+        if record.alone < DEATHS_ALONE:
+            return TurnAlone(self._gate, token_ids)
+        raise EngineError(
+            f"this pair stopped the engine {record.alone} times while nothing else was in it, and"
+            f" is refused: do not send it again (sha256 of its token ids {digest(token_ids).hex()})"
+        )
 
     def clear(self, token_ids: list[int]) -> None:
-        """It was answered: forget what it was suspected of."""
+        """Forget what a sequence is suspected of: it was answered."""
         if self._records:
             self._records.pop(digest(token_ids), None)
 
     def blame(self) -> None:
-        """The engine died: all that is present was there."""
-        alone = len(self._present) == 1
-        for token_ids in self._present.values():
-            key = digest(token_ids)
+        """Count a death of the engine against all sequences that are present."""
+        alone = len(self.present) == 1
+        for turn in self.present:
+            key = digest(turn.token_ids)
             record = self._records.setdefault(key, _Record())
             record.deaths += 1
             record.alone += alone
@@ -110,5 +134,5 @@ class Suspects:
 
 
 def digest(token_ids: list[int]) -> bytes:
-    """The sha256 of a sequence: of its ids as JSON, without spaces."""
+    """The sha256 of a sequence's token ids as JSON without spaces."""
     return hashlib.sha256(orjson.dumps(token_ids)).digest()  # half the time of an array's bytes

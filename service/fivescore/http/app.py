@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -103,13 +103,11 @@ class Plain(APIRoute):
 def create_app(
     settings: Settings,
     scorer: Scorer,
-    on_failure: Callable[[Exception], None],
     tracing: Tracing | None = None,
 ) -> FastAPI:
     """The service's app. Its lifespan starts loading the model; it answers meanwhile.
 
     Args:
-        on_failure: called when the model cannot be loaded; the service can then only stop.
         tracing: makes a span of every request; closed at the end of the lifespan.
 
     Raises:
@@ -121,7 +119,7 @@ def create_app(
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_load(scorer, on_failure))
+        loading = asyncio.create_task(_load(scorer))
         watching = asyncio.create_task(keyring.watch())
         yield
         loading.cancel()
@@ -138,7 +136,6 @@ def create_app(
         redirect_slashes=False,
     )
     app.router.route_class = Plain
-    scorer.on_failure = on_failure
     app.state.scorer = scorer
     app.state.settings = settings
     app.state.rate_limit = RateLimit(settings.key_pairs_per_second)
@@ -148,7 +145,7 @@ def create_app(
     app.add_middleware(Keys, keyring=keyring, open_routes=open_routes(settings.open_routes, paths))
     app.add_middleware(
         RequestContext,
-        metrics=scorer.metrics,
+        metrics=scorer.service.metrics,
         tracing=tracing,
         log_texts=settings.log_texts,
         protocol_paths=paths_of_protocols,
@@ -171,8 +168,6 @@ def _add_routes(app: FastAPI, reward_path: str) -> None:
             app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
 
 
-async def _load(scorer: Scorer, on_failure: Callable[[Exception], None]) -> None:
-    try:
+async def _load(scorer: Scorer) -> None:
+    with suppress(Exception):  # the service has called its ``on_failure`` with it
         await scorer.load()
-    except Exception as error:
-        on_failure(error)

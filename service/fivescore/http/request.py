@@ -20,7 +20,7 @@ from fivescore.http.auth import holder_of
 from fivescore.http.body import read_json
 from fivescore.http.disconnect import until_gone
 from fivescore.http.ratelimit import RateLimit
-from fivescore.scoring.lifecycle import Lifecycle
+from fivescore.scoring.lifecycle import Service
 from fivescore.scoring.scorer import Options, Scorer
 from fivescore.settings import Settings
 from fivescore.telemetry.trace import Trace
@@ -33,9 +33,9 @@ def scorer_of(request: Request) -> Scorer:
     return scorer
 
 
-def service_of(request: Request) -> Lifecycle:
+def service_of(request: Request) -> Service:
     """The model, its engine and their state."""
-    return scorer_of(request)
+    return scorer_of(request).service
 
 
 def settings_of(request: Request) -> Settings:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Literal
 
 from fivescore.engine.base import Engine
 from fivescore.engine.supervisor import Limits, Supervisor
@@ -14,6 +14,7 @@ from fivescore.errors import Draining, EngineDead, Loading, ServiceUnavailable
 from fivescore.model.checkpoint import Checkpoint, Model
 from fivescore.settings import Settings
 from fivescore.telemetry.metrics import Metrics
+from fivescore.types import Output
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +26,14 @@ RESTART_WINDOW_SECONDS = 600.0
 """Over which new starts of the engine are counted."""
 
 
-class Lifecycle:
-    """Loads one model, and says whether there is an engine for it.
+class Service:
+    """Loads one model and its engine, and says whether requests are taken.
 
     Args:
         make_engine: called on a thread with the settings and the token limit.
-        loaded: called once, when all is loaded and before the first request is taken.
+        on_loaded: called once, when everything is loaded and before the first request is taken.
+        on_failure: called once with the cause when the service cannot go on: the model could not
+            be loaded, or the engine is lost for good.
     """
 
     def __init__(
@@ -38,20 +41,21 @@ class Lifecycle:
         settings: Settings,
         make_engine: MakeEngine,
         metrics: Metrics,
-        loaded: Callable[[], object] = lambda: None,
+        on_loaded: Callable[[], object] = lambda: None,
+        on_failure: Callable[[Exception], object] = lambda error: None,
     ) -> None:
         self.metrics = metrics
-        self._settings = settings
+        self.settings = settings
         self._make_engine = make_engine
-        self._on_loaded = loaded
+        self._on_loaded = on_loaded
+        self._on_failure = on_failure
         self._engine: Supervisor | None = None
         self._loaded: Model | None = None
         self._state: State = "loading"
-        self.on_failure: Callable[[Exception], None] = lambda error: None
-        """Called when the engine is lost for good."""
 
     @property
     def state(self) -> State:
+        """What the service is doing now."""
         return self._state
 
     def _enter(self, state: State) -> None:
@@ -73,18 +77,24 @@ class Lifecycle:
             raise Loading("the model is not loaded yet: try again soon", retry_after=5)
         return self._loaded
 
-    async def load(self) -> None:
+    async def load(self, fit: Callable[[Model], object] = lambda model: None) -> None:
         """Load checkpoint and engine, and become ready.
 
+        ``fit`` is called with the model before the first request is taken.
+
         Raises:
-            ConfigurationError: they cannot be loaded, or do not fit each other.
+            ConfigurationError: they cannot be loaded, or do not fit each other; ``on_failure`` has
+                been called with it.
         """
         started = time.monotonic()
-        log.info("loading %s", self._settings.model)
+        log.info("loading %s", self.settings.model)
         heartbeat = asyncio.create_task(_tell_still_loading(started))
         try:
             model = await self._load_model()
-            self._fit(model)
+            fit(model)
+        except Exception as error:
+            self._engine_failed(error)
+            raise
         except BaseException:
             self._enter("failed")
             raise
@@ -93,7 +103,7 @@ class Lifecycle:
         self._loaded = model
         self._on_loaded()
         info, seconds = model.info, time.monotonic() - started
-        attributes, revision = model.manifest.attributes, self._settings.revision
+        attributes, revision = model.manifest.attributes, self.settings.revision
         self.metrics.loaded(info, attributes, revision, seconds)
         log.info(
             "ready after %.1f s: %s, %d outputs, %d tokens, %s on %s, %s",
@@ -104,13 +114,13 @@ class Lifecycle:
             self._enter("ready")
 
     async def _load_model(self) -> Model:
-        found = await asyncio.to_thread(Checkpoint, self._settings)
+        found = await asyncio.to_thread(Checkpoint, self.settings)
         self._engine = Supervisor(
-            lambda: self._make_engine(self._settings, found.max_tokens),
+            lambda: self._make_engine(self.settings, found.max_tokens),
             Limits(
-                self._settings.engine_restarts,
+                self.settings.engine_restarts,
                 RESTART_WINDOW_SECONDS,
-                self._settings.engine_hang_seconds,
+                self.settings.engine_hang_seconds,
             ),
             self._engine_changed,
             self._engine_failed,
@@ -118,11 +128,22 @@ class Lifecycle:
         info = await self._engine.load()
         return await asyncio.to_thread(found.fit, info)
 
+    def encode(
+        self,
+        token_ids: list[int],
+        request_id: str,
+        trace_headers: Mapping[str, str] | None,
+        priority: int,
+    ) -> Coroutine[Any, Any, Output]:
+        """The head's outputs at the last token, as ``Engine.encode``; needs a loaded model."""
+        assert self._engine is not None
+        return self._engine.encode(token_ids, request_id, trace_headers, priority)
+
     def check_available(self) -> Model:
         """The model, if requests are taken.
 
         Raises:
-            ServiceUnavailable: they are not; says why and when to come again.
+            ServiceUnavailable: they are not; the error says why, and when to retry.
         """
         try:
             if self._state == "draining":
@@ -136,9 +157,6 @@ class Lifecycle:
             self.metrics.rejections.labels(error.code).inc()
             raise
 
-    def _fit(self, model: Model) -> None:
-        """Set what depends on the model, before requests are taken."""
-
     def _engine_changed(self, running: bool) -> None:
         if not running:
             self.metrics.restarts.inc()
@@ -147,7 +165,7 @@ class Lifecycle:
 
     def _engine_failed(self, error: Exception) -> None:
         self._enter("failed")
-        self.on_failure(error)
+        self._on_failure(error)
 
     def drain(self) -> None:
         """Refuse new requests from now on; accepted ones finish."""

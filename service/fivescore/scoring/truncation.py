@@ -1,21 +1,32 @@
-"""A pair that is too long keeps its end: the score is read at the last token."""
+"""Cuts a pair that is too long at its start: the score is read at its last token."""
 
 from __future__ import annotations
 
+from fivescore.errors import TooLong
 from fivescore.types import Message, Pair
 
 
+def too_long(unit: str, length: int, limit: int) -> TooLong:
+    """The error of a pair that has ``length`` tokens or characters, where ``limit`` are allowed."""
+    return TooLong(
+        f"the pair has {length} {unit}, the limit is {limit}: shorten it or"
+        ' set truncate to "prompt_start"',
+        limit=limit,
+        **{unit: length},
+    )
+
+
 def keep_end(ids: list[int], limit: int, bos_id: int | None) -> list[int]:
-    """The last ``limit`` ids; a leading BOS stays in front."""
+    """The last ``limit`` token ids; a leading BOS token stays in front and counts."""
     if ids[0] == bos_id and limit > 1:
         return [ids[0], *ids[len(ids) - limit + 1 :]]
     return ids[-limit:]
 
 
 def shorten(pair: Pair, excess: int) -> Pair:
-    """The pair without its first ``excess`` characters: of the prompt first, then the response.
+    """The pair without its first ``excess`` characters: the prompt's first, then the response's.
 
-    Bounds what the tokeniser reads; which tokens are kept is for ``keep_end``.
+    This bounds the text that is tokenised; ``keep_end`` then decides which tokens are kept.
     """
     if pair.text is not None:
         return pair.model_copy(update={"text": pair.text[excess:]})

@@ -1,7 +1,7 @@
-"""How much of what waits is tokenised and in the engine: enough that it never runs dry, not all.
+"""Bounds how many sequences are tokenised and in the engine: enough to keep it busy, not all.
 
-Token ids of a pair that waits take tens of times the memory of its text, in this process and in the
-engine's; and what is in the engine is in the way of what comes later, whatever its priority.
+The token ids of a waiting pair take tens of times the memory of its text, in this process and in
+the engine's; and sequences that are in the engine delay whatever comes later, at any priority.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import heapq
 import itertools
 
 LEAST, STEPS = 512, 2
-"""Sequences of an engine with small steps, and steps of one with large ones."""
+"""The window in sequences where the engine's steps are small, and in steps where they are large."""
 
 
 class Window:
@@ -24,15 +24,20 @@ class Window:
         self._order = itertools.count()
 
     def fit(self, step_sequences: int) -> None:
-        """Take the limit from the engine's step size."""
+        """Derive the limit from the engine's step, in sequences."""
         self.limit = max(LEAST, STEPS * step_sequences)
 
-    def pass_by(self, sequences: int) -> None:
-        """Go in without waiting: the first few of a request, which must not wait for others'."""
-        self.inside += sequences
+    def room(self, sequences: int, priority: int | None = None) -> Room:
+        """Room for a chunk: an ``async with`` that takes it.
+
+        With a ``priority`` it waits until there is room, and the lowest number goes first. Without
+        one it does not wait: a request's first few sequences need not wait for those of others.
+        """
+        return Room(self, sequences, priority)
 
     async def enter(self, sequences: int, priority: int) -> None:
-        """Wait until there is room; of those that wait, the lowest ``priority`` goes first."""
+        """Wait for room and take it; ``leave`` gives it back."""
+        await asyncio.sleep(0)  # the request's last chunk goes to the engine, others have a turn
         if not self._waiting and self.inside < self.limit:
             self.inside += sequences
             return
@@ -46,10 +51,35 @@ class Window:
             raise
 
     def leave(self, sequences: int = 1) -> None:
-        """So many are answered, or were never submitted."""
+        """Give back the room of so many sequences, and let in the chunks that it is enough for."""
         self.inside -= sequences
         while self._waiting and self.inside < self.limit:
             _, _, entering, turn = heapq.heappop(self._waiting)
             if not turn.done():
                 turn.set_result(None)
                 self.inside += entering
+
+
+class Room:
+    """A chunk's places in the window. Those that no sequence has taken over are given back."""
+
+    __slots__ = ("_places", "_priority", "_window")
+
+    def __init__(self, window: Window, places: int, priority: int | None) -> None:
+        self._window = window
+        self._places = places
+        self._priority = priority
+
+    async def __aenter__(self) -> Room:
+        if self._priority is None:
+            self._window.inside += self._places
+        else:
+            await self._window.enter(self._places, self._priority)
+        return self
+
+    def hand_over(self) -> None:
+        """Leave one place to a sequence that goes to the engine; ``Window.leave`` gives it back."""
+        self._places -= 1
+
+    async def __aexit__(self, *error: object) -> None:
+        self._window.leave(self._places)

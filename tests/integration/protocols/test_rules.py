@@ -255,7 +255,7 @@ async def test_while_the_model_loads_trainers_are_asked_to_come_again(
 async def test_while_the_service_drains_trainers_are_sent_elsewhere(
     draining: Service, protocol: Protocol
 ) -> None:
-    draining.scorer.drain()
+    draining.scorer.service.drain()
     assert_refused(await post(draining, protocol), 503, "draining")
 
 

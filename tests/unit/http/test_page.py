@@ -126,7 +126,7 @@ async def test_the_page_is_there_while_the_model_loads_and_after_it_failed() -> 
         async with asyncio.timeout(20):
             while not service.failures:  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.01)
-        assert service.scorer.state == "failed"
+        assert service.scorer.service.state == "failed"
         assert await ask_page(service) == 200
 
 

@@ -164,7 +164,7 @@ async def test_an_error_that_nobody_waits_for_any_more_is_not_reported_as_lost(
     flight = flights.join([1], "a")
     encode.gate.set()
     await turn()
-    assert flight.task.done()
+    assert flight.landed
     flights.leave(flight)
     del flight
     await turn()
@@ -179,3 +179,97 @@ async def test_a_sequence_belongs_to_the_trace_of_whoever_submitted_it(
     encode.gate.set()
     await asyncio.gather(*(flight.wait() for flight in joined))
     assert encode.headers == [first, None]
+
+
+async def test_a_group_leaves_all_that_it_joined_however_it_ends(
+    flights: Flights, encode: Encode
+) -> None:
+    with flights.group() as group:
+        for name in ("a", "b"):
+            group.join([ord(name)], name, None, 0, lambda: None)
+        await turn()
+    await turn()
+    assert encode.aborted == ["a", "b"]
+
+
+# A duplicate with another priority
+
+
+class Queue:
+    """An engine that answers one sequence per ``step``, the lowest priority first."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[int, str, asyncio.Future[Output]]] = []
+        self.answered: list[str] = []
+
+    async def __call__(
+        self, token_ids: list[int], request_id: str, headers: Headers, priority: int
+    ) -> Output:
+        answer: asyncio.Future[Output] = asyncio.get_running_loop().create_future()
+        entry = (priority, request_id, answer)
+        self.waiting.append(entry)
+        try:
+            return await answer
+        finally:
+            self.waiting.remove(entry)
+
+    async def step(self, fault: Exception | None = None) -> None:
+        await turn()
+        _, name, answer = min(self.waiting, key=lambda entry: entry[0])
+        self.answered.append(name)
+        if fault is not None:
+            answer.set_exception(fault)
+        else:
+            answer.set_result(Output([1.0]))
+        await turn()
+
+
+async def test_a_duplicate_with_a_better_priority_does_not_wait_with_the_worse_one() -> None:
+    engine, landed = Queue(), list[int]()
+    flights = Flights(engine, lambda: landed.append(1))
+    worse = flights.join([1], "worse", None, 9)
+    others = [flights.join([n], f"other-{n}", None, 5) for n in (2, 3)]
+    better = flights.join([1], "better", None, 0)
+    await engine.step()
+    assert engine.answered == ["better"]
+    assert await better.wait() == await worse.wait() == Output([1.0])
+    assert [name for _, name, _ in engine.waiting] == ["other-2", "other-3"]
+    assert len(landed) == 2  # the worse one was taken out of the engine
+    for flight in (worse, better, *others):
+        flights.leave(flight)
+    await turn()
+    assert (engine.waiting, len(landed)) == ([], 4)
+
+
+async def test_the_first_answer_counts_whichever_it_is() -> None:
+    engine = Queue()
+    flights = Flights(engine)
+    flight = flights.join([1], "worse", None, 9)
+    await turn()
+    flights.join([1], "better", None, 0)
+    engine.waiting[0][2].set_result(Output([2.0]))  # it was in a step already
+    assert await flight.wait() == Output([2.0])
+    await turn()
+    assert engine.waiting == []
+
+
+@pytest.mark.parametrize("priority", [9, 10])
+async def test_a_duplicate_with_no_better_priority_is_not_submitted_again(priority: int) -> None:
+    engine = Queue()
+    flights = Flights(engine)
+    flights.join([1], "first", None, 9)
+    flights.join([1], "second", None, priority)
+    await turn()
+    assert [name for _, name, _ in engine.waiting] == ["first"]
+
+
+async def test_an_urgent_waiter_that_leaves_does_not_disturb_the_patient_one() -> None:
+    engine = Queue()
+    flights = Flights(engine)
+    patient = flights.join([1], "patient", None, 9)
+    flights.leave(flights.join([1], "urgent", None, 0))
+    await engine.step()
+    assert await patient.wait() == Output([1.0])
+    flights.leave(patient)
+    await turn()
+    assert engine.waiting == []

@@ -31,6 +31,7 @@ from fivescore.model.conversation import Conversation
 from fivescore.scoring import window
 from fivescore.scoring.chunks import CHUNK_PAIRS, characters
 from fivescore.scoring.inflight import Headers
+from fivescore.scoring.lifecycle import Service
 from fivescore.scoring.scorer import Options, Scorer
 from fivescore.settings import DEMO, Settings
 from fivescore.telemetry.metrics import Metrics
@@ -41,7 +42,7 @@ from tests.unit.engines import HeldEngine, RecordingEngine
 
 @asynccontextmanager
 async def scoring(engine: Engine, **settings: Any) -> AsyncIterator[Scorer]:
-    scorer = Scorer(Settings(**settings), lambda *_: engine, Metrics())
+    scorer = Scorer(Service(Settings(**settings), lambda *_: engine, Metrics()))
     await scorer.load()
     yield scorer
     await scorer.close()
@@ -53,7 +54,7 @@ def pair(prompt: str = "Q", response: str = "A") -> Pair:
 
 def ids(scorer: Scorer, pairs: Sequence[Pair]) -> list[list[int]]:
     """What the engine should get for some texts."""
-    encoded = scorer.model.conversation.encode(pairs)
+    encoded = scorer.service.model.conversation.encode(pairs)
     assert all(isinstance(one, list) for one in encoded)
     return [one for one in encoded if isinstance(one, list)]
 
@@ -70,7 +71,7 @@ async def test_the_engine_gets_the_ids_of_the_conversation_and_the_manifest_read
         (result,) = await score(scorer, pair())
         (expected,) = ids(scorer, [pair()])
     assert engine.submitted == [expected]
-    manifest = scorer.model.manifest
+    manifest = scorer.service.model.manifest
     offsets = {name: affine.offset for name, affine in manifest.attributes.items()}
     assert result.attributes == {name: len(expected) + offset for name, offset in offsets.items()}
     weights = dict(zip(offsets, (0.3, 0.74, 0.46, 0.47, -0.33), strict=True))
@@ -235,7 +236,7 @@ async def test_truncation_keeps_the_bos_and_the_end() -> None:
             scorer, *texts, Pair(token_ids=[7]), truncate="prompt_start"
         )
         (whole,) = ids(scorer, texts[:1])
-        bos = scorer.model.conversation.tokenizer.bos_id
+        bos = scorer.service.model.conversation.tokenizer.bos_id
     assert engine.submitted == [[bos, *whole[-15:]], list(range(104, 120)), [7]]
     assert [(one.tokens, one.truncated) for one in (with_bos, without, fits)] == [
         (16, True), (16, True), (1, False),
@@ -313,7 +314,7 @@ async def test_a_large_request_lets_others_to_the_engine_between_its_chunks() ->
 
 
 async def test_before_it_is_loaded_it_says_when_to_come_again() -> None:
-    scorer = Scorer(Settings(), lambda *_: RecordingEngine(), Metrics())
+    scorer = Scorer(Service(Settings(), lambda *_: RecordingEngine(), Metrics()))
     with pytest.raises(Loading) as caught:
         await scorer.score([pair()])
     assert caught.value.retry_after > 0
@@ -325,13 +326,13 @@ async def test_a_draining_scorer_finishes_what_it_has_and_takes_no_more() -> Non
     async with scoring(engine) as scorer:
         accepted = asyncio.create_task(score(scorer, pair()))
         await engine.busy.wait()
-        scorer.drain()
+        scorer.service.drain()
         with pytest.raises(Draining):
             await scorer.score([pair()])
         engine.gate.set()
         (result,) = await accepted
         assert isinstance(result, Score)
-        assert scorer.state == "draining"
+        assert scorer.service.state == "draining"
 
 
 class Dying(RecordingEngine):
@@ -354,16 +355,17 @@ async def test_the_engines_death_fails_the_request_and_those_until_the_next_one_
     async with scoring(Dying()) as scorer:
         with pytest.raises(EngineDead):
             await score(scorer, pair("a"), pair("b"), pair("c"))
-        assert scorer.state == "restarting"
+        assert scorer.service.state == "restarting"
         with pytest.raises(EngineDead):
             await score(scorer, pair())
 
 
 async def test_that_all_is_loaded_is_told_once_before_the_first_request_is_taken() -> None:
     told: list[str] = []
-    scorer = Scorer(
-        Settings(), lambda *_: RecordingEngine(), Metrics(), lambda: told.append(scorer.state)
+    service = Service(
+        Settings(), lambda *_: RecordingEngine(), Metrics(), lambda: told.append(service.state)
     )
+    scorer = Scorer(service)
     await scorer.load()
     assert told == ["loading"]
     await scorer.close()
@@ -375,10 +377,10 @@ class Unloadable(RecordingEngine):
 
 
 async def test_a_failed_load_is_raised_and_remembered() -> None:
-    scorer = Scorer(Settings(), lambda *_: Unloadable(), Metrics())
+    scorer = Scorer(Service(Settings(), lambda *_: Unloadable(), Metrics()))
     with pytest.raises(ConfigurationError, match="out of memory"):
         await scorer.load()
-    assert scorer.state == "failed"
+    assert scorer.service.state == "failed"
     await scorer.close()
 
 
@@ -413,7 +415,7 @@ async def test_a_text_far_too_long_is_scored_by_its_last_tokens_and_flagged(form
     long = far_too_long()[form]
     async with scoring(engine, max_tokens=64) as scorer:
         (result,) = await score(scorer, long, truncate="prompt_start")
-        bos = scorer.model.conversation.tokenizer.bos_id
+        bos = scorer.service.model.conversation.tokenizer.bos_id
         (whole,) = ids(scorer, [long])
         assert await score(scorer, Pair(token_ids=[bos or 0, *whole[-63:]])) == [
             dataclasses.replace(result, truncated=False)
@@ -436,8 +438,8 @@ async def test_of_a_text_far_too_long_no_more_than_the_bound_is_tokenised(
     async with scoring(RecordingEngine(), max_tokens=64) as scorer:
         monkeypatch.setattr(Conversation, "render", recorded)
         await score(scorer, far_too_long()[form], truncate="prompt_start")
-        assert lengths == [scorer.model.max_characters]
-        assert scorer.model.max_characters == 2**20
+        assert lengths == [scorer.service.model.max_characters]
+        assert scorer.service.model.max_characters == 2**20
 
 
 @pytest.mark.parametrize("form", far_too_long())
@@ -455,7 +457,7 @@ async def test_a_text_cut_before_tokenising_is_flagged_though_its_tokens_fit() -
     spaces = Pair(text=" " * FAR + "The end.")
     engine = RecordingEngine()
     async with scoring(engine) as scorer:
-        scorer.model.conversation.tokenise = lambda rendered: [[5, 6] for _ in rendered]  # type: ignore[method-assign]
+        scorer.service.model.conversation.tokenise = lambda rendered: [[5, 6] for _ in rendered]  # type: ignore[method-assign]
         (result,) = await score(scorer, spaces, truncate="prompt_start")
     assert (result.tokens, result.truncated) == (2, True)
 

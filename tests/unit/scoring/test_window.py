@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from fivescore.scoring.window import LEAST, STEPS, Window
+from fivescore.scoring.window import LEAST, STEPS, Room, Window
 
 
 def window(limit: int) -> Window:
@@ -20,12 +20,20 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
+async def stay(one: Window, sequences: int, priority: int | None = None) -> Room:
+    """A chunk whose sequences stay in the engine after it."""
+    async with one.room(sequences, priority) as room:
+        for _ in range(sequences):
+            room.hand_over()
+    return room
+
+
 async def test_there_is_room_until_the_limit_is_reached() -> None:
     one = window(4)
-    await one.enter(3, 0)
-    await one.enter(3, 0)
+    await stay(one, 3, 0)
+    await stay(one, 3, 0)
     assert one.inside == 6
-    waiting = asyncio.create_task(one.enter(1, 0))
+    waiting = asyncio.create_task(stay(one, 1, 0))
     await turn()
     assert not waiting.done()
     one.leave(2)
@@ -36,14 +44,26 @@ async def test_there_is_room_until_the_limit_is_reached() -> None:
     assert one.inside == 4
 
 
+async def test_places_that_no_sequence_took_are_given_back_however_the_chunk_ends() -> None:
+    async def chunk() -> None:
+        async with one.room(4, 0) as room:
+            room.hand_over()
+            assert one.inside == 4
+            raise ZeroDivisionError
+
+    one = window(4)
+    with pytest.raises(ZeroDivisionError):
+        await chunk()
+    assert one.inside == 1
+
+
 async def test_the_lowest_priority_goes_first_and_equals_in_their_order() -> None:
     one, went = window(1), list[str]()
-    one.pass_by(1)
+    await stay(one, 1)
 
     async def go(name: str, priority: int) -> None:
-        await one.enter(1, priority)
-        went.append(name)
-        one.leave()
+        async with one.room(1, priority):
+            went.append(name)
 
     tasks = [
         asyncio.create_task(go(name, priority))
@@ -59,11 +79,11 @@ async def test_the_lowest_priority_goes_first_and_equals_in_their_order() -> Non
 
 async def test_nobody_overtakes_those_who_wait() -> None:
     one = window(1)
-    one.pass_by(2)
-    first = asyncio.create_task(one.enter(5, 1))
+    await stay(one, 2)
+    first = asyncio.create_task(stay(one, 5, 1))
     await turn()
     one.inside = 0
-    second = asyncio.create_task(one.enter(1, 0))
+    second = asyncio.create_task(stay(one, 1, 0))
     await turn()
     assert not first.done()
     assert not second.done()
@@ -74,18 +94,18 @@ async def test_nobody_overtakes_those_who_wait() -> None:
     await first
 
 
-async def test_whoever_passes_by_does_not_wait_and_counts() -> None:
+async def test_a_chunk_without_a_priority_does_not_wait_and_counts() -> None:
     one = window(1)
-    one.pass_by(8)
-    one.pass_by(8)
+    await stay(one, 8)
+    await stay(one, 8)
     assert one.inside == 16
 
 
 @pytest.mark.parametrize("let_in", [False, True])
 async def test_whoever_is_cancelled_leaves_no_trace(let_in: bool) -> None:
     one = window(1)
-    one.pass_by(1)
-    gone = asyncio.create_task(one.enter(7, 0))
+    await stay(one, 1)
+    gone = asyncio.create_task(stay(one, 7, 0))
     await turn()
     if let_in:
         one.leave()
@@ -95,7 +115,7 @@ async def test_whoever_is_cancelled_leaves_no_trace(let_in: bool) -> None:
     if not let_in:
         one.leave()
     assert one.inside == 0
-    await asyncio.wait_for(one.enter(1, 0), 1)
+    await asyncio.wait_for(stay(one, 1, 0), 1)
 
 
 @pytest.mark.parametrize(("step", "limit"), [(1, LEAST), (10 * LEAST, STEPS * 10 * LEAST)])
