@@ -106,7 +106,9 @@ IN_TURN = "engine, 64 at a time"
 """What the engine alone can do where it is idle between one POST and the next."""
 IDLE = "single pairs, idle server"
 """Its bars are of latencies: ``loadtest.bench``."""
-ALONE = "fivescore alone"
+ALONE, FIXED_ALONE = "fivescore alone", "fixed threads, alone"
+FIXED = f"{FIVESCORE} --engine.worker-cls vllm.v1.worker.cpu_worker.CPUWorker"
+"""vLLM's own worker, whose number of threads does not follow the cores."""
 _GROUPS = f"{PROMPTS} prompts x {RESPONSES} responses, {PROMPT_TOKENS}-token prompts, shuffled"
 ENGINE_BOUND = (
     Bar(FIVESCORE, LIMIT, 0.97, 0.99),
@@ -158,8 +160,17 @@ LOADS = (
     ),
     Load(
         "POSTs of 64 texts, beside a busy program", "demo",
-        {**_same(_beside(1), FIVESCORE, VLLM), ALONE: Contender(FIVESCORE, _beside(0))},
-        [Bar(FIVESCORE, ALONE, 0.6), Bar(FIVESCORE, VLLM, 1)],
+        {
+            **_same(_beside(1), FIVESCORE, FIXED, VLLM),
+            ALONE: Contender(FIVESCORE, _beside(0)),
+            FIXED_ALONE: Contender(FIXED, _beside(0)),
+        },
+        [
+            Bar(FIVESCORE, ALONE, 0.6),
+            Bar(FIVESCORE, VLLM, 1),
+            Bar(FIVESCORE, FIXED, 0),
+            Bar(ALONE, FIXED_ALONE, 0.95),
+        ],
     ),
     Load(
         _GROUPS, "demo",
