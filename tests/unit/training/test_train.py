@@ -271,7 +271,7 @@ def test_what_a_run_leaves_behind(run: Callable[..., Path], rows: Path, tmp_path
     }  # fmt: skip
     assert record["command"] == (
         f"fivescore train --data {data} --model {record['recipe']['model']} --output {folder}"
-        " --weights helpfulness=1,verbosity=-0.5 --steps 20 --batch-size 16 --micro-batch-size 8"
+        " --weights helpfulness=1.0,verbosity=-0.5 --steps 20 --batch-size 16 --micro-batch-size 8"
         " --learning-rate 0.003 --warmup-steps 2 --seed 7"
     )
     assert record["versions"].keys() >= {"python", "torch", "transformers", "peft", "fivescore"}
