@@ -183,7 +183,6 @@ def broken_demo(folder: Path, **config: object) -> Path:
     [
         ({"architectures": ["NoSuchModel"]}, ("NoSuchModel", "config.json")),
         ({"head_dim": 40}, ("exceeds",)),
-        ({"intermediate_size": 24}, ()),
     ],
 )
 def test_a_model_that_cannot_load_is_reported_by_its_root_cause(
