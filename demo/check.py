@@ -20,6 +20,7 @@ from demo.labels import complexity, verbosity
 from demo.scores import Scorer
 from demo.texts import Text
 from fivescore.data import statistics
+from fivescore.data.markdown import table
 
 SEED = 11
 FEWEST_PARTS = 3
@@ -118,23 +119,28 @@ def tables(folder: Path, scorer: Scorer) -> str:
     """The card's tables, as Markdown."""
     held_out = [text for text in texts.rm_bench(folder) if text.split == "held_out"]
     groups = len({text.group for text in held_out})
-    lines = [
-        f"{len(held_out)} responses to held-out prompts ({groups} tasks) of RM-Bench:",
-        "",
-        "| criterion | required | reached | of |",
-        "|---|---|---|---|",
-    ]
+    held = []
     for name, (value, count) in criteria(held_out, scorer).items():
         required = f"{REQUIRED[name]:.2f}" if name in REQUIRED else ""
-        lines.append(f"| {_NAMES[name]} | {required} | {value:.3f} | {count} |")
-    lines += ["", "| LLMBar (none of it in training) | accuracy | pairs |", "|---|---|---|"]
-    for name, (value, count) in llmbar(folder, scorer).items():
-        lines.append(f"| {name} | {value:.3f} | {count} |")
-    lines += ["", "| RM-Bench | easy | normal | hard | prompts |", "|---|---|---|---|---|"]
-    for name, levels in rm_bench(folder, scorer).items():
-        values = " | ".join(f"{levels[level][0]:.3f}" for level in ("easy", "normal", "hard"))
-        lines.append(f"| {name} | {values} | {levels['hard'][1]} |")
-    return "\n".join(lines)
+        held.append([_NAMES[name], required, f"{value:.3f}", count])
+    bar = [[name, f"{value:.3f}", count] for name, (value, count) in llmbar(folder, scorer).items()]
+    difficulties = ("easy", "normal", "hard")
+    bench = [
+        [
+            name,
+            *(f"{levels[level][0]:.3f}" for level in difficulties),
+            levels["hard"][1],
+        ]
+        for name, levels in rm_bench(folder, scorer).items()
+    ]
+    return "\n\n".join(
+        [
+            f"{len(held_out)} responses to held-out prompts ({groups} tasks) of RM-Bench:",
+            table(["criterion", "required", "reached", "of"], held),
+            table(["LLMBar (none of it in training)", "accuracy", "pairs"], bar),
+            table(["RM-Bench", *difficulties, "prompts"], bench),
+        ]
+    )
 
 
 _NAMES = {

@@ -21,7 +21,8 @@ from vllm.inputs import TokensPrompt
 from vllm.inputs.engine import tokens_input
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from fivescore.engine.vllm.engine import RAW_SCORES, VllmEngine
+from fivescore.engine.vllm.engine import VllmEngine
+from fivescore.engine.vllm.heads import RAW_SCORES
 from fivescore.model.checkpoint import Checkpoint
 from fivescore.serve import freeze_heap
 from fivescore.settings import Settings

@@ -78,6 +78,10 @@ def _in_turn(pairs: int) -> dict[str, Contender]:
     return {IN_TURN: Contender(LIMIT, make)}
 
 
+def _beside(programs: int) -> Make:
+    return lambda texts, _: Work(texts.take(SLOW_PAIRS), 64, beside=programs)
+
+
 def _ids(texts: Texts, _: int) -> Work:
     return Work(texts.take(PAIRS), PAIRS, as_ids=True)
 
@@ -102,6 +106,9 @@ IN_TURN = "engine, 64 at a time"
 """What the engine alone can do where it is idle between one POST and the next."""
 IDLE = "single pairs, idle server"
 """Its bars are of latencies: ``loadtest.bench``."""
+ALONE, FIXED_ALONE = "fivescore alone", "fixed threads, alone"
+FIXED = f"{FIVESCORE} --engine.worker-cls vllm.v1.worker.cpu_worker.CPUWorker"
+"""vLLM's own worker, whose number of threads does not follow the cores."""
 _GROUPS = f"{PROMPTS} prompts x {RESPONSES} responses, {PROMPT_TOKENS}-token prompts, shuffled"
 ENGINE_BOUND = (
     Bar(FIVESCORE, LIMIT, 0.97, 0.99),
@@ -150,6 +157,20 @@ LOADS = (
         "64 clients, one text a POST, connections kept", "demo",
         _all(1, 64),
         [Bar(FIVESCORE, VLLM, 1), Bar(FIVESCORE, TRANSFORMERS, 3)],
+    ),
+    Load(
+        "POSTs of 64 texts, beside a busy program", "demo",
+        {
+            **_same(_beside(1), FIVESCORE, FIXED, VLLM),
+            ALONE: Contender(FIVESCORE, _beside(0)),
+            FIXED_ALONE: Contender(FIXED, _beside(0)),
+        },
+        [
+            Bar(FIVESCORE, ALONE, 0.6),
+            Bar(FIVESCORE, VLLM, 1),
+            Bar(FIVESCORE, FIXED, 0),
+            Bar(ALONE, FIXED_ALONE, 0.95),
+        ],
     ),
     Load(
         _GROUPS, "demo",

@@ -83,6 +83,19 @@ def server(
         _stop(process)
 
 
+@contextmanager
+def busy_programs(count: int) -> Iterator[None]:
+    """Other programs that compute while the body runs, each on one core."""
+    command = [sys.executable, "-S", "-c", "while True: pass"]
+    programs = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
 async def settled() -> None:
     """Wait until what this process has started computes nothing, so that one side's end does not
     slow the next: vLLM's worker processes look for work for a second before they sleep. One that

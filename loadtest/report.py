@@ -18,7 +18,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fivescore.data.markdown import line
+from fivescore.data import markdown
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "loadtest" / "results"
@@ -95,23 +95,21 @@ def write_gpu(folder: Path, result: Result) -> None:
 
 def gpu(result: Result) -> str:
     """As ``full``, with the shares of the device."""
-    lines = [full(result), "| checkpoint | side | tokens/s | of the matrix product |"]
-    lines += ["|---|---|---|---|"]
-    for row in result["loads"]:
-        for name, one in row["contenders"].items():
-            if "of the device" in one:
-                rate = f"{one['tokens_per_second']:,.0f}"
-                lines += [line([row["regime"], name, rate, f"{one['of the device']:.2f}"])]
+    rows = [
+        [row["regime"], name, f"{one['tokens_per_second']:,.0f}", f"{one['of the device']:.2f}"]
+        for row in result["loads"]
+        for name, one in row["contenders"].items()
+        if "of the device" in one
+    ]
+    shares = markdown.table(["checkpoint", "side", "tokens/s", "of the matrix product"], rows)
     ceilings = result["FLOP/s of a matrix product"].items()
     told = ", ".join(f"{name} {rate / 1e12:.0f}" for name, rate in ceilings)
-    return (
-        "\n".join([*lines, "", f"{result['device']}; TFLOP/s of a matrix product: {told}"]) + "\n"
-    )
+    return f"{full(result)}\n{shares}\n\n{result['device']}; TFLOP/s of a matrix product: {told}\n"
 
 
 def full(result: Result) -> str:
     """Every load, every contender, every bar."""
-    lines = ["| load | checkpoint | pairs/s | against | ratio | bar |", "|---|---|---|---|---|---|"]
+    rows = []
     for row in result["loads"]:
         rates = ", ".join(
             f"{name} {one['pairs_per_second']:.0f}" for name, one in row["contenders"].items()
@@ -120,9 +118,9 @@ def full(result: Result) -> str:
         for number, ratio in enumerate(ratios):
             start = [row["load"], row["regime"], rates] if number == 0 else ["", "", ""]
             end = [ratio["other"], f"{ratio['ratio']:.2f}", _bar(ratio)] if ratio else ["", "", ""]
-            lines.append(line([*start, *end]))
-    lines += ["", *_told(result)]
-    return "\n".join(lines) + "\n"
+            rows.append([*start, *end])
+    head = ["load", "checkpoint", "pairs/s", "against", "ratio", "bar"]
+    return "\n".join([markdown.table(head, rows), "", *_told(result)]) + "\n"
 
 
 def _bar(ratio: Mapping[str, Any]) -> str:
@@ -160,16 +158,13 @@ def _told(result: Result) -> list[str]:
 def short(result: Result) -> str:
     """README's table: pairs a second of the sides that people choose between."""
     names = ("fivescore", "vllm serve", "transformers", "engine limit")
-    lines = [
-        line(["load", "checkpoint", *names]),
-        line(["---"] * (2 + len(names))),
-    ]
+    rows = []
     for row in result["loads"]:
         rates = [row["contenders"].get(name, {}).get("pairs_per_second") for name in names]
         if rates[0] and any(rates[1:]):
             cells = ["" if rate is None else f"{rate:.0f}" for rate in rates]
-            lines.append(line([row["load"], row["regime"], *cells]))
-    return "\n".join(lines) + "\n"
+            rows.append([row["load"], row["regime"], *cells])
+    return markdown.table(["load", "checkpoint", *names], rows) + "\n"
 
 
 def plots(result: Result) -> dict[str, Figure]:

@@ -18,7 +18,15 @@ from fivescore.engine.vllm.forkserver import KEEP_FREED_MEMORY
 from fivescore.types import Pair
 from loadtest.driver import Driver, Request, Run, one_by_one
 from loadtest.model import Measured
-from loadtest.processes import Engine, Running, engine, fivescore_command, server, settled
+from loadtest.processes import (
+    Engine,
+    Running,
+    busy_programs,
+    engine,
+    fivescore_command,
+    server,
+    settled,
+)
 
 FIVESCORE, VLLM, TRANSFORMERS = "fivescore", "vllm serve", "transformers"
 LIMIT, OFFLINE = "engine limit", "offline"
@@ -44,6 +52,8 @@ class Work:
     one_by_one: bool = False
     """A batch is sent when the one before is answered, by a client that adds least of its own; the
     engine alone gets all batches at once otherwise."""
+    beside: int = 0
+    """Programs that meanwhile compute without end, a core each."""
 
     @property
     def batches(self) -> list[Sequence[Pair]]:
@@ -65,7 +75,7 @@ class Took:
 
 
 @dataclass(frozen=True)
-class Surface:
+class Protocol:
     """How a server is asked: ``body`` of pairs, as token ids or not; ``read`` of its answer."""
 
     path: str
@@ -76,36 +86,39 @@ class Surface:
 class Http:
     """A running server."""
 
-    def __init__(self, running: Running, surface: Surface) -> None:
+    def __init__(self, running: Running, protocol: Protocol) -> None:
         self.running = running
-        self._surface = surface
+        self._protocol = protocol
 
     @property
     def url(self) -> str:
-        return self.running.url + self._surface.path
+        return self.running.url + self._protocol.path
 
     def request(self, pairs: Sequence[Pair], as_ids: bool = False) -> Request:
-        body = self._surface.body(pairs, as_ids)
+        body = self._protocol.body(pairs, as_ids)
         return Request(json.dumps(body, ensure_ascii=False).encode(), len(pairs))
 
     async def take(self, work: Work) -> Took:
         """Send it in a closed loop, once no other side computes."""
         requests = [self.request(batch, work.as_ids) for batch in work.batches]
         await settled()
-        before = self.running.cpu_seconds()
-        if work.one_by_one:
-            run = await asyncio.to_thread(one_by_one, self.url, requests)
-        else:
-            async with Driver(self.url, new_connections=work.new_connections) as driver:
-                run = await driver.closed(requests, work.workers)
-        cpu = self.running.cpu_seconds() - before
+        with busy_programs(work.beside):
+            before = self.running.cpu_seconds()
+            run = await self._run(work, requests)
+            cpu = self.running.cpu_seconds() - before
         found = self.outputs(run)
         if not run.failed and len(found) != len(work.pairs):
             raise RuntimeError(f"{self.url}: {len(found)} scores of {len(work.pairs)} pairs")
         return Took(cpu, run, found)
 
+    async def _run(self, work: Work, requests: Sequence[Request]) -> Run:
+        if work.one_by_one:
+            return await asyncio.to_thread(one_by_one, self.url, requests)
+        async with Driver(self.url, new_connections=work.new_connections) as driver:
+            return await driver.closed(requests, work.workers)
+
     def outputs(self, run: Run) -> Outputs:
-        return [one for answer in run.answers for one in self._surface.read(json.loads(answer))]
+        return [one for answer in run.answers for one in self._protocol.read(json.loads(answer))]
 
 
 class Alone:
@@ -182,11 +195,11 @@ class Sides:
             with engine(kind, self._model.folder, log, self._options, variables) as found:
                 yield Alone(found, self._model)
         else:
-            command, ready, surface = self._server(name)
+            command, ready, protocol = self._server(name)
             with server(command, ready, log, self._environment) as running:
-                yield Http(running, surface(self._model))
+                yield Http(running, protocol(self._model))
 
-    def _server(self, name: str) -> tuple[list[str], str, Callable[[Measured], Surface]]:
+    def _server(self, name: str) -> tuple[list[str], str, Callable[[Measured], Protocol]]:
         folder = self._model.folder
         if name == VLLM:
             return [*VLLM_SERVE, folder, *POOLING, *self._peer_flags], "/health", _classify
@@ -196,25 +209,25 @@ class Sides:
         return fivescore_command(folder, *name.split()[1:], *ours), "/health/ready", _score
 
 
-def _score(model: Measured) -> Surface:
+def _score(model: Measured) -> Protocol:
     def body(pairs: Sequence[Pair], as_ids: bool) -> Any:
         if as_ids:
             return {"pairs": [{"token_ids": ids} for ids in model.ids(pairs)]}
         return {"pairs": [{"prompt": p.prompt, "response": p.response} for p in pairs]}
 
-    return Surface("/score", body, lambda answer: [model.raw(one) for one in answer["scores"]])
+    return Protocol("/score", body, lambda answer: [model.raw(one) for one in answer["scores"]])
 
 
-def _classify(model: Measured) -> Surface:
+def _classify(model: Measured) -> Protocol:
     def body(pairs: Sequence[Pair], as_ids: bool) -> Any:
         given = model.ids(pairs) if as_ids else model.texts(pairs)
         return {"input": given, "use_activation": False, "add_special_tokens": False}
 
-    return Surface("/classify", body, lambda answer: [one["probs"] for one in answer["data"]])
+    return Protocol("/classify", body, lambda answer: [one["probs"] for one in answer["data"]])
 
 
-def _get_reward(model: Measured) -> Surface:
+def _get_reward(model: Measured) -> Protocol:
     def body(pairs: Sequence[Pair], as_ids: bool) -> Any:
         return {"query": model.texts(pairs)}
 
-    return Surface("/get_reward", body, lambda answer: list(answer["rewards"]))
+    return Protocol("/get_reward", body, lambda answer: list(answer["rewards"]))

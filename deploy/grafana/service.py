@@ -30,6 +30,7 @@ from deploy.grafana.promql import (
     select,
     sum_rate,
 )
+from fivescore.data import markdown
 from fivescore.telemetry.metrics import SECONDS
 
 REQUESTS = "fivescore_http_request_duration_seconds"
@@ -241,15 +242,14 @@ def _gpu() -> Json:
 
 
 def _alerts(rules: Iterable[Rule]) -> Json:
-    lines = [
-        f"| `{rule.name}` | {rule.body['labels']['severity']}"
-        f" | `{rule.body['annotations']['runbook_url']}` |"
+    rows = [
+        [f"`{rule.name}`", rule.body["labels"]["severity"],
+         f"`{rule.body['annotations']['runbook_url']}`"]
         for rule in rules
         if rule.is_alert
-    ]
-    head = ["| alert | severity | what to do |", "|---|---|---|"]
+    ]  # fmt: skip
     return row(
         "Alerts and their runbook",
-        text("", "\n".join([*head, *lines]), height=10),
+        text("", markdown.table(["alert", "severity", "what to do"], rows), height=10),
         collapsed=True,
     )

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,26 +79,41 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(flag, metavar="", default=argparse.SUPPRESS, help=text)
 
 
-def _take_engine_flags(arguments: list[str]) -> dict[str, str]:
-    """Remove ``--engine.NAME VALUE``, ``--engine.NAME=VALUE`` and bare ``--engine.NAME``."""
-    engine: dict[str, str] = {}
+def _take_engine_flags(arguments: list[str]) -> dict[str, Any]:
+    """Remove ``--engine.NAME VALUE``, ``--engine.NAME=VALUE`` and bare ``--engine.NAME``.
+
+    Returns the values by name; that of a bare name is True. A value that begins with ``--`` needs
+    the form with ``=``.
+
+    Raises:
+        ConfigurationError: an option is given twice.
+    """
+    engine: dict[str, Any] = {}
     rest: list[str] = []
-    queue = iter(list(arguments))
-    pending = next(queue, None)
-    while pending is not None:
-        following = next(queue, None)
-        if not pending.startswith("--engine."):
-            rest.append(pending)
+    queue = deque(arguments)
+    while queue:
+        word = queue.popleft()
+        if not word.startswith("--engine."):
+            rest.append(word)
+            continue
+        name, has_value, value = word.removeprefix("--engine.").partition("=")
+        if has_value:
+            _add_once(engine, name, value)
+        elif queue and not queue[0].startswith("--"):
+            _add_once(engine, name, queue.popleft())
         else:
-            name, has_value, value = pending.removeprefix("--engine.").partition("=")
-            if not has_value and following is not None and not following.startswith("--"):
-                value, following = following, next(queue, None)
-            elif not has_value:
-                value = "true"
-            engine[name] = value
-        pending = following
+            _add_once(engine, name, True)
     arguments[:] = rest
     return engine
+
+
+def _add_once(engine: dict[str, Any], name: str, value: Any) -> None:
+    spelling = name.replace("-", "_")
+    if not name.endswith("+") and spelling in (one.replace("-", "_") for one in engine):
+        raise ConfigurationError(f"--engine.{name} is given twice: keep one of them")
+    if name in engine:  # each adds to a list
+        value = f"{engine[name]},{value}"
+    engine[name] = value
 
 
 def _add_score(commands: Any) -> None:

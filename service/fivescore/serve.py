@@ -1,10 +1,9 @@
-"""``fivescore serve``: settings to a listening process, and its exit."""
+"""``fivescore serve``: from settings to a listening process and its exit status."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import gc
 import ipaddress
 import logging
@@ -18,9 +17,10 @@ import uvicorn
 
 from fivescore.engine.base import Engine
 from fivescore.engine.vllm.forkserver import METHOD, start_fork_server
-from fivescore.errors import ConfigurationError
+from fivescore.errors import ConfigurationError, first_line
 from fivescore.http.app import create_app
-from fivescore.http.connection import RESERVE, Connection
+from fivescore.http.connection import RESERVE, limited
+from fivescore.http.uvicorn_internals import Server
 from fivescore.model.checkpoint import check
 from fivescore.scoring.lifecycle import Service
 from fivescore.scoring.scorer import Scorer
@@ -34,43 +34,48 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
-"""Connections the kernel holds for us: trainers open hundreds at once (OpenRLHF, verl)."""
+"""Connections that the kernel queues until they are accepted: trainers open hundreds at once."""
 FILES_BESIDE_CONNECTIONS = 192
-"""Open files that the process itself needs: libraries, logs, pipes to the engine."""
+"""Open files that the process itself needs for libraries, logs and pipes to the engine."""
 YOUNG_OBJECTS = 10_000
-"""New objects between two garbage collections: of Python's 700 the requests in flight hold most."""
+"""New objects between two garbage collections; with Python's 700 nearly every request has one."""
 FLUSH_SECONDS = 5
-"""For answers that are ready and not yet written when the last pair is scored."""
+"""How long answers may still be written once the last pair is scored."""
 
 
 def serve(flags: dict[str, Any]) -> int:
-    """Serve until a signal; the exit status.
+    """Serve until a signal or a failure; returns the exit status.
 
     Raises:
-        ConfigurationError: the service cannot run as it is set.
+        ConfigurationError: the service cannot run with these settings.
     """
-    gc.disable()  # until what is loaded is there: see ``freeze_heap``
+    gc.disable()  # ``freeze_heap`` enables it once the model is loaded
     settings = load(flags)
     logs.configure(settings.log_level, settings.log_format)
     check(settings.model)
-    listener = _listen(settings.host, settings.port)
-    host, port = listener.getsockname()[:2]
-    log.info("listening on http://%s:%d (/docs, /metrics)", host, port)
-    tell_who_may_ask(settings, host, port)
-    if settings.log_texts:
-        log.warning(
-            "--log-texts is on: every prompt and response that clients send goes to this log, and"
-            " to whoever reads it; turn it off when you have seen what you looked for"
-        )
-    settings = _within_file_limit(settings, _raise_file_limit())
-    if settings.backend == "vllm":
-        _set_variables(settings)
-        start_fork_server(settings.engine)
-    return _Server(settings).run_on(listener)
+    with listen(settings.host, settings.port) as listener:
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        log.info("listening on http://%s:%d (/docs, /metrics)", shown, port)
+        warn_of_open_access(settings, host, port)
+        if settings.log_texts:
+            log.warning(
+                "--log-texts is on: this log gets every prompt and response that clients send, and"
+                " so does everybody who reads it; turn it off once you have seen what you need"
+            )
+        settings = _within_file_limit(settings, _raise_file_limit())
+        if settings.backend == "vllm":
+            _set_variables(settings)
+            start_fork_server(settings.engine)
+        return _Server(settings).run_on(listener)
 
 
-def tell_who_may_ask(settings: Settings, host: str, port: int) -> None:
-    """Warn where a network can reach what wants no key; ``host`` is the address listened on."""
+def warn_of_open_access(settings: Settings, host: str, port: int) -> None:
+    """Warn if others than this machine can reach a route without a key.
+
+    Args:
+        host: the address that the service listens on.
+    """
     if ipaddress.ip_address(host).is_loopback:
         return
     if not settings.guarded:
@@ -80,13 +85,13 @@ def tell_who_may_ask(settings: Settings, host: str, port: int) -> None:
         )  # fmt: skip
     elif settings.open_routes:
         log.warning(
-            "everyone who reaches %s port %d can ask %s: --open-routes wants no key for them",
+            "everyone who reaches %s port %d can use %s: --open-routes exempts them from keys",
             host, port, ", ".join(settings.open_routes),
         )  # fmt: skip
 
 
-class _Server(uvicorn.Server):
-    """uvicorn with an app that it tells when to drain, and that tells it when to stop."""
+class _Server(Server):
+    """uvicorn's server, which drains the scorer before it stops."""
 
     def __init__(self, settings: Settings) -> None:
         metrics = Metrics()
@@ -101,8 +106,8 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                # Called as a class is; uvicorn asks no more of it.
-                http=functools.partial(Connection, settings, metrics),  # type: ignore[arg-type]
+                # uvicorn only calls it, as it would call a class.
+                http=limited(settings, metrics),  # type: ignore[arg-type]
                 ws="none",
                 log_config=None,
                 access_log=False,
@@ -113,17 +118,17 @@ class _Server(uvicorn.Server):
         )
 
     def run_on(self, listener: socket.socket) -> int:
-        """Serve until a signal or a failure; the exit status."""
-        # For a signal before uvicorn listens to them; uvicorn also raises the one that stopped it
-        # again once it has shut down, which must not end the process otherwise than with 0.
+        """Serve until a signal or a failure; returns the exit status."""
+        # uvicorn handles signals only while it runs. After its shutdown it raises the one that
+        # stopped it again, which must not change the exit status.
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "should_exit", True))
         with contextlib.suppress(KeyboardInterrupt):
             self.run(sockets=[listener])
-        gc.unfreeze()  # or triton's library finds its objects alive at the end, and lists them
+        gc.unfreeze()  # otherwise triton's library reports its objects as leaked at exit
         if isinstance(self._failure, ConfigurationError):
             raise self._failure
         if self._failure is not None:
-            log.error("the service cannot go on", exc_info=self._failure)
+            log.error("the service has failed and stops", exc_info=self._failure)
         return 1 if self._failure else 0
 
     def _stop_for(self, failure: Exception) -> None:
@@ -131,7 +136,7 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """Refuse new requests with 503 until the accepted ones end; a second signal hastens."""
+        """Refuse new requests and finish the accepted ones; a second signal stops at once."""
         first = self._scorer.service.state != "draining"
         self._scorer.service.drain()
         if first:
@@ -151,25 +156,29 @@ class _Server(uvicorn.Server):
         self._exit(sig, frame, seconds)
 
     def _exit(self, sig: int, frame: Any, seconds: int) -> None:
-        """Stop; what is not answered within ``seconds`` is answered with 503."""
+        """Stop; requests that take more than ``seconds`` from now are answered with 503."""
         self.config.timeout_graceful_shutdown = seconds
         super().handle_exit(sig, frame)
 
 
 def freeze_heap() -> None:
-    """Take what was loaded, a million objects that stay, out of the garbage collector's sight.
+    """Exempt the loaded objects, about a million that stay, from garbage collection.
 
-    Every few thousand requests it would look at all of them, while all wait for half a second.
+    Otherwise a collection looks at all of them every few thousand requests, which stops the
+    service for half a second.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
     gc.enable()
-    log.debug("%d objects are out of the garbage collector's sight", gc.get_freeze_count())
+    log.debug("%d objects are exempt from garbage collection", gc.get_freeze_count())
 
 
 def _raise_file_limit() -> int:
-    """A connection is an open file, and shells allow 1024 where trainers open more."""
+    """Raise the limit on open files as far as allowed; returns it.
+
+    Each connection is an open file, and shells allow 1024 where trainers open more.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -177,19 +186,20 @@ def _raise_file_limit() -> int:
 
 
 def _within_file_limit(settings: Settings, files: int) -> Settings:
-    """The settings, with no more connections than the process may have files open."""
+    """Returns the settings with ``max_connections`` lowered to what ``files`` open files allow."""
     room = max(1, files - FILES_BESIDE_CONNECTIONS - RESERVE)
     if files == resource.RLIM_INFINITY or settings.max_connections <= room:
         return settings
     log.warning(
-        "--max-connections %d: this process may open only %d files (ulimit -n), so it takes %d",
+        "--max-connections %d: this process may open only %d files (ulimit -n); the limit is now"
+        " %d connections",
         settings.max_connections, files, room,
     )  # fmt: skip
     return settings.model_copy(update={"max_connections": room})
 
 
 def start_tracing(endpoint: str | None) -> Tracing | None:
-    """Traces to ``endpoint``, if there is one. Only then imports OpenTelemetry.
+    """Start to send traces to ``endpoint``. Imports OpenTelemetry only if there is an endpoint.
 
     Raises:
         ConfigurationError: a package is missing, or one of OpenTelemetry's variables is wrong.
@@ -202,27 +212,37 @@ def start_tracing(endpoint: str | None) -> Tracing | None:
         return tracing.start(endpoint)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"--otlp-traces-endpoint: there is no {error.name} here:"
+            f"--otlp-traces-endpoint: {error.name} is not installed:"
             " pip install 'fivescore[tracing]'"
         ) from error
 
 
 def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
-    """The engine that the settings choose. Imports it, which takes seconds for vLLM."""
+    """Returns the engine that the settings choose. Importing vLLM takes seconds.
+
+    Raises:
+        ConfigurationError: vLLM is not installed.
+    """
     if settings.backend == "fake":
         from fivescore.engine.fake import FakeEngine
 
         return FakeEngine(settings.model, settings.engine)
     _set_variables(settings)
-    # As ``vllm serve`` does. A fork of this process would hold its clients' connections open.
+    # As ``vllm serve`` does: a fork of this process would keep its clients' connections open.
     os.environ.setdefault(METHOD, "spawn")
     try:
         from fivescore.engine.vllm.engine import VllmEngine
-    except ModuleNotFoundError as error:
-        if error.name != "vllm":
+    except ImportError as error:
+        missing = error.name or ""
+        if missing == "vllm" and isinstance(error, ModuleNotFoundError):
+            raise ConfigurationError(
+                "vLLM is not installed: pip install 'fivescore[cpu]' or 'fivescore[gpu]'"
+            ) from error
+        if not missing.startswith("vllm."):
             raise
         raise ConfigurationError(
-            "vLLM is not installed: pip install 'fivescore[cpu]' or 'fivescore[gpu]'"
+            f"this version of vLLM cannot be used: {first_line(error)};"
+            " pip install 'fivescore[cpu]' or 'fivescore[gpu]' brings the right one"
         ) from error
     return VllmEngine(
         settings.model,
@@ -235,17 +255,25 @@ def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
 
 
 def _set_variables(settings: Settings) -> None:
-    """For the engine's processes, where the operator has not set them."""
+    """Set environment variables of the engine's processes that the operator has not set."""
     quiet = "INFO" if settings.log_level == "debug" else "WARNING"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", quiet)
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM reports its use to its makers
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # of the engine's libraries
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM reports usage to its authors
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # from libraries
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. An IPv6 one takes IPv4 connections too: ``::`` means all interfaces.
+
+    Raises:
+        ConfigurationError: the address is unknown, taken or not allowed.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        listener = socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=dual
+        )
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {host} port {port}: {error.strerror}"

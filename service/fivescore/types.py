@@ -69,16 +69,16 @@ class Pair(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompt: Prompt | None = Field(
-        None, description="Text, or messages of which the last is the user's."
+        default=None, description="Text, or messages of which the last is the user's."
     )
-    response: Text | None = Field(None, description="The assistant's text; may be empty.")
+    response: Text | None = Field(default=None, description="The assistant's text; may be empty.")
     text: Annotated[Text, Field(min_length=1)] | None = Field(
-        None,
+        default=None,
         description="The whole conversation as its renderer wrote it, special tokens included,"
         " instead of prompt and response.",
     )
     token_ids: TokenIds | None = Field(
-        None, description="Token ids, used as they are, instead of prompt and response."
+        default=None, description="Token ids, used as they are, instead of prompt and response."
     )
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from fivescore.engine.vllm.forkserver import METHOD
+from fivescore.settings import DEMO
 from tests.checkpoints import STEERLM_MANIFEST, three_outputs
 from tests.e2e.server import START_SECONDS, command, environment, free_port, running
 from tests.e2e.test_engine import large_request
@@ -168,8 +170,38 @@ FAILURES = (
 )
 
 
-def fail_to_start(failure: Failure) -> None:
-    """Assert that a start fails with one line that names the cause, and nothing like a crash."""
+def broken_demo(folder: Path, **config: object) -> Path:
+    """A copy of the demo whose config.json says something else."""
+    shutil.copytree(DEMO, folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"architectures": ["NoSuchModel"]}, ("NoSuchModel", "config.json")),
+        ({"head_dim": 40}, ("exceeds",)),
+    ],
+)
+def test_a_model_that_cannot_load_is_reported_by_its_root_cause(
+    config: dict[str, object], named: Sequence[str], tmp_path: Path
+) -> None:
+    folder = broken_demo(tmp_path / "model", **config)
+    last = fail_to_start(Failure("", ("--model", str(folder)), named))
+    assert len(last) <= len("fivescore: error: ") + 300
+    assert "root cause" not in last
+
+
+def test_damaged_weights_are_reported(tmp_path: Path) -> None:
+    folder = broken_demo(tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(b"\xff" * 5000)
+    fail_to_start(Failure("", ("--model", str(folder)), ("header", "damaged")))
+
+
+def fail_to_start(failure: Failure) -> str:
+    """Assert that a start fails with one line that names the cause; returns the line."""
     port = () if "--port" in failure.flags else ("--port", str(free_port()))
     ended = subprocess.run(
         command(*port, *failure.flags),
@@ -188,6 +220,7 @@ def fail_to_start(failure: Failure) -> None:
         assert word in last
     assert "Traceback" not in output
     assert output.count("fivescore: error: ") == 1
+    return last
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 import pytest
 
 from tests.integration.process import ServerProcess, server
+
+ANYWHERE = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,9 @@ def servers() -> Iterator[Servers]:
                 server("--engine.latency-seconds", "3", "--log-level", "debug")
             ),
             failing=stack.enter_context(server("--engine.load-error", "out of memory")),
-            loading=stack.enter_context(server("--engine.load-seconds", "3600")),
+            loading=stack.enter_context(
+                server("--engine.load-seconds", "3600", "--host", ANYWHERE)
+            ),
         )
 
 

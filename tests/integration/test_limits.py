@@ -29,35 +29,6 @@ async def test_a_body_of_just_the_limit_passes_and_one_byte_more_does_not() -> N
     assert "max_body_bytes" in problem["detail"]
 
 
-async def endless() -> AsyncIterator[bytes]:
-    yield b'{"prompt": "'
-    while True:
-        yield b"x" * 1000
-
-
-async def test_an_upload_of_unknown_length_is_read_no_further_than_the_limit() -> None:
-    engine = RecordingEngine()
-    async with serving(engine, max_body_bytes=100_000) as service:
-        # Without Content-Length, and it never ends: only a service that stops reading answers.
-        response = await service.http.post("/score", content=endless())
-        assert_problem(response, 413, "body_too_large")
-        assert "Content-Length" not in response.request.headers
-    assert engine.submitted == []
-
-
-async def test_a_length_over_the_limit_is_refused_before_the_body_is_read() -> None:
-    async def untouched() -> AsyncIterator[bytes]:
-        for _ in range(1):
-            raise AssertionError
-        yield b""
-
-    async with serving(max_body_bytes=1000) as service:
-        response = await service.http.post(
-            "/score", content=untouched(), headers={"Content-Length": "1001"}
-        )
-        assert_problem(response, 413, "body_too_large")
-
-
 @pytest.mark.parametrize(
     ("path", "field"),
     [
@@ -141,22 +112,11 @@ async def test_a_deadline_that_does_not_pass_changes_nothing(service: Service) -
     [
         b"",
         b"{",
-        b"\xff\xfe",
-        b"[" * 200_000,
         b'{"pairs":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
-        b'{"pairs": [NaN]}',
         b'{"prompt": "Q", "response": "A", "timeout_seconds": Infinity}',
         b"[]",
-        b"null",
-        b'"text"',
-        b"1",
         b"{}",
-        b'{"pairs": {}}',
         b'{"pairs": []  "weights": {}}',
-        b'{"prompt": "Q", "response": "A", "wieghts": {}}',
-        b'{"pairs": [], "truncate": "middle"}',
-        b'{"pairs": [], "timeout_seconds": 0}',
-        b'{"pairs": [], "prompt": "Q"}',
     ],
     ids=lambda body: repr(body[:40]),
 )
@@ -165,13 +125,6 @@ async def test_a_malformed_request_is_told_what_is_wrong(service: Service, body:
         await service.http.post("/score", content=body), 422, "invalid_request"
     )
     assert isinstance(problem["errors"], list)
-
-
-async def test_every_faulty_option_is_listed(service: Service) -> None:
-    response = await service.score({**PAIR, "truncate": "x", "timeout_seconds": -1, "n": 2})
-    errors = assert_problem(response, 422, "invalid_request")["errors"]
-    assert {error["field"] for error in errors} == {"truncate", "timeout_seconds", "n"}
-    assert all(error["detail"] for error in errors)
 
 
 async def test_a_pair_nested_as_deep_as_json_allows_fails_alone(service: Service) -> None:

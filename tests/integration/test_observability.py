@@ -26,7 +26,7 @@ from fivescore.telemetry.metrics import REJECTIONS
 from fivescore.telemetry.trace import STAGES
 from fivescore.types import ATTRIBUTES, Output
 from tests.integration.process import server
-from tests.integration.protocols.protocols import SURFACES, Surface
+from tests.integration.protocols.protocols import PROTOCOLS, Protocol
 from tests.integration.service import OTHER, PAIR, Service, serving
 from tests.integration.test_life import Connection
 from tests.tools import tool
@@ -135,11 +135,11 @@ async def test_each_stage_is_one_number_in_metric_header_and_log_line(
             assert round(seconds * 1e3, 3) == milliseconds
 
 
-@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
-async def test_protocols_report_their_stages_too(surface: Surface, lines: Lines) -> None:
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+async def test_protocols_report_their_stages_too(protocol: Protocol, lines: Lines) -> None:
     async with serving() as service:
-        response = await service.http.post(surface.path, json=surface.one())
-        expected = NO_TEXT if surface.name.endswith("-ids") else STAGES
+        response = await service.http.post(protocol.path, json=protocol.one())
+        expected = NO_TEXT if protocol.name.endswith("-ids") else STAGES
         assert list(timing(response)) == list(expected)
         assert stages(lines.last()) == timing(response)
         assert observed(service) == {stage: stage in expected for stage in STAGES}
@@ -244,7 +244,7 @@ def rejections(service: Service) -> dict[str, float]:
 
 FAMILIES: list[tuple[str, Any]] = [
     ("/score", PAIR),
-    *((surface.path, surface.one()) for surface in SURFACES),
+    *((protocol.path, protocol.one()) for protocol in PROTOCOLS),
 ]
 
 
@@ -589,6 +589,6 @@ def test_text_where_asked_for_and_a_loud_word_where_texts_are_logged() -> None:
         with httpx.Client(base_url=process.ready().url, trust_env=False, timeout=60) as http:
             http.post("/score", json={"prompt": SECRET, "response": "A"})
         process.wait_for(r"(POST /score 200 [\d.]+ ms route=/score code=ok pairs=1 )")
-        assert re.search(r"WARNING --log-texts is on: every prompt and response", process.log)
+        assert re.search(r"WARNING --log-texts is on: this log gets every prompt", process.log)
         assert f"prompt={SECRET}" in process.log
         assert not any(line.startswith("{") for line in process.log.splitlines())

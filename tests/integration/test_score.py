@@ -230,7 +230,7 @@ async def test_a_batch_reaches_the_engine_once_per_pair_that_differs() -> None:
         assert other["tokens"] == len(engine.submitted[1])
 
 
-async def test_a_priority_reaches_the_engine_on_every_surface_and_a_wrong_one_is_refused() -> None:
+async def test_a_priority_reaches_the_engine_on_every_protocol_and_a_wrong_one_is_refused() -> None:
     engine = RecordingEngine()
     async with serving(engine) as service:
         for route, body in (("/score", PAIR), ("/predict", {"inputs": "a text"})):

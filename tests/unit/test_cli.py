@@ -11,10 +11,11 @@ import pytest
 
 from fivescore import __version__
 from fivescore.cli import _take_engine_flags, main
+from fivescore.errors import ConfigurationError
 from fivescore.settings import Settings
 
 
-def split(*arguments: str) -> tuple[dict[str, str], list[str]]:
+def split(*arguments: str) -> tuple[dict[str, object], list[str]]:
     rest = list(arguments)
     return _take_engine_flags(rest), rest
 
@@ -27,21 +28,27 @@ def split(*arguments: str) -> tuple[dict[str, str], list[str]]:
         (["--engine.dtype=float32"], {"dtype": "float32"}, []),
         (["--engine.dtype="], {"dtype": ""}, []),
         (["--engine.overrides={'a'='b'}"], {"overrides": "{'a'='b'}"}, []),
-        (["--engine.eager"], {"eager": "true"}, []),
-        (["--engine.eager", "--port", "1"], {"eager": "true"}, ["--port", "1"]),
-        (["--engine.eager", "--engine.x", "1"], {"eager": "true", "x": "1"}, []),
+        (["--engine.eager"], {"eager": True}, []),
+        (["--engine.eager", "--port", "1"], {"eager": True}, ["--port", "1"]),
+        (["--engine.eager", "--engine.x", "1"], {"eager": True, "x": "1"}, []),
         (["--engine.seed", "-1"], {"seed": "-1"}, []),
         (["--engine.seed=-1"], {"seed": "-1"}, []),
         (["--engine.name=--odd"], {"name": "--odd"}, []),
         (["--port", "1", "--engine.a", "b", "--host", "h"], {"a": "b"},
          ["--port", "1", "--host", "h"]),
-        (["--engine.a", "1", "--engine.a", "2"], {"a": "2"}, []),
+        (["--engine.a.l+", "1", "--engine.a.l+=2"], {"a.l+": "1,2"}, []),
     ],
 )  # fmt: skip
 def test_engine_flags_are_taken_out_of_the_rest(
-    arguments: Sequence[str], engine: dict[str, str], rest: list[str]
+    arguments: Sequence[str], engine: dict[str, object], rest: list[str]
 ) -> None:
     assert split(*arguments) == (engine, rest)
+
+
+@pytest.mark.parametrize("second", ["--engine.max-num-seqs=2", "--engine.max_num_seqs=2"])
+def test_an_engine_flag_that_is_given_twice_is_refused(second: str) -> None:
+    with pytest.raises(ConfigurationError, match="given twice"):
+        split("--engine.max-num-seqs", "1", second)
 
 
 def run(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:

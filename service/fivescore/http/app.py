@@ -1,4 +1,4 @@
-"""The app on one screen: its middleware, its routes, its life."""
+"""The app: its routes, its middleware and its lifespan."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from fivescore.http.context import RequestContext
 from fivescore.http.keyring import Keyring
 from fivescore.http.openapi import describe
 from fivescore.http.protocols import nemo_gym, openai, openrlhf, slime, tei, vllm
+from fivescore.http.protocols.protocol import respond
 from fivescore.http.ratelimit import RateLimit
+from fivescore.http.request import body_of
+from fivescore.http.schema import Description, described, either
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import Settings
 
@@ -31,11 +34,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+
+@described(
+    Description(
+        body=either(*routes.BODIES, *vllm.SIDES),
+        answer=either(*routes.ANSWERS, vllm.DATA),
+        definitions=routes.DEFINITIONS,
+        errors=routes.ERRORS,
+    )
+)
+async def score(request: Request) -> Response:
+    """Score pairs: fivescore's own body, or vLLM's.
+
+    In an answer to fivescore's own body a pair that fails has its error in its place, and its
+    neighbours are not affected.
+    """
+    body = await body_of(request)
+    if vllm.asks_for_score(body):
+        answer = respond(request, body, vllm.scores)
+    else:  # until here an error had the form of both
+        problems.use_protocol_errors(request.scope, False)
+        answer = routes.score(request, body)
+    del body  # or it would take memory until the answer
+    return await answer
+
+
 REWARD = "/reward"
-"""slime's route, unless the settings move it."""
-ROUTES: tuple[tuple[str, str, Any], ...] = (
-    ("GET", "/", page.page),
-    ("POST", "/score", routes.score),
+"""slime's route, unless ``--reward-path`` moves it."""
+Routes = tuple[tuple[str, str, Callable[[Request], Coroutine[Any, Any, Response]]], ...]
+PROTOCOLS: Routes = (
     ("POST", "/v1/score", vllm.score),
     ("POST", "/rerank", vllm.rerank),
     ("POST", "/v1/rerank", vllm.rerank),
@@ -44,13 +71,19 @@ ROUTES: tuple[tuple[str, str, Any], ...] = (
     ("POST", "/pooling", vllm.pooling),
     ("POST", "/v1/embeddings", vllm.embeddings),
     ("POST", "/v1/chat/completions", openai.chat_completions),
+    ("GET", "/v1/models", health.models),
     ("POST", "/get_reward", openrlhf.get_reward),
     ("POST", REWARD, slime.reward),
     ("POST", "/verify", nemo_gym.verify),
     ("POST", "/seed_session", nemo_gym.seed_session),
     ("POST", "/predict", tei.predict),
+)
+"""Routes of other services' wire formats; their errors have a form that their clients read."""
+ROUTES: Routes = (
+    ("GET", "/", page.page),
+    ("POST", "/score", score),
+    *PROTOCOLS,
     ("GET", "/manifest", health.manifest),
-    ("GET", "/v1/models", health.models),
     ("GET", "/health", health.ready),
     ("GET", "/health/ready", health.ready),
     ("GET", "/health/live", health.live),
@@ -60,7 +93,7 @@ ROUTES: tuple[tuple[str, str, Any], ...] = (
 
 
 class Plain(APIRoute):
-    """A route whose endpoint takes the request itself: there are no parameters to find for it."""
+    """A route whose endpoint takes the request itself, without FastAPI's parsing of parameters."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
@@ -72,13 +105,14 @@ def create_app(
     scorer: Scorer,
     tracing: Tracing | None = None,
 ) -> FastAPI:
-    """The service. It listens at once and loads the model meanwhile.
+    """The service's app. Its lifespan starts loading the model; it answers meanwhile.
 
     Args:
-        tracing: makes a span of every request; closed with the service.
+        tracing: makes a span of every request; closed at the end of the lifespan.
 
     Raises:
-        ConfigurationError: a route or the file of keys is not as the settings say.
+        ConfigurationError: the settings name a path that clashes or does not exist, or the file of
+            keys cannot be used.
     """
 
     keyring = Keyring((key.get_secret_value() for key in settings.api_key), settings.api_key_file)
@@ -106,6 +140,7 @@ def create_app(
     app.state.settings = settings
     app.state.rate_limit = RateLimit(settings.key_pairs_per_second)
     _add_routes(app, settings.reward_path)
+    paths_of_protocols = {"/score", settings.reward_path, *(path for _, path, _ in PROTOCOLS)}
     paths = {path for route in app.routes if (path := getattr(route, "path", None))}
     app.add_middleware(Keys, keyring=keyring, open_routes=open_routes(settings.open_routes, paths))
     app.add_middleware(
@@ -113,6 +148,7 @@ def create_app(
         metrics=scorer.service.metrics,
         tracing=tracing,
         log_texts=settings.log_texts,
+        protocol_paths=paths_of_protocols,
     )
     app.add_exception_handler(FivescoreError, problems.on_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
@@ -122,14 +158,12 @@ def create_app(
 
 def _add_routes(app: FastAPI, reward_path: str) -> None:
     if reward_path != REWARD and reward_path in {path for _, path, _ in ROUTES}:
-        raise ConfigurationError(f"--reward-path: {reward_path} is another route's")
-    for method, path, endpoint in ROUTES:
-        app.add_api_route(
-            reward_path if path == REWARD else path,
-            endpoint,
-            methods=[method],
-            response_model=None,
+        raise ConfigurationError(
+            f"--reward-path: {reward_path} is the path of another route: choose another one"
         )
+    for method, path, endpoint in ROUTES:
+        served_at = reward_path if path == REWARD else path
+        app.add_api_route(served_at, endpoint, methods=[method], response_model=None)
         if path in OPEN:  # some load balancers probe with HEAD
             app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
 

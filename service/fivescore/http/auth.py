@@ -1,4 +1,4 @@
-"""Who may ask. Once the service has keys every route wants one, but those that are open by name."""
+"""Keys: once the service has any, every route requires one, except routes that are open by name."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from fivescore.http.keyring import Keyring
 from fivescore.http.problems import on_error
 
 OPEN = frozenset({"/", "/health", "/health/live", "/health/ready"})
-"""A browser opens the page without a key; the page holds no data, and asks for the key itself."""
+"""A browser opens the page without a key. The page holds no data, and asks for the key itself."""
 MOST_OFFERED = 8
-"""Keys of one request that are looked at: who has none must not make the service compare many."""
+"""Limit on the keys of one request that are compared with the valid ones."""
 
 
 class Keys:
-    """ASGI middleware: a request without a key of ``keyring`` gets a 401, its body unread.
+    """ASGI middleware: a request without a key of ``keyring`` gets a 401; its body is not read.
 
     A key comes as ``Authorization: Bearer KEY``, as the password of ``Authorization: Basic``, which
     is what ``http://any:KEY@host`` sends, or as ``?api_key=KEY``: some trainers can set only a URL.
 
     Args:
-        open_routes: the paths that want none.
+        open_routes: the paths that require no key.
     """
 
     def __init__(self, app: ASGIApp, keyring: Keyring, open_routes: Collection[str] = OPEN) -> None:
@@ -54,16 +54,16 @@ class Keys:
 
 
 def holder_of(scope: Scope) -> bytes | None:
-    """Whose request it is: a digest that is one key's and shows nothing of it; None without one."""
+    """The digest of the request's key, which shows nothing of the key; None without a valid key."""
     holder: bytes | None = scope["fivescore.key"]
     return holder
 
 
 def open_routes(named: Iterable[str], existing: Collection[str]) -> frozenset[str]:
-    """The paths that want no key: ``OPEN``, and those that the operator named.
+    """The paths that require no key: ``OPEN``, and those that the operator named.
 
     Raises:
-        ConfigurationError: one of them is no route; says which there are.
+        ConfigurationError: one of them is not a route; lists the routes.
     """
     for path in named:
         if path not in existing:
@@ -82,7 +82,7 @@ def _offered(scope: Scope) -> Iterator[bytes]:
                 yield _password(rest)
     for part in scope["query_string"].split(b"&"):
         name, _, value = part.partition(b"=")
-        if name == b"api_key":  # a plus is a plus: nobody escapes a key that they paste into a URL
+        if name == b"api_key":  # a plus stays: keys are pasted into URLs unescaped
             yield unquote_to_bytes(value)
 
 

@@ -1,4 +1,4 @@
-"""Bodies: bounded reading, JSON in, JSON out."""
+"""Bodies of requests and answers: JSON, read within limits."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from fivescore.errors import BodyTooLarge, ClientGone, InvalidRequest, TooManyPairs
+from fivescore.settings import Settings
 
 MOST_ENTRIES = 10_000
-"""Of each list of a body that is no list of token ids, where ``max_pairs`` does not allow more."""
+"""Limit on each list in a body, unless it holds token ids or ``max_pairs`` allows more."""
 MOST_MEMBERS = 1000
-"""Of a body itself: each that is not known is told of in the answer."""
+"""Limit on a body's own members: the answer names each one that is unknown."""
 MOST_NODES = 2**22
-"""Arrays, objects, members and texts of one body: 10,000 pairs of 50 turns have 3.5 million. Each
-takes up to a hundred times the memory that it has in the body, and time that everybody waits."""
+"""Limit on the arrays, objects, members and strings of one body; 10,000 pairs of 50 turns have 3.5
+million. Each takes up to a hundred times the memory of its bytes, and blocks the event loop."""
 _TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-"""The end is optional, so that a body of quotes without one is read once and not from each."""
+"""A JSON string. Its closing quote is optional, so that a body of unclosed quotes is scanned once
+and not from each quote again."""
 
 
-async def read_json(request: Request, most_bytes: int) -> Any:
-    """The request's body as JSON, whatever its Content-Type says (``curl -d`` sends a form's).
+async def read_json(request: Request, limits: Settings) -> Any:
+    """The request's body as JSON, whatever its Content-Type (``curl -d`` sends a form's).
 
     Raises:
-        BodyTooLarge: it has more than ``most_bytes``, or says so before; stops reading there.
-        InvalidRequest: it is not JSON, or an object of more than ``MOST_MEMBERS``.
-        TooManyPairs: it has more than any request may, which shows before each is looked at.
-        ClientGone: the client closed the connection before the end.
+        BodyTooLarge: the body, or the length that it declares, is over ``max_body_bytes``; no more
+            of it is read.
+        InvalidRequest: the body is not JSON, or is an object of more than ``MOST_MEMBERS``.
+        TooManyPairs: one of its lists has more entries than any request may have pairs.
+        ClientGone: the client closed the connection before the end of the body.
     """
-    body = parse_json(await _read(request, most_bytes))
+    body = parse_json(await _read(request, limits.max_body_bytes))
     if isinstance(body, dict):
-        _check_members(body, max(MOST_ENTRIES, request.app.state.settings.max_pairs))
+        _check_members(body, max(MOST_ENTRIES, limits.max_pairs))
     return body
 
 
 def _check_members(body: dict[str, Any], most: int) -> None:
     if len(body) > MOST_MEMBERS:
         raise InvalidRequest(
-            f"the body has {len(body)} members, the limit is {MOST_MEMBERS}: send no more than the"
-            " route knows",
+            f"the body has {len(body)} members, the limit is {MOST_MEMBERS}: send only those"
+            " that the route knows",
             limit=MOST_MEMBERS,
         )
     for name, value in body.items():
@@ -80,23 +83,23 @@ def _check_size(size: int, most_bytes: int) -> None:
 
 
 def parse_json(body: bytes) -> Any:
-    """JSON of any client; a text that holds half of a surrogate pair is left for its own pair.
+    """Parse JSON, lone surrogates included: they make only their own pair invalid.
 
-    Nesting is bounded by the parsers: 1024 levels of orjson's, about 1000 of Python's.
+    The parsers bound the nesting: orjson at 1024 levels, Python's at about 1000.
 
     Raises:
-        InvalidRequest: it is not JSON, has NaN or Infinity in it, or more than ``MOST_NODES``.
+        InvalidRequest: the body is not JSON, holds NaN or Infinity, or has over ``MOST_NODES``.
     """
     if _has_too_many_nodes(body):
         raise InvalidRequest(
-            f"the body has more than {MOST_NODES} arrays, objects, members and texts: split the"
+            f"the body has more than {MOST_NODES} arrays, objects, members and strings: split the"
             " request",
             limit=MOST_NODES,
         )
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as first:
-        # Python's json writes lone surrogates, and orjson refuses the whole body for one.
+        # Python's json writes lone surrogates, for which orjson refuses the whole body.
         if b"\\ud" not in body and b"\\uD" not in body:
             raise InvalidRequest(f"the body is not JSON: {first}") from first
     try:
@@ -107,14 +110,14 @@ def parse_json(body: bytes) -> Any:
 
 def _has_too_many_nodes(body: bytes) -> bool:
     marks = _marks(body)
-    if marks + body.count(b'"') // 2 <= MOST_NODES:  # as good as always, and in no time
+    if marks + body.count(b'"') // 2 <= MOST_NODES:  # almost always, and fast
         return False
     rest, texts = _TEXT.subn(b"", body, MOST_NODES + 1)
     return texts + _marks(rest) > MOST_NODES
 
 
 def _marks(body: bytes) -> int:
-    """What arrays, objects and members begin with; texts may hold more of them."""
+    """How many characters may begin an array, object or member; those in strings count too."""
     return body.count(b"[") + body.count(b"{") + body.count(b":")
 
 
@@ -129,14 +132,14 @@ def _finite(digits: str) -> float:
 
 
 def json_response(content: Any, status: int = 200) -> Response:
-    """Shortest floats that read back the same; no NaN can be in ``content``.
+    """A JSON response; its floats are the shortest that read back the same.
 
     Raises:
-        InvalidRequest: the content repeats a body that is nested too deeply to be written.
+        InvalidRequest: ``content`` repeats a body that is nested too deeply to be written.
     """
     try:
         body = orjson.dumps(content)
-    except TypeError:  # orjson reads halves of surrogate pairs and deep nesting, but writes neither
+    except TypeError:  # orjson does not write lone surrogates and deep nesting
         try:
             body = json.dumps(content, allow_nan=False).encode()
         except RecursionError as error:

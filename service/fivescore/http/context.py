@@ -1,4 +1,4 @@
-"""Around every request: its id, its time, its log line, and an answer whatever happens."""
+"""Around every request: its id, its duration, its log line and span, and an answer in any case."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fivescore.errors import Draining, FivescoreError
-from fivescore.http.problems import on_error, problem, request_id_of
+from fivescore.errors import Draining
+from fivescore.http.problems import on_error, problem, request_id_of, use_protocol_errors
+from fivescore.http.request import trace_of
 from fivescore.telemetry.logging import without_messages
 from fivescore.telemetry.metrics import Metrics
 from fivescore.telemetry.trace import Trace
-from fivescore.types import Score
 
 if TYPE_CHECKING:
     from fivescore.telemetry.tracing import RequestSpan, Tracing
@@ -30,14 +31,20 @@ HEADER = b"x-request-id"
 SERVER_TIMING = b"server-timing"
 _ACCEPTED = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _QUERY = re.compile(r"[?&;].*|api_key.*", re.IGNORECASE | re.DOTALL)
-"""What a client that escapes too much, or forgets a question mark, puts into the path."""
+"""A query inside the path, from a client that escaped or forgot the question mark."""
 MOST_PATH_CHARACTERS = 200
 _QUIET = ("/health", "/metrics")
-"""Asked every few seconds by probes and scrapers; logged at debug."""
+"""Paths that probes and scrapers ask every few seconds; logged at debug."""
 
 
 class RequestContext:
-    """ASGI middleware, outermost: nothing in it is specific to a route."""
+    """The outermost ASGI middleware.
+
+    Args:
+        protocol_paths: paths whose errors have the form that clients of protocols understand.
+        tracing: makes a span of each request.
+        log_texts: whether the log shows the message of an unexpected error, which may hold texts.
+    """
 
     def __init__(
         self,
@@ -45,8 +52,10 @@ class RequestContext:
         metrics: Metrics,
         tracing: Tracing | None = None,
         log_texts: bool = False,
+        protocol_paths: Collection[str] = (),
     ) -> None:
         self._app = app
+        self._protocol_paths = frozenset(protocol_paths)
         self._log_texts = log_texts
         self._metrics = metrics
         self._tracing = tracing
@@ -57,6 +66,8 @@ class RequestContext:
             return
         request_id = scope["fivescore.request_id"] = _choose_id(scope)
         trace = scope["fivescore.trace"] = Trace(request_id)
+        if scope["path"] in self._protocol_paths:
+            use_protocol_errors(scope)
         started = time.perf_counter()
         span: RequestSpan | None = None
         if self._tracing is not None and not scope["path"].startswith(_QUIET):
@@ -84,21 +95,21 @@ class RequestContext:
     async def _run(
         self, scope: Scope, receive: Receive, send: Send, answered: Callable[[], bool]
     ) -> None:
-        """Run the app; whatever ends it, there is an answer."""
+        """Run the app, and answer if it is cancelled or fails before it does."""
         request_id = request_id_of(scope)
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:  # only the end of the grace period cancels a request
-            scope["fivescore.code"] = Draining.code
-            if not answered():
-                await _answer_draining(scope, receive, send)
+            response = await _draining(scope)
         except Exception as error:
-            self._tell_failure(request_id, error)
-            scope["fivescore.code"] = "internal_error"
-            if not answered():
-                await _answer_internal_error(scope, receive, send)
+            self._log_failure(request_id, error)
+            response = _internal_error(scope)
+        else:
+            return
+        if not answered():
+            await response(scope, receive, send)
 
-    def _tell_failure(self, request_id: str, error: Exception) -> None:
+    def _log_failure(self, request_id: str, error: Exception) -> None:
         if self._log_texts:
             log.error("request %s failed", request_id, exc_info=error)
             return
@@ -107,8 +118,8 @@ class RequestContext:
             "error": type(error).__name__,
             "traceback": without_messages(error),
         }
-        told = "request %(request_id)s failed: %(error)s (--log-texts shows its message)"
-        log.error(told, fields)
+        text = "request %(request_id)s failed: %(error)s (--log-texts shows its message)"
+        log.error(text, fields)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unknown")
@@ -131,45 +142,26 @@ class RequestContext:
         log.log(level, "%(method)s %(path)s %(status)d %(ms).1f ms", fields)
 
 
-def summarise(scope: Scope, results: Sequence[Score | FivescoreError]) -> dict[str, int]:
-    """Count what came of a request's pairs, for its answer and its log line."""
-    scores = [result for result in results if isinstance(result, Score)]
-    usage = {
-        "pairs": len(results),
-        "tokens": sum(score.tokens for score in scores),
-        "cached_tokens": sum(score.cached_tokens for score in scores),
-        "failed": len(results) - len(scores),
-    }
-    scope["fivescore.usage"] = usage
-    return usage
-
-
-def trace_of(scope: Scope) -> Trace:
-    """The request's trace."""
-    trace: Trace = scope["fivescore.trace"]
-    return trace
-
-
 def _path(scope: Scope) -> str:
-    """The path as a log may show it: bounded, in one line, and without a key that got into it."""
+    """The path for the log: bounded, in one line, and without a key that got into it."""
     return quote(_QUERY.sub("", scope["path"])[:MOST_PATH_CHARACTERS], safe="/:@!$'()*,+=~")
 
 
 def _server_timing(trace: Trace) -> bytes:
-    """The stages in milliseconds (W3C Server Timing)."""
+    """The value of ``Server-Timing``: each stage in milliseconds."""
     stages = trace.seconds().items()
     return ", ".join(f"{stage};dur={seconds * 1e3:.3f}" for stage, seconds in stages).encode()
 
 
 def _end(span: RequestSpan, scope: Scope, status: int, ended: float) -> None:
-    """End a request's span, with OpenTelemetry's names for what HTTP has: no header, no query."""
+    """End a request's span. Its attributes are OpenTelemetry's, without headers and query."""
     method, route = _method(scope), getattr(scope.get("route"), "path", "")
     attributes: dict[str, str | int] = {
         "http.request.method": "_OTHER" if method == "other" else method,
         "url.scheme": scope["scheme"],
         "network.protocol.version": scope["http_version"],
     }
-    if route:  # a path that is none of ours may hold anything
+    if route:  # an unknown path may hold anything
         attributes |= {"http.route": route, "url.path": route}
     if status:
         attributes["http.response.status_code"] = status
@@ -178,7 +170,7 @@ def _end(span: RequestSpan, scope: Scope, status: int, ended: float) -> None:
     code = scope.get("fivescore.code", "" if status else "cancelled")
     if code:
         attributes["fivescore.code"] = code
-    failed = not status or status >= 500  # OpenTelemetry: a 4xx is no error of the server
+    failed = not status or status >= 500  # to OpenTelemetry a 4xx is not a server error
     name = f"{'HTTP' if method == 'other' else method} {route}".rstrip()
     span.end(name, attributes, code or str(status) if failed else None, ended)
 
@@ -196,18 +188,16 @@ def _choose_id(scope: Scope) -> str:
     return uuid.uuid4().hex
 
 
-async def _answer_internal_error(scope: Scope, receive: Receive, send: Send) -> None:
-    response = problem(
+def _internal_error(scope: Scope) -> Response:
+    return problem(
+        scope,
         500,
         "Internal error",
         "internal_error",
-        "the service failed; its log has the cause under this request_id",
-        request_id_of(scope),
+        "the service failed: its log has the cause under this request_id",
     )
-    await response(scope, receive, send)
 
 
-async def _answer_draining(scope: Scope, receive: Receive, send: Send) -> None:
-    error = Draining("the service stopped before this was done: send it to another replica")
-    response = await on_error(Request(scope), error)
-    await response(scope, receive, send)
+async def _draining(scope: Scope) -> Response:
+    error = Draining("the service shut down before this was scored: send it to another replica")
+    return await on_error(Request(scope), error)

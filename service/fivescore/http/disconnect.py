@@ -1,4 +1,4 @@
-"""Work for a client that may go away."""
+"""Work that ends when its client disconnects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 async def until_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """Run ``work`` while the client is there; cancel it when the connection closes.
+    """The result of ``work``, which is cancelled when the client closes the connection.
 
     Raises:
         ClientGone: the client closed the connection; the work was cancelled.
@@ -34,9 +34,9 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Res
     try:
         return await work
     except asyncio.CancelledError:
-        if not gone or task.uncancel():  # the service's own end cancels requests too
+        if not gone or task.uncancel():  # the service's shutdown cancels requests too
             raise
-        told = "the client closed the connection; its work was aborted"
-        raise ClientGone(told) from None
+        detail = "the client closed the connection: its work was aborted"
+        raise ClientGone(detail) from None
     finally:
         watching.cancel()

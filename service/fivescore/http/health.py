@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, what is it? No engine call in a probe."""
+"""Probes, metrics, and what the service runs. None of them calls the engine."""
 
 from __future__ import annotations
 
@@ -9,47 +9,48 @@ from starlette.responses import Response
 
 from fivescore import __version__
 from fivescore.http.body import json_response
-from fivescore.scoring.scorer import Scorer
+from fivescore.http.request import service_of
+from fivescore.http.schema import STRING, Description, described, list_of, obj
 
 SCALAR = "-scalar"
-"""Ending of the model name that answers chat completions with the combined reward alone."""
+"""Suffix of the model name whose chat completions hold only the combined reward."""
 _STARTED = int(time.time())
+_PROBE = Description(answer=obj(("status",), status=STRING), is_probe=True)
 
 
-def scorer_of(request: Request) -> Scorer:
-    """The app's scorer."""
-    scorer: Scorer = request.app.state.scorer
-    return scorer
-
-
+@described(_PROBE)
 async def live(request: Request) -> Response:
-    """200 while the process can recover by itself, 503 once its engine has stopped for good."""
-    state = scorer_of(request).service.state
+    """200 while the service can recover by itself, 503 once its engine has stopped for good."""
+    state = service_of(request).state
     return json_response({"status": state}, 503 if state == "failed" else 200)
 
 
+@described(_PROBE)
 async def ready(request: Request) -> Response:
-    """200 when requests are taken, 503 while loading, draining or failed."""
-    state = scorer_of(request).service.state
+    """200 while requests are taken, 503 while loading, restarting, draining or failed."""
+    state = service_of(request).state
     return json_response({"status": state}, 200 if state == "ready" else 503)
 
 
+@described(Description(media=("text/plain",)))
 async def metrics(request: Request) -> Response:
-    """Prometheus text format: the service's metrics, vLLM's and the process's."""
-    exposition = scorer_of(request).service.metrics.exposition()
+    """Metrics of the service, of vLLM and of the process, in Prometheus's text format."""
+    exposition = service_of(request).metrics.exposition()
     return Response(exposition, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+@described(Description(answer=obj(("version", "engine"), version=STRING)))
 async def version(request: Request) -> Response:
-    """fivescore's version and, once loaded, the engine's."""
-    scorer = scorer_of(request)
-    engine = scorer.service.model.info.engine if scorer.service.has_model else None
+    """fivescore's version and the engine's, which is null before the model is loaded."""
+    service = service_of(request)
+    engine = service.model.info.engine if service.has_model else None
     return json_response({"version": __version__, "engine": engine})
 
 
+@described(Description(answer=obj(("object", "data"), data=list_of(obj(("id", "max_model_len"))))))
 async def models(request: Request) -> Response:
-    """The served model and the name under which it answers its reward alone, in OpenAI's shape."""
-    model = scorer_of(request).service.model
+    """The model's names, in OpenAI's form: its own, and that for the combined reward alone."""
+    model = service_of(request).model
     data = [
         {
             "id": name,
@@ -63,8 +64,9 @@ async def models(request: Request) -> Response:
     return json_response({"object": "list", "data": data})
 
 
+@described(Description(answer=obj(("outputs", "attributes", "reward", "prompt", "max_tokens"))))
 async def manifest(request: Request) -> Response:
-    """The reward manifest in force."""
-    model = scorer_of(request).service.model
+    """The reward manifest and the token limit in force."""
+    model = service_of(request).model
     body = model.manifest.model_dump(mode="json")
     return json_response({**body, "max_tokens": model.max_tokens})

@@ -1,4 +1,4 @@
-"""The keys in force: those of the settings, and those of a file that may change meanwhile."""
+"""The valid keys: those of the settings, and those of a file that may change at any time."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from fivescore.settings import KEY, KEY_RULE
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-"""Between two looks at the file. A change counts once two looks agree on it."""
+"""Time between two reads of the file. A change applies once two reads agree on it."""
 MOST_KEYS = 1000
-"""In a file. Each request is compared with all of them, which takes 0.2 ms at so many."""
+"""Limit on the keys of a file. Each request is compared with all of them: 0.2 ms for this many."""
 MOST_BYTES = 2**20
-"""Of a file: twice what so many keys of full length take."""
+"""Limit on the size of a file: twice what ``MOST_KEYS`` of full length take."""
 
 
 class Keyring:
-    """Tells whose key a request has. It holds the keys' SHA-256 digests, and no key.
+    """Identifies the key of a request. Holds the SHA-256 digests of the keys, and no key.
 
     Args:
-        keys: do not change.
-        file: one key a line; ``watch`` follows its changes.
+        keys: keys that stay valid as long as the service runs.
+        file: path of a file with one key per line; ``watch`` follows its changes.
 
     Raises:
-        ConfigurationError: the file cannot be read, or has a line that is no key, or no key.
+        ConfigurationError: the file cannot be read, has no key, or has a line that is not a key.
     """
 
     def __init__(self, keys: Iterable[str] = (), file: str | None = None) -> None:
@@ -52,9 +52,9 @@ class Keyring:
         return len(self._digests)
 
     def holder(self, offered: Iterable[bytes]) -> bytes | None:
-        """The digest of a key among ``offered`` that is in force: it names its holder to us alone.
+        """The digest of the valid key among ``offered``, or None; it shows nothing of the key.
 
-        How long it takes tells nothing of any key, neither its length nor its place.
+        The time that this takes does not depend on any key's length, content or place.
         """
         found = None
         for value in offered:
@@ -65,16 +65,16 @@ class Keyring:
         return found
 
     async def watch(self) -> None:
-        """Follow the file, if there is one, until cancelled."""
+        """Read the file again and again, if there is one, until cancelled."""
         while self._file is not None:
             await asyncio.sleep(POLL_SECONDS)
             await asyncio.to_thread(self.look)
 
     def look(self) -> None:
-        """Read the file once more; take its keys when it says the same as a look ago.
+        """Read the file once more, and accept its keys if it has not changed since the last read.
 
-        It is read and not asked for its time, which neither says everything nor survives every
-        copy. A file without a usable key changes nothing, so that no slip locks everybody out.
+        Its modification time is not used: not every change or copy updates it. A file without a
+        usable key changes nothing, so that a mistake does not lock everybody out.
         """
         assert self._file is not None
         found = _read(self._file)
@@ -97,16 +97,16 @@ def _digest(key: bytes) -> bytes:
 
 
 def _read(file: str) -> frozenset[bytes] | str:
-    """The digests of a file's keys, or what is wrong with it; never what it says, nor its name.
+    """The digests of a file's keys, or an error text without the file's content and its name.
 
-    Whoever mistakes the setting for ``--api-key`` gives a key as the name.
+    The name may be a key: that of somebody who took the setting for ``--api-key``.
     """
     try:
         text = _content(file)
         keys = [line.strip() for line in text.decode("utf-8-sig").splitlines()]
     except OSError as error:
         return f"the file cannot be read: {error.strerror}"
-    except ValueError as error:  # a name with a null byte, a text that is no UTF-8
+    except ValueError as error:  # a null byte in the name, or a text that is not UTF-8
         return f"the file cannot be read: {type(error).__name__}"
     places = [place for place, key in enumerate(keys, 1) if key and not key.startswith("#")]
     for place in places:
@@ -118,7 +118,7 @@ def _read(file: str) -> frozenset[bytes] | str:
 
 
 def _content(file: str) -> bytes:
-    """Without waiting for a pipe that nobody writes to."""
+    """Read the file, but no pipe: opening one could wait for ever."""
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

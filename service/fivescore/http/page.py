@@ -1,4 +1,4 @@
-"""``GET /``: a page to try the model in. It holds no data: its script asks the other routes."""
+"""``GET /``: a page to try the model on. It holds no data: its script asks the other routes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fivescore.http.request import settings_of
+from fivescore.http.schema import Description, described
+
 
 def _read(kind: str) -> str:
     return Path(__file__).with_suffix(f".{kind}").read_text(encoding="utf-8")
 
 
 def _source(text: str) -> str:
-    """The one inline script or style that a Content-Security-Policy allows."""
+    """The source of an inline script or style, for a Content-Security-Policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
@@ -42,7 +45,8 @@ _HEADERS = {
 }
 
 
+@described(Description(media=("text/html",)))
 async def page(request: Request) -> Response:
-    """The page, open to all; it asks for a key where the service has keys, before any data."""
-    key = "required" if request.app.state.settings.guarded else "none"
+    """The page. It needs no key, and asks for one before it shows data if the service has keys."""
+    key = "required" if settings_of(request).guarded else "none"
     return Response(_PAGE.replace("{{key}}", key), headers=_HEADERS, media_type="text/html")

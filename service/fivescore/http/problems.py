@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents: the one place that turns a code into a status."""
+"""Errors as RFC 9457 problem documents; the only place that maps an error to a status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fivescore.errors import FivescoreError, InvalidRequest, ServiceUnavailable,
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_CLOSED = 499
-"""nginx's status for a client that went away; nobody reads the answer, the log does."""
+"""nginx's status for a client that disconnected; only the log and the metrics show it."""
 
 _STATUS = {
     "invalid_request": (422, "The request is malformed"),
@@ -37,37 +37,46 @@ _STATUS = {
 
 
 def request_id_of(scope: Scope) -> str:
-    """The request's id, the client's own where it sent a usable one."""
+    """The request's id: the client's own if it sent a valid one. Empty before it is chosen."""
     return str(scope.get("fivescore.request_id", ""))
 
 
-def for_trainer(scope: Scope) -> None:
-    """Answer this request's errors as trainers need them: 503 for 429, and OpenAI's ``error``."""
-    scope["fivescore.for_trainer"] = True
+def use_protocol_errors(scope: Scope, use: bool = True) -> None:
+    """Choose whether this request's errors have the form that clients of protocols understand."""
+    scope["fivescore.protocol_errors"] = use
 
 
 def item(error: FivescoreError) -> dict[str, Any]:
-    """What stands in one pair's place when that pair alone failed."""
+    """The entry of a pair that failed, in the answer to a batch."""
     return {"code": error.code, "detail": error.detail, **error.facts}
 
 
 def problem(
+    scope: Scope,
     status: int,
     title: str,
     code: str,
     detail: str,
-    request_id: str,
     headers: dict[str, str] | None = None,
     **extensions: Any,
 ) -> Response:
-    """A problem document; ``extensions`` are members beside RFC 9457's own."""
+    """A problem document; ``extensions`` are members beside RFC 9457's own.
+
+    For a protocol it also has OpenAI's ``error``, and 503 replaces 429: trainers retry a 503 and
+    stop at a 429.
+    """
+    scope["fivescore.code"] = code
+    if scope.get("fivescore.protocol_errors"):
+        status = 503 if status == 429 else status
+        error = {"message": detail, "type": code, "param": None, "code": status}
+        extensions = {**extensions, "error": error}
     body = {
         "type": f"urn:fivescore:{code}",
         "title": title,
         "status": status,
         "detail": detail,
         "code": code,
-        "request_id": request_id,
+        "request_id": request_id_of(scope),
         **extensions,
     }
     return Response(orjson.dumps(body), status, headers, MEDIA_TYPE)
@@ -76,7 +85,6 @@ def problem(
 async def on_error(request: Request, error: Exception) -> Response:
     """Answer for every error of fivescore's own."""
     assert isinstance(error, FivescoreError)
-    request.scope["fivescore.code"] = error.code
     status, title = _STATUS[error.code]
     headers = {}
     if isinstance(error, ServiceUnavailable):
@@ -84,31 +92,20 @@ async def on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="fivescore", Basic realm="fivescore"'
     extensions: dict[str, Any] = dict(error.facts)
-    if request.scope.get("fivescore.for_trainer"):
-        status = 503 if status == 429 else status  # trainers die of a 429 and retry a 503
-        extensions["error"] = {
-            "message": error.detail,
-            "type": error.code,
-            "param": None,
-            "code": status,
-        }
     if isinstance(error, InvalidRequest):
         extensions["errors"] = error.errors
-    return problem(
-        status, title, error.code, error.detail, request_id_of(request.scope), headers, **extensions
-    )
+    return problem(request.scope, status, title, error.code, error.detail, headers, **extensions)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Answer for what the router refuses: unknown paths and methods."""
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
-    code = request.scope["fivescore.code"] = phrase.lower().replace(" ", "_")
     return problem(
+        request.scope,
         error.status_code,
         phrase,
-        code,
+        phrase.lower().replace(" ", "_"),
         f"{request.method} {request.url.path}: {phrase}; GET /docs lists the routes",
-        request_id_of(request.scope),
         dict(error.headers or {}),
     )

@@ -6,27 +6,25 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
 
 from fivescore.errors import FivescoreError, InvalidRequest
-from fivescore.http.body import json_response, read_json
-from fivescore.http.context import summarise
-from fivescore.http.health import scorer_of
+from fivescore.http.body import json_response
 from fivescore.http.priority import priority_of
 from fivescore.http.problems import item
-from fivescore.http.protocols import vllm
-from fivescore.http.protocols.surface import respond
-from fivescore.http.ratelimit import score_within_rate
+from fivescore.http.request import score_pairs, service_of, summarise
+from fivescore.http.schema import COUNT, FLAG, NUMBER, STRING, Schema, either, list_of, obj
 from fivescore.scoring.scorer import Options
 from fivescore.types import PAIR_FIELDS, Pair, Score, faults, parse_pair, sentence
 
 MOST_WEIGHT = 1e6
-"""Published weights are below 1; a sum of these stays far from what a float can hold."""
+"""Limit on a weight: published ones are below 1, and sums of these stay finite."""
 
 
 class RequestOptions(BaseModel):
-    """What a request may say beside its pairs."""
+    """What a request may set beside its pairs."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -53,30 +51,54 @@ class Single(RequestOptions, Pair):
     model_config = ConfigDict(extra="forbid", frozen=False)
 
 
-async def score(request: Request) -> Response:
-    """Score pairs. A pair that fails has its error in its place; its neighbours are not touched."""
-    scorer = scorer_of(request)
-    model = scorer.service.check_available()
-    body = await read_json(request, request.app.state.settings.max_body_bytes)
-    if vllm.asks_for_score(body):
-        return await respond(request, body, vllm.scores)
+_BODIES, _DEFINITIONS = models_json_schema(
+    [(Batch, "validation"), (Single, "validation")], ref_template="#/components/schemas/{model}"
+)
+BODIES: tuple[Schema, ...] = tuple(_BODIES.values())
+DEFINITIONS: dict[str, Schema] = _DEFINITIONS["$defs"]
+"""What ``BODIES`` refers to."""
+_SCORE = obj(
+    ("reward", "tokens", "cached_tokens", "truncated"),
+    reward=NUMBER, tokens=COUNT, cached_tokens=COUNT, truncated=FLAG,
+)  # fmt: skip
+_FAILURE = obj(("error",), error=obj(("code", "detail"), code=STRING, detail=STRING))
+_USAGE = ("pairs", "tokens", "cached_tokens", "failed")
+ANSWERS: tuple[Schema, ...] = (
+    obj(
+        ("model", "scores", "usage"),
+        model=STRING,
+        scores=list_of(either(_SCORE, _FAILURE)),
+        usage=obj(_USAGE, **dict.fromkeys(_USAGE, COUNT)),
+    ),
+    {**_SCORE, "required": ["model", *_SCORE["required"]]},
+)
+ERRORS = {429: "Too much is in flight: see Retry-After"}
+
+
+async def score(request: Request, body: Any) -> Response:
+    """Score the pairs of a body. A pair that fails has its error in its place.
+
+    Raises:
+        FivescoreError: the request as a whole, or its one bare pair, failed.
+    """
     items, options, bare = parse(body)
     options = replace(options, priority=priority_of(request))
     pairs = [parse_pair(value) for value in items]
-    del body, items  # or they would be held until the answer
-    results = await score_within_rate(request, pairs, options)
+    del body, items  # or they would take memory until the answer
+    results = await score_pairs(request, pairs, options)
     if bare and isinstance(results[0], FivescoreError):
         raise results[0]
     usage = summarise(request.scope, results)
+    name = service_of(request).model.name
     if bare:
-        return json_response({"model": model.name, **entry(results[0])})
+        return json_response({"model": name, **entry(results[0])})
     return json_response(
-        {"model": model.name, "scores": [entry(result) for result in results], "usage": usage}
+        {"model": name, "scores": [entry(result) for result in results], "usage": usage}
     )
 
 
 def parse(body: Any) -> tuple[list[Any], Options, bool]:
-    """The raw pairs, the request's options, and whether there is one bare pair.
+    """The raw pairs, the request's options, and whether the body is one bare pair.
 
     Raises:
         InvalidRequest: the body as a whole is malformed; names every fault.

@@ -10,6 +10,7 @@ from fivescore.data.hub import HUB_ID, OLD_HUB_ID
 from fivescore.errors import ConfigurationError, first_line
 from fivescore.model import manifest as manifests
 from fivescore.model.conversation import Conversation
+from fivescore.model.engine_options import change_outputs
 from fivescore.model.manifest import Manifest, PromptFormat
 from fivescore.model.policy import PolicyTemplate
 from fivescore.settings import Settings
@@ -18,8 +19,6 @@ from fivescore.types import ModelInfo
 LEAST_MAX_CHARACTERS = 2**20
 CHARACTERS_PER_TOKEN = 16
 """Four times what tokenisers average on English text."""
-OVERRIDES = frozenset({"outputs", "hf-overrides", "hf_overrides"})
-"""Engine options that can change the number of outputs: then only the engine knows it."""
 
 
 def check(model: str) -> None:
@@ -67,7 +66,7 @@ class Checkpoint:
         self._tokenizer = self._read("tokenizer", AutoTokenizer)
         self._policy = _read_policy(settings)
         self._manifest = self._read_manifest()
-        if not OVERRIDES & settings.engine.keys():  # a misfit shows before the engine loads
+        if not change_outputs(settings.engine):  # a misfit shows before the engine loads
             config = self._read("config.json", AutoConfig)
             self.conversation(self._manifest_for(config.num_labels))
 

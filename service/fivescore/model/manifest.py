@@ -153,19 +153,19 @@ def beside(model: str, revision: str | None, called: str) -> Manifest | None:
     Raises:
         ConfigurationError: it cannot be read, or is not a manifest.
     """
-    from transformers.utils.hub import cached_file
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
+    folder = Path(model)
+    if folder.is_dir():
+        return read(str(folder / FILE_NAME)) if (folder / FILE_NAME).is_file() else None
     try:
-        path = cached_file(
-            model,
-            FILE_NAME,
-            revision=revision,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-    except OSError as error:
+        path = hf_hub_download(model, FILE_NAME, revision=revision)
+    except EntryNotFoundError:  # on the hub, or, where it cannot be reached, among what was kept
+        return None
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{called}: {first_line(error)}") from error
-    return None if path is None else read(path)
+    return read(path)
 
 
 def for_outputs(outputs: int) -> Manifest:

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from fivescore.training.rows import Example
 
 
 class Ordered(Dataset[Example]):  # type: ignore[misc]  # torch is Any to mypy
-    """Examples by an order that may repeat them."""
+    """Examples in an order that may repeat them; in their own order unless one is given."""
 
-    def __init__(self, examples: Sequence[Example], order: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, examples: Sequence[Example], order: Sequence[int] | NDArray[np.int64] | None = None
+    ) -> None:
         self._examples = examples
         self._order = range(len(examples)) if order is None else order
 
@@ -25,18 +28,21 @@ class Ordered(Dataset[Example]):  # type: ignore[misc]  # torch is Any to mypy
         return self._examples[self._order[index]]
 
 
-def training_order(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[int]:
-    """Indices of ``steps`` whole batches, from one shuffle of all rows after the other.
+def training_order(
+    lengths: Sequence[int], batch_size: int, steps: int, seed: int
+) -> NDArray[np.int64]:
+    """Indices of the rows of a whole run, ``[steps * batch_size]``, batch after batch.
 
-    The order is the whole run's, so that every number of devices sees the same batches, and a
-    resumed run the ones it has not seen. Within a batch rows go by length, which saves padding.
+    Every row is used once before any is used again. The order is that of the whole run, so that
+    any number of devices sees the same batches and a resumed run sees the remaining ones. Within a
+    batch, rows are sorted by length, which saves padding.
     """
     chance = np.random.default_rng(seed)
-    order: list[int] = []
-    while len(order) < steps * batch_size:
-        order += chance.permutation(len(lengths)).tolist()
-    batches = (order[i * batch_size : (i + 1) * batch_size] for i in range(steps))
-    return [index for batch in batches for index in sorted(batch, key=lengths.__getitem__)]
+    visits = steps * batch_size
+    shuffles = [chance.permutation(len(lengths)) for _ in range(-(-visits // len(lengths)))]
+    batches = np.concatenate(shuffles)[:visits].reshape(steps, batch_size)
+    by_length = np.argsort(np.asarray(lengths)[batches], axis=1, kind="stable")
+    return np.take_along_axis(batches, by_length, axis=1).reshape(-1)
 
 
 class Collator:

@@ -96,7 +96,9 @@ def _prompt(recipe: Recipe, old: PromptFormat) -> PromptFormat:
         "system": recipe.system,
         "suffix": recipe.suffix,
     }
-    return old.model_copy(update={name: value for name, value in given.items() if value})
+    return old.model_copy(
+        update={name: value for name, value in given.items() if value is not None}
+    )
 
 
 def _max_tokens(recipe: Recipe, config: Any, old: Manifest | None) -> int:

@@ -8,9 +8,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, set_seed
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    set_seed,
+)
 from transformers.modeling_outputs import SequenceClassifierOutput
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from fivescore.errors import ConfigurationError, first_line
 from fivescore.model.checkpoint import check
@@ -121,7 +126,10 @@ def _load_weights(recipe: Recipe, kind: Any, config: Any, dtype: str) -> Any:
         options["attn_implementation"] = recipe.attention
     try:
         if is_untrained(recipe.model):
-            return kind._from_config(config, **options)
+            # Transformers makes random weights for the classes that it knows alone.
+            model = AutoModelForSequenceClassification.from_config(config, **options)
+            model.__class__ = kind
+            return model
         return kind.from_pretrained(
             recipe.model, config=config, revision=recipe.revision, **options
         )

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from tqdm import tqdm
-from transformers.trainer_callback import TrainerCallback
+from transformers import TrainerCallback
 
 SHOWN = ("eval_mse", "eval_preference_loss", "eval_preference_accuracy")
 

@@ -12,8 +12,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    FiniteFloat,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -21,13 +21,21 @@ from pydantic import (
 from fivescore.errors import ConfigurationError
 from fivescore.model.manifest import ATTRIBUTES, NEMOTRON_WEIGHTS
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Real = Annotated[float, Field(le=1e6, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
 PREFERENCE_STEPS = 105
-"""Steps of the second stage (arXiv 2410.01257)."""
+"""Optimizer steps of the second stage (arXiv 2410.01257)."""
 LEARNING_RATES = {"regression": 2e-6, "preference": 1e-6}
-"""arXiv 2406.08673 and 2410.01257."""
+"""Peak learning rate per stage (arXiv 2406.08673 and 2410.01257)."""
 MAX_TOKENS = 4096
-"""Context of the published reward models that the recipe made."""
+"""Context of the published reward models that were trained with this recipe."""
+MOST_VISITS = 2**27
+"""Limit of steps times rows per step: the order of a run is held in memory, 8 bytes per row."""
+MAY_BE_EMPTY = frozenset({"system", "suffix"})
+"""Fields for which an empty text is a value of its own."""
+SHOWN_CHARACTERS = 80
+"""Length to which a refused value is cut in an error."""
 
 
 class Recipe(BaseModel):
@@ -43,71 +51,99 @@ class Recipe(BaseModel):
     model: str = Field(
         description="backbone: folder or hub id; a folder without weights starts from random ones"
     )
-    revision: str | None = Field(None, description="branch, tag or commit of a hub backbone")
+    revision: str | None = Field(None, description="branch, tag or commit of the hub's backbone")
     output: Path = Field(description="folder to write; 'fivescore serve --model' takes it")
     stage: Literal["regression", "preference"] = Field(
-        "regression", description="preference: scaled Bradley-Terry from the first stage's model"
+        "regression",
+        description="regression on attributes, or preference: a second stage from such a model",
     )
-    resume: bool = Field(False, description="go on from the last checkpoint in --output")
+    resume: bool = Field(False, description="continue from the last checkpoint in --output")
     attributes: tuple[str, ...] = Field(
-        ATTRIBUTES, description="what a new head learns: a list with commas [HelpSteer2's five]"
+        ATTRIBUTES,
+        description="attributes of a new head, separated by commas [HelpSteer2's five]",
     )
     uncentered: bool = Field(
-        False, description="a new head starts at 0 instead of at the training labels' means"
+        False, description="start a new head at 0 instead of at the means of the training labels"
     )
-    weights: dict[str, FiniteFloat] | None = Field(
+    weights: dict[str, Annotated[Real, Field(ge=-1e6)]] | None = Field(
         None,
-        description="the combined reward, attribute=weight with commas [Nemotron-4-340B-Reward's]",
+        description="weights of the combined reward: attribute=weight, separated by commas"
+        " [Nemotron-4-340B-Reward's]",
     )
     prompt_format: Literal["chat_template", "steerlm", "raw"] | None = Field(
-        None, description="how a pair becomes text [the model's reward.json, else chat_template]"
+        None,
+        description="how a pair becomes text [as in the model's reward.json, else chat_template]",
     )
-    system: str | None = Field(None, description="system message of pairs that have none")
-    suffix: str | None = Field(None, description="text after the rendered pair")
+    system: str | None = Field(
+        None, description="system message for pairs without one [as in the model's reward.json]"
+    )
+    suffix: str | None = Field(
+        None, description="text after the rendered pair [as in the model's reward.json]"
+    )
     chat_template: Path | None = Field(
         None, description="file with a Jinja chat template [the tokenizer's own]"
     )
     max_tokens: Positive | None = Field(
         None, description=f"longest pair in tokens [{MAX_TOKENS}, at most the model's context]"
     )
-    epochs: Annotated[float, Field(gt=0)] | None = Field(None, description="passes [2]")
+    epochs: Annotated[Real, Field(gt=0)] | None = Field(
+        None, description="passes over the training rows [2]"
+    )
     steps: Positive | None = Field(
         None, description=f"optimizer steps instead of epochs [preference: {PREFERENCE_STEPS}]"
     )
-    batch_size: Positive = Field(128, description="rows a step, over all devices")
-    micro_batch_size: Positive = Field(1, description="rows a device reads at once")
-    learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+    batch_size: Positive = Field(128, description="rows per optimizer step, over all devices")
+    micro_batch_size: Positive = Field(1, description="rows per device at once")
+    learning_rate: Annotated[Real, Field(gt=0)] | None = Field(
         None, description="peak learning rate [2e-6, preference: 1e-6]"
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="learning rate after the warm-up"
+        "constant", description="course of the learning rate after the warm-up"
     )
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(10, description="linear warm-up")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW's weight decay")
-    max_grad_norm: Annotated[float, Field(ge=0)] = Field(
-        1.0, description="gradients are clipped to this norm; 0 leaves them"
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
+        10, description="steps over which the learning rate rises linearly"
+    )
+    weight_decay: Annotated[Real, Field(ge=0)] = Field(0.0, description="AdamW's weight decay")
+    max_grad_norm: Annotated[Real, Field(ge=0)] = Field(
+        1.0, description="norm that gradients are clipped to; 0 does not clip"
     )
     evaluate_every: Positive | None = Field(
-        None, description="steps between validations, each a checkpoint [a tenth of all]"
+        None,
+        description="steps between validations; each writes a checkpoint [a tenth of all steps]",
     )
-    keep_checkpoints: Annotated[int, Field(ge=1)] = Field(
-        2, description="checkpoints kept for --resume, the best included"
+    keep_checkpoints: Positive = Field(
+        2, description="checkpoints to keep for --resume, including the best"
     )
     log_every: Positive = Field(1, description="steps between losses in the log")
-    seed: int = Field(1, description="of the head, the order of rows, dropout")
-    dtype: Literal["float32", "bfloat16"] | None = Field(
-        None, description="of the body's arithmetic [bfloat16 on a GPU, float32 on a CPU]"
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(
+        1, description="seed of the new head, the order of rows and dropout"
     )
-    attention: str | None = Field(None, description="attention implementation [transformers']")
-    gradient_checkpointing: bool = Field(False, description="less memory, a third more work")
-    lora_rank: Annotated[int, Field(ge=0)] = Field(0, description="LoRA; 0 trains all weights")
+    dtype: Literal["float32", "bfloat16"] | None = Field(
+        None, description="precision of the body [bfloat16 on a GPU, float32 on a CPU]"
+    )
+    attention: str | None = Field(
+        None, description="attention implementation [transformers' choice]"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="use less memory for about a third more computation"
+    )
+    lora_rank: Annotated[int, Field(ge=0, le=65_536)] = Field(
+        0, description="rank of LoRA; 0 trains all weights"
+    )
     lora_alpha: Positive | None = Field(None, description="LoRA's alpha [twice the rank]")
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+    lora_dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = Field(
         None, description="LoRA's dropout [0]"
     )
-    lora_targets: tuple[str, ...] | None = Field(
-        None, description="modules that get LoRA, with commas [all linear layers]"
+    lora_targets: tuple[Name, ...] | None = Field(
+        None, description="modules that get LoRA, separated by commas [all linear layers]"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_empty(cls, value: Any, field: ValidationInfo) -> Any:
+        if value == "" and field.field_name not in MAY_BE_EMPTY:
+            raise ValueError("the value is empty: give one, or leave the flag out")
+        return value
 
     @field_validator("attributes", "lora_targets", mode="before")
     @classmethod
@@ -121,7 +157,7 @@ class Recipe(BaseModel):
             return value
         parts = [part.partition("=") for part in value.split(",")]
         if not all(name.strip() and equals for name, equals, _ in parts):
-            raise ValueError("write attribute=weight, several with commas")
+            raise ValueError("write attribute=weight, separated by commas")
         return {name.strip(): weight for name, _, weight in parts}
 
     @field_validator("attributes")
@@ -159,23 +195,30 @@ class Recipe(BaseModel):
         """Optimizer steps over ``rows`` usable rows.
 
         Raises:
-            ConfigurationError: the rows do not fill one batch.
+            ConfigurationError: the rows do not fill one batch, or the run would read more than
+                ``MOST_VISITS`` rows.
         """
-        if self.steps is not None:
-            return self.steps
-        if self.stage == "preference" and self.epochs is None:
-            return PREFERENCE_STEPS
-        epochs = self.epochs or 2.0
-        steps = int(rows * epochs) // self.batch_size
-        if steps == 0:
+        steps = self.steps
+        if steps is None and self.stage == "preference" and self.epochs is None:
+            steps = PREFERENCE_STEPS
+        if steps is None:
+            epochs = self.epochs or 2.0
+            steps = int(rows * epochs) // self.batch_size
+            if steps == 0:
+                raise ConfigurationError(
+                    f"{rows} usable rows in {epochs:g} epochs do not fill --batch-size"
+                    f" {self.batch_size}: lower it, or give --epochs or --steps"
+                )
+        if steps * self.batch_size > MOST_VISITS:
+            cause = "--steps" if self.epochs is None else "--epochs"
             raise ConfigurationError(
-                f"{rows} usable rows in {epochs:g} epochs do not fill --batch-size"
-                f" {self.batch_size}: lower it, or give --epochs or --steps"
+                f"{cause}: {steps} steps of --batch-size {self.batch_size} read more than"
+                f" {MOST_VISITS} rows, the most of a run: lower {cause} or --batch-size"
             )
         return steps
 
     def combined(self, attributes: tuple[str, ...]) -> dict[str, float]:
-        """Weights of the combined reward over the attributes that the head has.
+        """Weights of the combined reward over the attributes of the head.
 
         Raises:
             ConfigurationError: ``--weights`` names another attribute.
@@ -197,10 +240,10 @@ def flag(name: str) -> str:
 
 
 def load(given: dict[str, Any]) -> Recipe:
-    """The recipe of given flags.
+    """The recipe of the flags that were given.
 
     Raises:
-        ConfigurationError: a value out of range or a combination that makes no sense.
+        ConfigurationError: a value is out of its range, or two flags exclude each other.
     """
     try:
         return Recipe(**given)
@@ -210,5 +253,30 @@ def load(given: dict[str, Any]) -> Recipe:
         if not fault["loc"]:
             raise ConfigurationError(message) from error
         name = str(fault["loc"][0])
-        got = f", got {given[name]!r}" if name in given else ""
+        if fault["type"] != "value_error":
+            message = _range(name) or message
+        got = ""
+        if given.get(name):
+            got = repr(given[name])
+            got = f", got {got if len(got) <= SHOWN_CHARACTERS else got[:SHOWN_CHARACTERS] + '...'}"
         raise ConfigurationError(f"{flag(name)}: {message}{got}") from error
+
+
+def _range(name: str) -> str | None:
+    """What a number must be, in words; None for a field that holds no number."""
+    schema = Recipe.model_json_schema()["properties"][name]
+    for kind in schema.get("anyOf", [schema]):
+        if kind.get("type") in ("integer", "number"):
+            least = (
+                f"at least {kind['minimum']:g}"
+                if "minimum" in kind
+                else f"above {kind['exclusiveMinimum']:g}"
+            )
+            most = (
+                f"at most {kind['maximum']:.10g}"
+                if "maximum" in kind
+                else f"below {kind['exclusiveMaximum']:g}"
+            )
+            whole = "whole " if kind["type"] == "integer" else ""
+            return f"give a {whole}number {least} and {most}"
+    return None

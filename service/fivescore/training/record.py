@@ -30,7 +30,7 @@ def make_record(
         "steps": state.global_step,
         "best_step": int(best.rpartition("-")[2]) if best else state.global_step,
         "devices": trainer.args.world_size,
-        "distributed": trainer.args.distributed_state.distributed_type.value,
+        "distributed": trainer.accelerator.distributed_type.value,
         "device": str(trainer.args.device),
         "dtype": dtype,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
@@ -56,15 +56,20 @@ def command(recipe: Recipe, devices: int) -> str:
     if devices > 1:
         words = ["accelerate", "launch", "--num_processes", str(devices), "-m", *words]
     for name in Recipe.model_fields:
-        if name in recipe.model_fields_set and (value := getattr(recipe, name)) is not False:
-            words += [flag(name)] if value is True else [flag(name), _spell(value)]
+        if name in recipe.model_fields_set - {"resume"}:  # a run from its start gives the same
+            words += _spell(flag(name), getattr(recipe, name))
     return shlex.join(words)
 
 
-def _spell(value: Any) -> str:
+def _spell(flag: str, value: Any) -> list[str]:
+    """The words that set a flag; reading them gives exactly ``value``."""
+    if isinstance(value, bool):
+        return [flag] if value else []
     if isinstance(value, dict):
-        return ",".join(f"{name}={number:g}" for name, number in value.items())
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+        value = ",".join(f"{name}={number!r}" for name, number in value.items())
+    text = ",".join(value) if isinstance(value, tuple) else str(value)
+    # A word that begins with a dash would be read as another flag.
+    return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
 
 
 def write_predictions(

@@ -1,4 +1,4 @@
-"""Where a run starts: afresh, or at its last checkpoint."""
+"""Whether a run starts anew or at its last checkpoint."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fivescore.errors import ConfigurationError
+from fivescore.errors import ConfigurationError, first_line
 from fivescore.training.progress import is_main
 from fivescore.training.recipe import Recipe, flag
 
 CHECKPOINTS = "checkpoints"
-"""The folder of checkpoints in ``--output``."""
+"""Name of the folder with checkpoints in ``--output``."""
 RECIPE_FILE = "recipe.json"
 STATE_FILE = "trainer_state.json"
-"""What the Trainer writes last into a checkpoint."""
+"""The last file that the Trainer writes into a checkpoint: without it one is incomplete."""
 FREE_TO_CHANGE = frozenset({"resume", "output", "keep_checkpoints"})
-"""Fields of the recipe that a resumed run may set otherwise."""
+"""Fields of the recipe that a resumed run may change."""
 
 
 def starting_point(recipe: Recipe) -> str | None:
-    """The checkpoint to go on from; None for a new run.
+    """The checkpoint to continue from; None for a new run.
 
     Raises:
-        ConfigurationError: a new run would overwrite, or there is nothing to go on from, or the
-            recipe is not the one that the checkpoints were made with.
+        ConfigurationError: a new run would overwrite files, there is no checkpoint to continue
+            from, or the checkpoints were made with another recipe.
     """
     folder = recipe.output / CHECKPOINTS
     complete = {
@@ -39,7 +39,7 @@ def starting_point(recipe: Recipe) -> str | None:
         return None
     if not complete:
         raise ConfigurationError(f"--resume: there is no checkpoint in {folder}: leave it out")
-    before = json.loads((folder / RECIPE_FILE).read_text())
+    before = _read_recipe(folder / RECIPE_FILE)
     now = _as_json(recipe)
     if changed := [name for name in now if now[name] != before.get(name)]:
         flags = ", ".join(map(flag, changed))
@@ -47,8 +47,31 @@ def starting_point(recipe: Recipe) -> str | None:
     return str(complete[max(complete)])
 
 
+def _read_recipe(file: Path) -> dict[str, Any]:
+    """The recipe that a run was started with; a field that is missing has its default.
+
+    An older version did not write the fields that are new since.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or holds a field that this version lacks.
+    """
+    try:
+        found = dict(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"--resume: {file}: the run's recipe cannot be read: {first_line(error)}"
+        ) from error
+    if unknown := found.keys() - Recipe.model_fields:
+        raise ConfigurationError(
+            f"--resume: {file}: this version does not know {', '.join(sorted(unknown))}: a newer"
+            " fivescore started the run, so resume it with that version"
+        )
+    defaults = Recipe(data="-", model="-", output=file)
+    return {**_as_json(defaults), **found}
+
+
 def note_recipe(recipe: Recipe) -> None:
-    """Write down what a later ``--resume`` is compared with."""
+    """Write the file that a later ``--resume`` is compared with."""
     folder = recipe.output / CHECKPOINTS
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECIPE_FILE).write_text(json.dumps(_as_json(recipe), indent=1) + "\n")

@@ -8,8 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EvalPrediction, ProgressCallback, Trainer, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from transformers import (
+    EvalPrediction,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from fivescore.data.statistics import Array, pearson
 from fivescore.errors import ConfigurationError
@@ -59,9 +65,22 @@ def make_trainer(
     return trainer
 
 
+class _OneDevice(TrainingArguments):  # type: ignore[misc]  # transformers is Any to mypy
+    """One device per process: a launcher starts the others.
+
+    With several GPUs and no launcher the Trainer would split batches over threads, which changes
+    how many rows a step reads.
+    """
+
+    @property
+    def n_gpu(self) -> int:
+        """0 or 1."""
+        return min(int(super().n_gpu), 1)
+
+
 def _arguments(recipe: Recipe, steps: int) -> TrainingArguments:
     every = min(recipe.evaluate_every or max(1, steps // EVALUATIONS), steps)
-    arguments = TrainingArguments(
+    arguments = _OneDevice(
         output_dir=str(recipe.output / CHECKPOINTS),
         max_steps=steps,
         per_device_train_batch_size=recipe.micro_batch_size,
@@ -96,8 +115,6 @@ def _arguments(recipe: Recipe, steps: int) -> TrainingArguments:
         dataloader_pin_memory=torch.cuda.is_available(),
     )
     arguments.gradient_accumulation_steps = _accumulation(recipe, arguments.world_size)
-    # Several devices are the launcher's: without it the Trainer would split batches over threads.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.integration.protocols.protocols import PAIRS, SURFACES, Surface, encoded
+from tests.integration.protocols.protocols import PAIRS, PROTOCOLS, Protocol, encoded
 
 GOOD = encoded(PAIRS[0])
 DEEP = 100_000
@@ -154,12 +154,12 @@ def texts(length: int) -> dict[str, str]:
 def cases(long_form: bool) -> Iterator[Case]:
     """All of them, on every scoring route."""
     routes = by_path()
-    for path, surfaces in routes.items():
+    for path, protocols in routes.items():
         yield from _without_json(path, long_form)
-        for surface, body in surfaces:
-            yield from _misplaced(path, surface, body, long_form)
-            yield Case(f"{surface} twice", path, _twice(body))
-        yield from _texts(path, *surfaces[0], 2**20 if long_form else LONG)
+        for protocol, body in protocols:
+            yield from _misplaced(path, protocol, body, long_form)
+            yield Case(f"{protocol} twice", path, _twice(body))
+        yield from _texts(path, *protocols[0], 2**20 if long_form else LONG)
     many = encoded({"pairs": [PAIRS[0]] * 10_001})
     yield Case("10,001 pairs", "/score", many, "pairs", refused=True)
 
@@ -171,21 +171,21 @@ def _without_json(path: str, long_form: bool) -> Iterator[Case]:
             yield Case(name, path, body, refused=True)
 
 
-def _misplaced(path: str, surface: str, body: Any, long_form: bool) -> Iterator[Case]:
+def _misplaced(path: str, protocol: str, body: Any, long_form: bool) -> Iterator[Case]:
     for at, place in enumerate(_places(body)):
         for i, (name, value) in enumerate(VALUES.items()):
             if long_form or path == "/score" or (i + at) % 3 == 0:
                 changed = encoded(_with(body, place, value))
                 field = "" if value is None else str(place[0])  # then another may be missed
-                yield Case(f"{surface} {place} {name}", path, changed, field)
+                yield Case(f"{protocol} {place} {name}", path, changed, field)
 
 
-def _texts(path: str, surface: str, body: Any, length: int) -> Iterator[Case]:
+def _texts(path: str, protocol: str, body: Any, length: int) -> Iterator[Case]:
     for place in _places(body):
         if isinstance(_at(body, place), str) and place[-1] not in STRUCTURE:
             for name, text in texts(length).items():
                 changed = encoded(_with(body, place, text))
-                yield Case(f"{surface} {place} {name}", path, changed, str(place[0]))
+                yield Case(f"{protocol} {place} {name}", path, changed, str(place[0]))
 
 
 STRUCTURE = ("role", "type", "id", "object", "model")
@@ -202,13 +202,13 @@ def by_path() -> dict[str, list[tuple[str, Any]]]:
             ("batch", {"pairs": [PAIRS[0], {"text": "Q A"}, {"token_ids": [1, 2, 3]}]}),
         ]
     }  # fmt: skip
-    for surface in SURFACES:
-        found.setdefault(surface.path, []).append((surface.name, _body(surface)))
+    for protocol in PROTOCOLS:
+        found.setdefault(protocol.path, []).append((protocol.name, _body(protocol)))
     return found
 
 
-def _body(surface: Surface) -> Any:
-    return surface.body(PAIRS[:2] if surface.many else PAIRS[:1])
+def _body(protocol: Protocol) -> Any:
+    return protocol.body(PAIRS[:2] if protocol.many else PAIRS[:1])
 
 
 Place = tuple[str | int, ...]

@@ -62,7 +62,7 @@ def token_ids(pair: Json) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Surface:
+class Protocol:
     """One wire format.
 
     ``body`` takes pairs of one prompt; ``rewards`` reads an answer in their order; ``flags`` reads
@@ -140,77 +140,77 @@ def _tei(answer: Any) -> list[float]:
     return [next(one["score"] for one in each if one["label"] == "reward") for each in labels]
 
 
-def _vector(name: str, path: str, *keys: str | int) -> Surface:
+def _vector(name: str, path: str, *keys: str | int) -> Protocol:
     flags = _data("truncated")
-    return Surface(name, path, lambda pairs: {"input": _texts(pairs)}, _data(*keys), flags)
+    return Protocol(name, path, lambda pairs: {"input": _texts(pairs)}, _data(*keys), flags)
 
 
-SURFACES = (
-    Surface(
+PROTOCOLS = (
+    Protocol(
         "openrlhf", "/get_reward", _openrlhf, lambda a: list(a["rewards"]),
         lambda a: list(a["truncated"]),
     ),
     _vector("vllm-classify", "/classify", "probs", -1),
     _vector("vllm-pooling", "/pooling", "data", -1),
     _vector("embeddings", "/v1/embeddings", "embedding", -1),
-    Surface(
+    Protocol(
         "vllm-classify-ids", "/classify",
         lambda pairs: {"input": [token_ids(pair) for pair in pairs]},
         _data("probs", -1), _data("truncated"),
     ),
-    Surface(
+    Protocol(
         "vllm-classify-messages", "/classify",
         lambda pairs: {"messages": conversation(pairs[0])},
         _data("probs", -1), _data("truncated"), many=False,
     ),
-    Surface(
+    Protocol(
         "vllm-score", "/score", _sides("text_1", "text_2"), _data("score"), _data("truncated")
     ),
-    Surface(
+    Protocol(
         "vllm-v1-score", "/v1/score", _sides("queries", "documents"), _data("score"),
         _data("truncated"),
     ),
-    Surface(
+    Protocol(
         "vllm-rerank", "/rerank", _reranking, _ranked("relevance_score"), _ranked("truncated")
     ),
-    Surface(
+    Protocol(
         "sglang-text", "/classify", lambda pairs: {"text": _texts(pairs)},
         lambda a: [one["embedding"][-1] for one in _listed(a)],
         lambda a: [one["meta_info"]["truncated"] for one in _listed(a)],
     ),
-    Surface(
+    Protocol(
         "sglang-ids", "/classify",
         lambda pairs: {"input_ids": [token_ids(pair) for pair in pairs]},
         lambda a: [one["embedding"][-1] for one in _listed(a)],
         lambda a: [one["meta_info"]["truncated"] for one in _listed(a)],
     ),
-    Surface(
+    Protocol(
         "nim", "/v1/chat/completions",
         lambda pairs: {"model": "fivescore-demo", "messages": conversation(pairs[0])},
         lambda a: [a["reward"]], lambda a: [a["truncated"]], many=False,
     ),
-    Surface(
+    Protocol(
         "slime", "/reward",
         lambda pairs: {**pairs[0], "label": None},
         lambda a: [a], None, many=False,
     ),
-    Surface(
+    Protocol(
         "nemo-gym", "/verify", _response_body,
         lambda a: [a["reward"]], lambda a: [a["truncated"]], many=False,
     ),
-    Surface(
+    Protocol(
         "tei", "/predict",
         lambda pairs: {"inputs": [[pair["prompt"], pair["response"]] for pair in pairs]},
         _tei, None,
     ),
 )  # fmt: skip
-BY_NAME = {surface.name: surface for surface in SURFACES}
-SEVERAL = tuple(surface for surface in SURFACES if surface.many)
+BY_NAME = {protocol.name: protocol for protocol in PROTOCOLS}
+SEVERAL = tuple(protocol for protocol in PROTOCOLS if protocol.many)
 of_trainers_alone = (
     pytest.mark.parametrize(  # what is not JSON on /score is not known to be a trainer's
-        "surface",
-        [surface for surface in SURFACES if surface.path != "/score"],
-        ids=lambda surface: surface.name,
+        "protocol",
+        [protocol for protocol in PROTOCOLS if protocol.path != "/score"],
+        ids=lambda protocol: protocol.name,
     )
 )
 
@@ -237,6 +237,6 @@ def assert_refused(response: httpx.Response, status: int, code: str) -> Json:
     return problem
 
 
-async def post(service: Service, surface: Surface, *bodies: Any) -> httpx.Response:
-    (body,) = bodies or (surface.one(),)
-    return await service.http.post(surface.path, content=encoded(body))
+async def post(service: Service, protocol: Protocol, *bodies: Any) -> httpx.Response:
+    (body,) = bodies or (protocol.one(),)
+    return await service.http.post(protocol.path, content=encoded(body))

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.integration.protocols.protocols import (
-    SURFACES,
-    Surface,
+    PROTOCOLS,
+    Protocol,
     answered,
     assert_refused,
     encoded,
@@ -45,7 +45,9 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 every = pytest.mark.parametrize(
-    "surface", {surface.path: surface for surface in SURFACES}.values(), ids=lambda one: one.path
+    "protocol",
+    {protocol.path: protocol for protocol in PROTOCOLS}.values(),
+    ids=lambda one: one.path,
 )
 
 
@@ -61,12 +63,12 @@ async def service(
         yield running
 
 
-async def check(service: Service, surface: Surface, body: Any) -> None:
-    response = await service.http.post(surface.path, content=encoded(body))
+async def check(service: Service, protocol: Protocol, body: Any) -> None:
+    response = await service.http.post(protocol.path, content=encoded(body))
     if response.status_code == 200:
         if not (isinstance(body, dict) and body.get("stream")):
             answered(response)
-    elif surface.path == "/score":
+    elif protocol.path == "/score":
         assert_problem(response, 422, response.json()["code"])
     else:
         assert_refused(response, 422, response.json()["code"])
@@ -75,8 +77,8 @@ async def check(service: Service, surface: Surface, body: Any) -> None:
 @every
 @given(value=VALUES)
 @settings(max_examples=25)
-async def test_any_json(service: Service, surface: Surface, value: Any) -> None:
-    await check(service, surface, value)
+async def test_any_json(service: Service, protocol: Protocol, value: Any) -> None:
+    await check(service, protocol, value)
 
 
 @every
@@ -85,9 +87,9 @@ async def test_any_json(service: Service, surface: Surface, value: Any) -> None:
 )
 @settings(max_examples=25)
 async def test_a_good_body_with_anything_in_it(
-    service: Service, surface: Surface, data: st.DataObject, other: Any, extra: Json
+    service: Service, protocol: Protocol, data: st.DataObject, other: Any, extra: Json
 ) -> None:
-    body = surface.one()
+    body = protocol.one()
     name = data.draw(st.sampled_from(sorted(body)))
-    await check(service, surface, {**body, name: other})
-    await check(service, surface, {**body, **extra})
+    await check(service, protocol, {**body, name: other})
+    await check(service, protocol, {**body, **extra})

@@ -29,8 +29,8 @@ from tests.integration.protocols.clients import (
 )
 from tests.integration.protocols.protocols import (
     PAIRS,
-    SURFACES,
-    Surface,
+    PROTOCOLS,
+    Protocol,
     conversation,
     encoded,
     rendered,
@@ -70,21 +70,21 @@ async def test_a_trainer_that_asks_for_all_at_once_gets_every_reward(url: str, n
         assert client.posts == AT_ONCE  # none was sent twice
 
 
-@pytest.mark.parametrize("surface", SURFACES[::3], ids=lambda surface: surface.name)
+@pytest.mark.parametrize("protocol", PROTOCOLS[::3], ids=lambda protocol: protocol.name)
 async def test_fresh_connections_that_are_all_open_at_once_are_all_answered(
-    url: str, surface: Surface
+    url: str, protocol: Protocol
 ) -> None:
-    pairs = distinct(AT_ONCE, f"fresh {surface.name}")
+    pairs = distinct(AT_ONCE, f"fresh {protocol.name}")
     address = urlsplit(url)
     assert address.hostname
     assert address.port
     answers = await posted_at_once(
         address.hostname,
         address.port,
-        [(surface.path, encoded(surface.one(pair))) for pair in pairs],
+        [(protocol.path, encoded(protocol.one(pair))) for pair in pairs],
     )
     assert {status for status, _ in answers} == {200}
-    rewards = [surface.rewards(json.loads(body))[0] for _, body in answers]
+    rewards = [protocol.rewards(json.loads(body))[0] for _, body in answers]
     assert rewards == await rewards_of(url, pairs)
 
 

@@ -12,9 +12,9 @@ from fivescore.errors import ConfigurationError
 from fivescore.model.manifest import ATTRIBUTES
 from tests.integration.protocols.protocols import (
     PAIRS,
+    PROTOCOLS,
     QUESTION,
-    SURFACES,
-    Surface,
+    Protocol,
     answered,
     conversation,
     rendered,
@@ -215,18 +215,18 @@ VECTORS = {
 
 
 @pytest.mark.parametrize(
-    "surface", [s for s in SURFACES if s.name in VECTORS], ids=lambda s: s.name
+    "protocol", [s for s in PROTOCOLS if s.name in VECTORS], ids=lambda s: s.name
 )
 async def test_attributes_stand_before_the_reward_where_the_setting_says_so(
-    surface: Surface,
+    protocol: Protocol,
 ) -> None:
     async with serving(vector="attributes") as service:
         (score,) = await service.scores(PAIRS[0])
-        answer = await ask(service, surface.path, surface.one())
-    assert VECTORS[surface.name](answer) == [
+        answer = await ask(service, protocol.path, protocol.one())
+    assert VECTORS[protocol.name](answer) == [
         *(score[name] for name in ATTRIBUTES), score["reward"],
     ]  # fmt: skip
-    if surface.name == "vllm-classify":
+    if protocol.name == "vllm-classify":
         assert answer["data"][0]["num_classes"] == 6
 
 

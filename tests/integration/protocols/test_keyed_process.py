@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +14,6 @@ import aiohttp
 import httpx
 import pytest
 
-from fivescore import serve
-from fivescore.settings import Settings
 from tests.integration.process import ServerProcess, server
 from tests.integration.service import PAIR
 
@@ -120,29 +117,3 @@ def fivescore(*flags: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=60,
     )
-
-
-# Connections
-
-
-def test_the_kernel_holds_many_connections_for_the_service(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: list[int] = []
-    create = socket.create_server
-
-    def recorded(*arguments: Any, **options: Any) -> socket.socket:
-        asked.append(options["backlog"])
-        return create(*arguments, **options)
-
-    monkeypatch.setattr(socket, "create_server", recorded)
-    serve._listen("127.0.0.1", 0).close()
-    assert asked[0] >= 2048
-
-
-def test_an_idle_connection_is_kept_longer_than_trainers_keep_theirs() -> None:
-    config = serve._Server(Settings(backend="fake")).config
-    assert config.timeout_keep_alive >= 75
-    assert config.limit_concurrency is None
-    assert config.limit_max_requests is None
-    assert config.backlog >= 2048

@@ -10,8 +10,8 @@ import pytest
 from tests.integration.protocols.protocols import (
     BY_NAME,
     PAIRS,
-    SURFACES,
-    Surface,
+    PROTOCOLS,
+    Protocol,
     answered,
     assert_refused,
     conversation,
@@ -24,17 +24,17 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @of_trainers_alone
-async def test_what_is_not_json_is_refused(service: Service, surface: Surface) -> None:
+async def test_what_is_not_json_is_refused(service: Service, protocol: Protocol) -> None:
     for content in (b"", b"{", b"\xff\xfe", b'{"input": NaN}', b"[" * 5000):
-        response = await service.http.post(surface.path, content=content)
+        response = await service.http.post(protocol.path, content=content)
         problem = assert_refused(response, 422, "invalid_request")
         assert "not JSON" in problem["detail"]
 
 
 @of_trainers_alone
-async def test_a_body_that_is_no_object_is_refused(service: Service, surface: Surface) -> None:
+async def test_a_body_that_is_no_object_is_refused(service: Service, protocol: Protocol) -> None:
     for body in ([], "text", 1, None, [{"input": "x"}]):
-        problem = assert_refused(await post(service, surface, body), 422, "invalid_request")
+        problem = assert_refused(await post(service, protocol, body), 422, "invalid_request")
         assert "object" in problem["detail"]
 
 
@@ -154,19 +154,19 @@ async def test_a_malformed_pair_is_told_in_the_words_of_the_request(
 
 
 @pytest.mark.parametrize(
-    "surface",
-    [surface for surface in SURFACES if not surface.name.endswith("ids")],
-    ids=lambda surface: surface.name,
+    "protocol",
+    [protocol for protocol in PROTOCOLS if not protocol.name.endswith("ids")],
+    ids=lambda protocol: protocol.name,
 )
 async def test_half_a_surrogate_pair_is_a_malformed_pair_and_no_failure(
-    service: Service, surface: Surface
+    service: Service, protocol: Protocol
 ) -> None:
-    body = json.loads(json.dumps(surface.one()).replace("1+1=2", "cut \\ud83d"))
-    problem = assert_refused(await post(service, surface, body), 422, "invalid_pair")
+    body = json.loads(json.dumps(protocol.one()).replace("1+1=2", "cut \\ud83d"))
+    problem = assert_refused(await post(service, protocol, body), 422, "invalid_pair")
     assert "surrogate" in problem["detail"]
 
 
-@pytest.mark.parametrize("path", sorted({surface.path for surface in SURFACES}))
+@pytest.mark.parametrize("path", sorted({protocol.path for protocol in PROTOCOLS}))
 async def test_a_get_says_which_method_is_right(service: Service, path: str) -> None:
     response = await service.http.get(path)
     assert_problem(response, 405, "method_not_allowed")
@@ -189,7 +189,7 @@ async def test_a_deep_body_that_nemo_gym_wants_back_is_echoed_or_refused(
 async def test_half_a_surrogate_pair_in_what_nemo_gym_wants_back_is_echoed(
     service: Service,
 ) -> None:
-    surface = BY_NAME["nemo-gym"]
-    answer = answered(await post(service, surface, {**surface.one(), "note": "\ud83d"}))
+    protocol = BY_NAME["nemo-gym"]
+    answer = answered(await post(service, protocol, {**protocol.one(), "note": "\ud83d"}))
     assert answer["note"] == "\ud83d"
     assert [answer["reward"]] == [(await service.scores(PAIRS[0]))[0]["reward"]]

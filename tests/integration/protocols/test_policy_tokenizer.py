@@ -126,7 +126,7 @@ async def test_the_empty_list_is_answered(service: Service) -> None:
         assert answered(await post(service, "/get_reward", body))["rewards"] == []
 
 
-async def test_other_surfaces_read_their_text_as_it_is(service: Service) -> None:
+async def test_other_protocols_read_their_text_as_it_is(service: Service) -> None:
     pair = {"prompt": "What is 1+1?", "response": "2"}
     (score,) = await service.scores(pair)
     answer = answered(await post(service, "/classify", {"input": rendered(pair)}))

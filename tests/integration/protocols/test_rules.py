@@ -8,7 +8,6 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 import pytest_asyncio
 
@@ -16,10 +15,10 @@ from fivescore.telemetry.logging import Text
 from tests.integration.protocols.protocols import (
     BY_NAME,
     PAIRS,
+    PROTOCOLS,
     QUESTION,
     SEVERAL,
-    SURFACES,
-    Surface,
+    Protocol,
     answered,
     assert_refused,
     encoded,
@@ -35,8 +34,8 @@ from tests.unit.engines import HeldEngine, SlowToLoad
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-every = pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
-with_several = pytest.mark.parametrize("surface", SEVERAL, ids=lambda surface: surface.name)
+every = pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+with_several = pytest.mark.parametrize("protocol", SEVERAL, ids=lambda protocol: protocol.name)
 TRUNCATED = "X-Fivescore-Truncated"
 LONG: Json = {"prompt": "many words " * 40, "response": "The end of it."}
 LONGER: Json = {"prompt": LONG["prompt"], "response": "Another end, of another response."}
@@ -103,41 +102,41 @@ async def rewards(service: Service, *pairs: Json, **options: Any) -> list[float]
 
 @every
 async def test_a_pair_gets_the_reward_that_score_gives_it(
-    service: Service, surface: Surface
+    service: Service, protocol: Protocol
 ) -> None:
     for pair, reward in zip(PAIRS, await rewards(service, *PAIRS), strict=True):
-        response = await post(service, surface, surface.one(pair))
-        assert surface.rewards(answered(response)) == [reward]
+        response = await post(service, protocol, protocol.one(pair))
+        assert protocol.rewards(answered(response)) == [reward]
         assert TRUNCATED not in response.headers
 
 
 @with_several
-async def test_pairs_are_answered_in_their_order(service: Service, surface: Surface) -> None:
+async def test_pairs_are_answered_in_their_order(service: Service, protocol: Protocol) -> None:
     responses = [f"{n} {'word ' * (n % 7)}" for n in range(150)]
     pairs = [{"prompt": QUESTION, "response": response} for response in responses]
-    answer = answered(await post(service, surface, surface.body(pairs)))
-    assert surface.rewards(answer) == await rewards(service, *pairs)
+    answer = answered(await post(service, protocol, protocol.body(pairs)))
+    assert protocol.rewards(answer) == await rewards(service, *pairs)
 
 
 @every
 async def test_an_unknown_model_and_unknown_fields_change_nothing(
-    service: Service, surface: Surface
+    service: Service, protocol: Protocol
 ) -> None:
-    plain = surface.rewards(answered(await post(service, surface)))
-    response = await post(service, surface, {**surface.one(), **EXTRA})
-    assert surface.rewards(answered(response)) == plain
+    plain = protocol.rewards(answered(await post(service, protocol)))
+    response = await post(service, protocol, {**protocol.one(), **EXTRA})
+    assert protocol.rewards(answered(response)) == plain
 
 
 @every
 async def test_the_body_is_read_as_json_whatever_its_content_type(
-    service: Service, surface: Surface
+    service: Service, protocol: Protocol
 ) -> None:
     response = await service.http.post(
-        surface.path,
-        content=encoded(surface.one()),
+        protocol.path,
+        content=encoded(protocol.one()),
         headers={"Content-Type": "application/x-www-form-urlencoded"},
     )
-    assert surface.rewards(answered(response)) == await rewards(service, PAIRS[0])
+    assert protocol.rewards(answered(response)) == await rewards(service, PAIRS[0])
 
 
 # Too long
@@ -145,38 +144,38 @@ async def test_the_body_is_read_as_json_whatever_its_content_type(
 
 @every
 async def test_an_over_long_pair_loses_its_start_and_is_flagged(
-    short: Service, surface: Surface
+    short: Service, protocol: Protocol
 ) -> None:
     expected = await rewards(short, LONG, truncate="prompt_start")
     before = await short.metric("fivescore_truncated_pairs_total")
-    response = await post(short, surface, surface.one(LONG))
+    response = await post(short, protocol, protocol.one(LONG))
     answer = answered(response)
-    assert surface.rewards(answer) == expected
+    assert protocol.rewards(answer) == expected
     assert response.headers[TRUNCATED] == "1"
-    if surface.flags:
-        assert surface.flags(answer) == [True]
+    if protocol.flags:
+        assert protocol.flags(answer) == [True]
     assert await short.metric("fivescore_truncated_pairs_total") == before + 1
 
 
 @with_several
-async def test_each_truncated_pair_is_flagged_and_counted(surface: Surface) -> None:
+async def test_each_truncated_pair_is_flagged_and_counted(protocol: Protocol) -> None:
     short = {"prompt": LONG["prompt"], "response": "Hm."}
     limit = len(token_ids(short))
     pairs = [LONG, short, LONGER]
     async with serving(max_tokens=limit) as service:
-        response = await post(service, surface, surface.body(pairs))
+        response = await post(service, protocol, protocol.body(pairs))
         answer = answered(response)
-        assert surface.rewards(answer) == await rewards(service, *pairs, truncate="prompt_start")
+        assert protocol.rewards(answer) == await rewards(service, *pairs, truncate="prompt_start")
     assert response.headers[TRUNCATED] == "2"
-    if surface.flags:
-        assert surface.flags(answer) == [True, False, True]
+    if protocol.flags:
+        assert protocol.flags(answer) == [True, False, True]
 
 
 @every
 async def test_an_over_long_pair_is_refused_where_the_setting_says_so(
-    short_and_strict: Service, surface: Surface
+    short_and_strict: Service, protocol: Protocol
 ) -> None:
-    response = await post(short_and_strict, surface, surface.one(LONG))
+    response = await post(short_and_strict, protocol, protocol.one(LONG))
     assert assert_refused(response, 422, "too_long")["limit"] == LIMIT
     assert TRUNCATED not in response.headers
 
@@ -229,69 +228,63 @@ LIMITED = [
 
 @pytest.mark.parametrize("name", LIMITED)
 async def test_a_vllm_client_may_set_a_lower_limit(service: Service, name: str) -> None:
-    surface = BY_NAME[name]
-    body = {**surface.one(LONG), "truncate_prompt_tokens": LIMIT}
-    response = await post(service, surface, body)
+    protocol = BY_NAME[name]
+    body = {**protocol.one(LONG), "truncate_prompt_tokens": LIMIT}
+    response = await post(service, protocol, body)
     answer = answered(response)
     assert response.headers[TRUNCATED] == "1"
     assert answer["usage"]["prompt_tokens"] == LIMIT
     bos, *ids = token_ids(LONG)
     kept = [bos, *ids[len(ids) - LIMIT + 1 :]]
-    assert surface.rewards(answer) == await rewards(service, {"token_ids": kept})
-    whole = await post(service, surface, {**surface.one(LONG), "truncate_prompt_tokens": -1})
+    assert protocol.rewards(answer) == await rewards(service, {"token_ids": kept})
+    whole = await post(service, protocol, {**protocol.one(LONG), "truncate_prompt_tokens": -1})
     assert TRUNCATED not in whole.headers
 
 
 # Not ready, full, broken
 
 
-def assert_unavailable(response: httpx.Response, surface: Surface, code: str) -> None:
-    # While nothing can be scored no body is read, so on /score nothing tells who asks.
-    check = assert_problem if surface.path == "/score" else assert_refused
-    check(response, 503, code)
-
-
 @every
 async def test_while_the_model_loads_trainers_are_asked_to_come_again(
-    loading: Service, surface: Surface
+    loading: Service, protocol: Protocol
 ) -> None:
-    assert_unavailable(await post(loading, surface), surface, "loading")
+    assert_refused(await post(loading, protocol), 503, "loading")
 
 
 @every
 async def test_while_the_service_drains_trainers_are_sent_elsewhere(
-    draining: Service, surface: Surface
+    draining: Service, protocol: Protocol
 ) -> None:
     draining.scorer.service.drain()
-    assert_unavailable(await post(draining, surface), surface, "draining")
+    assert_refused(await post(draining, protocol), 503, "draining")
 
 
 @every
-async def test_a_dead_engine_is_unavailable(dying: Service, surface: Surface) -> None:
-    assert_unavailable(await post(dying, surface), surface, "engine_dead")
+async def test_a_dead_engine_is_unavailable(dying: Service, protocol: Protocol) -> None:
+    assert_refused(await post(dying, protocol), 503, "engine_dead")
 
 
 @every
 async def test_a_full_service_is_503_for_trainers_and_429_for_its_own_clients(
-    full: Service, surface: Surface
+    full: Service, protocol: Protocol
 ) -> None:
-    problem = assert_refused(await post(full, surface), 503, "overloaded")
+    problem = assert_refused(await post(full, protocol), 503, "overloaded")
     assert problem["limit"] == 1
     assert_problem(await full.score(PAIRS[0]), 429, "overloaded")
 
 
 @every
 async def test_a_result_that_is_not_a_number_is_500_for_the_whole_request(
-    nan: Service, surface: Surface
+    nan: Service, protocol: Protocol
 ) -> None:
-    assert_refused(await post(nan, surface), 500, "non_finite")
+    assert_refused(await post(nan, protocol), 500, "non_finite")
 
 
 @every
 async def test_a_pair_on_which_the_engine_fails_is_500_for_the_whole_request(
-    failing: Service, surface: Surface
+    failing: Service, protocol: Protocol
 ) -> None:
-    assert_refused(await post(failing, surface), 500, "engine_error")
+    assert_refused(await post(failing, protocol), 500, "engine_error")
 
 
 ITEMS = {
@@ -307,25 +300,25 @@ ITEMS = {
 
 
 @with_several
-async def test_one_failure_fails_the_request_and_is_told_by_its_place(surface: Surface) -> None:
+async def test_one_failure_fails_the_request_and_is_told_by_its_place(protocol: Protocol) -> None:
     async with serving(options={"fail_every": 2}) as service:
         problem = assert_refused(
-            await post(service, surface, surface.body(PAIRS)), 500, "engine_error"
+            await post(service, protocol, protocol.body(PAIRS)), 500, "engine_error"
         )
-    assert problem["detail"].startswith(f"{ITEMS.get(surface.name, 'input')}.1: ")
+    assert problem["detail"].startswith(f"{ITEMS.get(protocol.name, 'input')}.1: ")
 
 
 @with_several
 async def test_one_malformed_item_fails_the_request_and_is_told_by_its_place(
-    service: Service, surface: Surface
+    service: Service, protocol: Protocol
 ) -> None:
-    body = surface.body(PAIRS)
-    if surface.name.endswith("ids"):
+    body = protocol.body(PAIRS)
+    if protocol.name.endswith("ids"):
         _replaced(body, token_ids(PAIRS[2]), [6144])
     else:
         body = json.loads(json.dumps(body).replace("Two, as every", "\\ud83d"))
-    problem = assert_refused(await post(service, surface, body), 422, "invalid_pair")
-    assert problem["detail"].startswith(f"{ITEMS.get(surface.name, 'input')}.2: ")
+    problem = assert_refused(await post(service, protocol, body), 422, "invalid_pair")
+    assert problem["detail"].startswith(f"{ITEMS.get(protocol.name, 'input')}.2: ")
 
 
 def _replaced(body: Json, value: Any, other: Any) -> None:
@@ -337,24 +330,24 @@ def _replaced(body: Json, value: Any, other: Any) -> None:
 
 
 @of_trainers_alone
-async def test_a_body_over_the_limit_is_refused(tiny: Service, surface: Surface) -> None:
-    assert assert_refused(await post(tiny, surface), 413, "body_too_large")["limit"] == 8
+async def test_a_body_over_the_limit_is_refused(tiny: Service, protocol: Protocol) -> None:
+    assert assert_refused(await post(tiny, protocol), 413, "body_too_large")["limit"] == 8
 
 
 @with_several
-async def test_too_many_pairs_are_refused(of_two_pairs: Service, surface: Surface) -> None:
-    response = await post(of_two_pairs, surface, surface.body(PAIRS))
+async def test_too_many_pairs_are_refused(of_two_pairs: Service, protocol: Protocol) -> None:
+    response = await post(of_two_pairs, protocol, protocol.body(PAIRS))
     assert assert_refused(response, 413, "too_many_pairs")["limit"] == 2
-    assert (await post(of_two_pairs, surface, surface.body(PAIRS[:2]))).status_code == 200
+    assert (await post(of_two_pairs, protocol, protocol.body(PAIRS[:2]))).status_code == 200
 
 
 # Around each request
 
 
-async def counted(service: Service, surface: Surface) -> list[float]:
-    """Answers on the surface's route, and pairs scored on any."""
+async def counted(service: Service, protocol: Protocol) -> list[float]:
+    """Answers on the protocol's route, and pairs scored on any."""
     name = "fivescore_http_request_duration_seconds_count"
-    labels = {"method": "POST", "route": surface.path, "status": "200"}
+    labels = {"method": "POST", "route": protocol.path, "status": "200"}
     return [
         await service.metric(name, **labels),
         await service.metric("fivescore_pairs_total", outcome="ok"),
@@ -363,28 +356,28 @@ async def counted(service: Service, surface: Surface) -> list[float]:
 
 @every
 async def test_each_request_has_its_log_line_and_its_metrics(
-    service: Service, surface: Surface, caplog: pytest.LogCaptureFixture
+    service: Service, protocol: Protocol, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await post(service, surface)
-    before = await counted(service, surface)
+    await post(service, protocol)
+    before = await counted(service, protocol)
     caplog.clear()
     with caplog.at_level(logging.INFO, "fivescore"):
-        response = await post(service, surface)
+        response = await post(service, protocol)
     (good,) = (Text().format(record) for record in caplog.records)
     tokens = len(token_ids(PAIRS[0]))
-    assert f" POST {surface.path} 200 " in good
+    assert f" POST {protocol.path} 200 " in good
     assert f" pairs=1 tokens={tokens} failed=0 " in good
     assert good.endswith(f"request_id={response.headers['X-Request-Id']}")
-    after = await counted(service, surface)
+    after = await counted(service, protocol)
     assert [new - old for new, old in zip(after, before, strict=True)] == [1, 1]
 
 
 @every
-async def test_a_client_that_goes_away_has_its_work_aborted(surface: Surface) -> None:
+async def test_a_client_that_goes_away_has_its_work_aborted(protocol: Protocol) -> None:
     engine = HeldEngine()
     async with serving(engine) as service:
-        connection = Connection(encoded(surface.one()))
-        connection.scope["path"] = surface.path
+        connection = Connection(encoded(protocol.one()))
+        connection.scope["path"] = protocol.path
         request = asyncio.create_task(connection.run(service))
         await engine.busy.wait()
         connection.broken.set()

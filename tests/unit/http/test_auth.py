@@ -100,15 +100,6 @@ async def test_noise_is_refused_and_never_an_error(noise: bytes) -> None:
     assert await ask(KEYS, [], b"api_key=" + noise.replace(b"&", b"")) == 401
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
-async def test_probes_need_no_key(path: str) -> None:
-    assert await ask(KEYS, [], path=path) == 200
-
-
-async def test_without_keys_nothing_is_refused() -> None:
-    assert await ask((), []) == 200
-
-
 async def test_of_very_many_keys_in_a_request_only_the_first_are_looked_at() -> None:
     bad = [(b"authorization", b"Bearer bad")] * (MOST_OFFERED - 1)
     good = (b"authorization", b"Bearer first")

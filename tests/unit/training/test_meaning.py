@@ -48,6 +48,13 @@ def test_a_new_head_may_have_fewer(backbone: Path) -> None:
     assert (manifest.prompt.format, manifest.prompt.suffix) == ("raw", "!")
 
 
+def test_an_empty_text_replaces_the_models_own(folder_of: Callable[[Any], Path]) -> None:
+    own = planned(folder_of(steerlm)).prompt
+    assert (own.system, own.suffix) != ("", "")
+    prompt = planned(folder_of(steerlm), system="", suffix="").prompt
+    assert (prompt.format, prompt.system, prompt.suffix) == ("steerlm", "", "")
+
+
 def test_offsets_are_the_means(backbone: Path) -> None:
     manifest = center(planned(backbone), [1.0, 2.0, 3.0, 4.0, 5.0])
     assert [affine.offset for affine in manifest.attributes.values()] == [1.0, 2.0, 3.0, 4.0, 5.0]

@@ -1,15 +1,17 @@
-"""The recipe: the paper's defaults, and one line for what makes no sense."""
+"""The recipe has the papers' defaults and refuses in one line what makes no sense."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from fivescore.errors import ConfigurationError
 from fivescore.model.manifest import PRESETS, Combined
-from fivescore.training.recipe import load
+from fivescore.training.recipe import Recipe, flag, load
 
+MAY_BE_ZERO = {"warmup_steps", "weight_decay", "max_grad_norm", "seed", "lora_rank", "lora_dropout"}
 LEAST: dict[str, Any] = {"data": "d", "model": "m", "output": "o"}
 TRAIN_ROWS = 20_324
 """Rows of HelpSteer2's training split (dataset card)."""
@@ -50,15 +52,65 @@ def test_attributes_keep_their_order() -> None:
     assert recipe.attributes == ("helpfulness", "verbosity")
 
 
+NUMBERS = {
+    name: field
+    for name, field in Recipe.model_json_schema()["properties"].items()
+    if {"integer", "number"} & {kind.get("type") for kind in field.get("anyOf", [field])}
+}
+
+
+def test_the_numeric_flags_are_known() -> None:
+    assert len(NUMBERS) == 16
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "-1", "1e400", "9" * 5000, "many", ""])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_out_of_its_range_is_one_line_with_the_flag_and_the_range(
+    name: str, value: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load({**LEAST, "lora_rank": "1", name: value})
+    detail = caught.value.detail
+    assert detail.startswith(f"{flag(name)}: ")
+    assert (
+        re.search(r"number (at least|above) [\d.]+ and (at most|below) [\d.e+]+", detail)
+        or not value
+    )
+    assert len(detail) < 200
+    assert "\n" not in detail
+
+
+@pytest.mark.parametrize("name", sorted(set(NUMBERS) - MAY_BE_ZERO))
+def test_zero_is_refused_where_it_means_nothing(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{flag(name)}: give a (whole )?number"):
+        load({**LEAST, "lora_rank": "1", name: "0"})
+
+
 @pytest.mark.parametrize(
-    ("given", "told"),
+    "name", sorted(set(Recipe.model_fields) - {"resume", "uncentered", "steps"})
+)
+def test_an_empty_value_is_a_value_or_refused(name: str) -> None:
+    if name in ("system", "suffix"):
+        assert getattr(load({**LEAST, name: ""}), name) == ""
+        return
+    with pytest.raises(ConfigurationError, match=f"^{flag(name)}: "):
+        load({**LEAST, "lora_rank": "1", name: ""})
+
+
+@pytest.mark.parametrize("given", [{"epochs": "1e6"}, {"steps": 10**9}])
+def test_a_run_too_long_to_hold_in_memory_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=f"^--{next(iter(given))}: .* rows, the most"):
+        load({**LEAST, **given}).step_count(TRAIN_ROWS)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
     [
-        ({"learning_rate": "fast"}, "--learning-rate: "),
-        ({"learning_rate": "0"}, "--learning-rate: "),
-        ({"batch_size": "0"}, "--batch-size: "),
         ({"stage": "sft"}, "--stage: "),
         ({"weights": "helpfulness"}, "--weights: write attribute=weight"),
         ({"weights": "helpfulness=nan"}, "--weights: "),
+        ({"weights": "helpfulness=1e7"}, "--weights: "),
+        ({"lora_rank": 1, "lora_targets": "q_proj,,"}, "--lora-targets: "),
         ({"attributes": "kindness"}, "--attributes: ['kindness'] are not among"),
         ({"epochs": "2", "steps": "3"}, "--epochs and --steps exclude each other"),
         ({"lora_alpha": "8"}, "--lora-alpha: only with --lora-rank above 0"),
@@ -67,13 +119,13 @@ def test_attributes_keep_their_order() -> None:
         ({"prompt_format": "alpaca"}, "--prompt-format: "),
     ],
 )
-def test_what_makes_no_sense_is_told(given: dict[str, Any], told: str) -> None:
+def test_what_makes_no_sense_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load({**LEAST, **given})
-    assert told in caught.value.detail
+    assert said in caught.value.detail
     assert "\n" not in caught.value.detail
 
 
-def test_too_few_rows_for_a_batch_are_told() -> None:
+def test_too_few_rows_for_a_batch_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="do not fill --batch-size 128"):
         load(LEAST).step_count(63)

@@ -271,7 +271,7 @@ def test_what_a_run_leaves_behind(run: Callable[..., Path], rows: Path, tmp_path
     }  # fmt: skip
     assert record["command"] == (
         f"fivescore train --data {data} --model {record['recipe']['model']} --output {folder}"
-        " --weights helpfulness=1,verbosity=-0.5 --steps 20 --batch-size 16 --micro-batch-size 8"
+        " --weights helpfulness=1.0,verbosity=-0.5 --steps 20 --batch-size 16 --micro-batch-size 8"
         " --learning-rate 0.003 --warmup-steps 2 --seed 7"
     )
     assert record["versions"].keys() >= {"python", "torch", "transformers", "peft", "fivescore"}
@@ -341,7 +341,7 @@ def test_a_backbone_without_a_chat_template_gets_one(
         ({"chat_template": "/no/such/file"}, "--chat-template /no/such/file: "),
         ({"batch_size": 128}, "do not fill --batch-size 128"),
         ({"prompt_format": "raw", "data": "messages"}, "no train row can be used: the prompt"),
-        ({"learning_rate": 1e30, "steps": 3}, "the loss is not finite: lower --learning-rate"),
+        ({"learning_rate": 1e6, "steps": 8}, "the loss is not finite: lower --learning-rate"),
     ],
 )
 def test_what_cannot_be_trained_is_told(
@@ -369,16 +369,6 @@ def test_an_attribute_without_labels_is_not_served(
     folder = run(**data, attributes="helpfulness")
     manifest = json.loads((folder / "reward.json").read_text())
     assert manifest["attributes"] == {"helpfulness": {"output": 0, "scale": 1.0, "offset": 1.5}}
-
-
-def test_an_output_is_not_overwritten_and_a_run_not_resumed_otherwise(
-    run: Callable[..., Path],
-) -> None:
-    run(steps=2)
-    with pytest.raises(ConfigurationError, match="not empty: give another, or --resume"):
-        run(steps=2)
-    with pytest.raises(ConfigurationError, match="was started with another --steps, --seed"):
-        run(steps=3, seed=9, resume=True)
 
 
 def test_the_command_trains(

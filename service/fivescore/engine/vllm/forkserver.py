@@ -34,6 +34,8 @@ from multiprocessing.process import BaseProcess, parent_process
 from multiprocessing.reduction import DupFd, ForkingPickler
 from typing import Any
 
+from fivescore.engine.vllm import internals
+
 log = logging.getLogger(__name__)
 
 METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
@@ -59,7 +61,7 @@ class _Origin:
 def start_fork_server(options: Iterable[str]) -> None:
     """Let a process import vLLM from now on, if engines with ``options`` can be forked from it."""
     build = _build()
-    if not _can_fork(build, options):
+    if not _can_fork(build, options) or not internals.python_can_fork():
         return
     libraries, read_at_import = os.environ.get(LIBRARIES, ""), {}
     if build == "cpu":

@@ -1,19 +1,20 @@
-"""The output of the engine's processes, and what it says when they fail to start.
+"""Relays the output of the engine's processes, and finds in it why they failed to start.
 
-vLLM's engine runs in processes of its own that write to our standard output and error; when one
-fails, the cause is only there, inside a traceback. This module passes those lines on, but keeps
-tracebacks back while the engine starts, so that a failure can be told in one line.
+vLLM's engine runs in processes of its own that write to our standard output and error. When one
+fails, the cause is only there, inside a traceback. This module passes the lines on, but holds
+tracebacks back while the engine starts, so that one line can report the failure.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from fivescore.telemetry.logging import relayed as relayed_line
@@ -22,20 +23,23 @@ log = logging.getLogger(__name__)
 
 _TROUBLE = re.compile(rb"\bERROR\b|Traceback \(most recent call last\)")
 _CHATTER = re.compile(rb"\b(?:DEBUG|INFO|WARNING) \d\d-\d\d |^\[W\d|^Triton is installed")
-_PREFIX = re.compile(r"^(\(\S+ pid=\d+\) )*(ERROR \S+ \S+ \[\S+\] )?")
-_CAUSE = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Interrupt)): (.+)")
-_UNTOLD = ("Engine core initialization failed", "WorkerProc initialization failed")
+_PREFIX = re.compile(r"^((?:\(\S+ pid=\d+\) )*)(?:ERROR \S+ \S+ \[\S+\] ?)?")
+_RAISED = re.compile(r"^([A-Za-z_][\w.]*)(?:: (.*))?$")
+_PLACE = re.compile(r'^ +File "(?:.*/)?([^"/]+)", line (\d+)')
+_TRACEBACK = "Traceback (most recent call last):"
+_DIRECT_CAUSE = "The above exception was the direct cause of the following exception:"
 MOST_LINES = 2000
+"""Lines held back while an engine starts; the first ones are dropped when there are more."""
 QUIET_SECONDS = 0.2
 SETTLE_SECONDS = 5.0
 
 
 class StartupOutput:
-    """Collects what processes started meanwhile write; see ``relayed``.
+    """Passes on what processes write; holds it back from the first error on; see ``relayed``.
 
     Args:
         terminal: the file descriptor that lines are passed on to.
-        quiet: leave vLLM's log lines out until the engine runs; progress bars pass.
+        quiet: leave out vLLM's ordinary log lines until the engine runs.
     """
 
     def __init__(self, terminal: int, quiet: bool = False) -> None:
@@ -65,27 +69,84 @@ class StartupOutput:
             self._holding = True
             self._held.append(line)
         elif not (self.starting and self._quiet and _CHATTER.search(line)):
-            os.write(self._terminal, relayed_line(line))
+            self._write(line)
+
+    def _write(self, line: bytes) -> None:
+        """Pass a line on; where nobody can have it (a full disk, a closed pipe) it is lost.
+
+        The relay has to go on reading: an engine whose pipe is full waits for ever.
+        """
+        rest = relayed_line(line)
+        with contextlib.suppress(OSError):
+            while rest:
+                rest = rest[os.write(self._terminal, rest) :]
 
     def release(self) -> None:
-        """The engine runs: what was kept back is of interest after all."""
+        """The engine runs, so the lines held back were harmless: pass them on."""
         self.starting = False
         while self._held:
-            os.write(self._terminal, relayed_line(self._held.popleft()))
+            self._write(self._held.popleft())
 
     def cause(self) -> str | None:
-        """The innermost error among the lines kept back; the lines go to the debug log."""
+        """The root cause among the lines held back, or None; the lines go to the debug log."""
         give_up = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < min(give_up, self._last + QUIET_SECONDS):
             time.sleep(QUIET_SECONDS / 4)  # a process that failed may still be writing why
-        cause = None
-        for raw in list(self._held):
-            line = _PREFIX.sub("", raw.decode(errors="replace").rstrip())
+        lines = [raw.decode(errors="replace").rstrip() for raw in list(self._held)]
+        for line in lines:
             log.debug("engine: %s", line)
-            match = _CAUSE.match(line)
-            if match and not match[2].startswith(_UNTOLD):
-                cause = match[2]
-        return cause
+        return root_cause(lines)
+
+
+class _Traceback:
+    """One traceback of a chain as its lines arrive."""
+
+    def __init__(self, caused_by: _Traceback | None) -> None:
+        self.caused_by = caused_by
+        self.message: str | None = None
+        self._place = ""
+
+    def add(self, line: str) -> None:
+        if self.message is not None:
+            return
+        if place := _PLACE.match(line):
+            self._place = f"{place[1]} line {place[2]}"
+        elif raised := _RAISED.match(line):
+            kind, text = raised[1].rpartition(".")[2], (raised[2] or "").strip()
+            if not text:
+                self.message = f"{kind} in {self._place}"
+            else:  # the text of a KeyError, say, is a bare word
+                self.message = text if " " in text else f"{kind}: {text}"
+
+
+def root_cause(lines: Iterable[str]) -> str | None:
+    """What the first exception of a failure says, or None where there is no traceback.
+
+    Several processes report one failure: a worker, the engine that waited for it, and the one that
+    waited for the engine. The first to report is where it happened; of its last chain of exceptions
+    the one that started the chain is the cause.
+    """
+    last: dict[str, _Traceback] = {}
+    linked: set[str] = set()
+    for raw in lines:
+        prefix = _PREFIX.match(raw)
+        assert prefix is not None
+        process, line = prefix[1], raw[prefix.end() :]
+        if line.strip() == _TRACEBACK:
+            before = last.get(process) if process in linked else None
+            last[process] = _Traceback(before)
+            linked.discard(process)
+        elif line.strip() == _DIRECT_CAUSE:
+            linked.add(process)
+        elif process in last:
+            last[process].add(line)
+    # Ours, without a prefix, reports only that the engine's process failed.
+    for _, found in sorted(last.items(), key=lambda item: not item[0]):
+        while found.caused_by is not None:
+            found = found.caused_by
+        if found.message:
+            return found.message
+    return None
 
 
 @contextmanager
@@ -93,7 +154,7 @@ def relayed() -> Iterator[StartupOutput]:
     """Relay standard output and error of the processes that the body starts.
 
     Lines of this process pass through the same relay while the body runs. The started processes
-    keep it for their whole life.
+    write to the relay for their whole life.
     """
     terminal = os.dup(2)
     source, sink = os.pipe()

@@ -1,7 +1,7 @@
 """A NeMo-Gym resources server: ``POST /verify`` and ``POST /seed_session``.
 
-NeMo-RL checks that the reward is the sum of its components, so these are the weighted attributes;
-the attributes themselves stand beside them.
+NeMo-RL checks that the reward is the sum of its components, so these are the weighted attributes.
+The attributes themselves are further members of the answer.
 """
 
 from __future__ import annotations
@@ -12,31 +12,52 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fivescore.http.body import json_response
-from fivescore.http.protocols.shapes import malformed, members, prompt_turns, text_of
-from fivescore.http.protocols.surface import Ask, Context, surface
+from fivescore.http.protocols.fields import CONTENT, ROLE, malformed, members, prompt_turns, text_of
+from fivescore.http.protocols.protocol import Context, Translated, protocol
+from fivescore.http.schema import (
+    FLAG,
+    NUMBER,
+    STRING,
+    Description,
+    described,
+    either,
+    list_of,
+    obj,
+)
 from fivescore.model.manifest import Affine, Manifest
 from fivescore.types import Score, parse_pair
 
+_ITEMS = either(STRING, list_of(obj((), type=STRING, role=ROLE, content=CONTENT)))
+_NUMBERS = {"type": "object", "additionalProperties": NUMBER}
+_MESSAGE = {
+    "type": "message",
+    "role": "assistant",
+    "content": [{"type": "output_text", "text": "7"}],
+}
 
-@surface(
-    {
-        "responses_create_params": {"input": [{"role": "user", "content": "Name a prime."}]},
-        "response": {
-            "output": [
-                {
-                    "type": "message",
-                    "role": "assistant",
-                    "content": [{"type": "output_text", "text": "7"}],
-                }
-            ]
+
+@protocol(
+    Description(
+        body=obj(
+            ("responses_create_params", "response"),
+            responses_create_params=obj(("input",), input=_ITEMS, instructions=either(STRING)),
+            response=obj((), output=_ITEMS),
+        ),
+        answer=obj(
+            ("reward", "reward_components", "truncated"),
+            reward=NUMBER, reward_components=_NUMBERS, truncated=FLAG,
+        ),
+        example={
+            "responses_create_params": {"input": [{"role": "user", "content": "Name a prime."}]},
+            "response": {"output": [_MESSAGE]},
         },
-    }
-)
-def verify(body: Any, context: Context) -> Ask:
-    """NeMo-Gym: the body again, with `reward`, its `reward_components` and the attributes.
+    )
+)  # fmt: skip
+def verify(body: Any, context: Context) -> Translated:
+    """NeMo-Gym: the body, with `reward`, its `reward_components` and the attributes added.
 
-    What is scored is the last message of the output; reasoning and tool calls are not read. An
-    output without a message is scored as an empty response.
+    The response that is scored is the last message of the output; reasoning and tool calls are not
+    read. An output without a message is scored as an empty response.
     """
     body = members(body, "responses_create_params", "response")
     created, response = (body[name] for name in ("responses_create_params", "response"))
@@ -53,19 +74,20 @@ def verify(body: Any, context: Context) -> Ask:
     def answer(scores: list[Score]) -> dict[str, Any]:
         (score,) = scores
         components = reward_components(score, context.model.manifest)
-        told = {"reward": score.reward, "reward_components": components}
-        return {**body, **score.attributes, "truncated": score.truncated, **told}
+        rewards = {"reward": score.reward, "reward_components": components}
+        return {**body, **score.attributes, "truncated": score.truncated, **rewards}
 
-    return Ask("response.output", [pair], answer)
+    return Translated("response.output", [pair], answer)
 
 
+@described(Description(answer={"type": "object"}, body={}, body_required=False))
 async def seed_session(request: Request) -> Response:
-    """NeMo-Gym: a session has no state here, so there is nothing to prepare."""
+    """NeMo-Gym: an empty answer; sessions have no state here."""
     return json_response({})
 
 
 def reward_components(score: Score, manifest: Manifest) -> dict[str, float]:
-    """What each attribute adds to the combined reward; a scalar reward is its own component."""
+    """What each attribute adds to the combined reward; a scalar model's only component is it."""
     if isinstance(manifest.reward, Affine):
         return {"reward": score.reward}
     parts = {
@@ -75,7 +97,7 @@ def reward_components(score: Score, manifest: Manifest) -> dict[str, float]:
 
 
 def _messages(items: Any, field: str) -> list[dict[str, Any]]:
-    """The messages among a Responses API's items; a bare text is the user's."""
+    """The messages among the items of the Responses API; a bare text is one of the user."""
     if isinstance(items, str):
         return [{"role": "user", "content": items}]
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):

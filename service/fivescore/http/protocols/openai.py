@@ -1,4 +1,4 @@
-"""Chat completions as NVIDIA's hosted reward models answer them (NIM)."""
+"""Chat completions as NVIDIA's hosted reward models (NIM) answer them."""
 
 from __future__ import annotations
 
@@ -10,29 +10,42 @@ import orjson
 from starlette.responses import Response
 
 from fivescore.http.health import SCALAR
-from fivescore.http.protocols.shapes import dialogue, malformed, members, usage
-from fivescore.http.protocols.surface import Ask, Context, surface
+from fivescore.http.protocols.fields import MESSAGES, dialogue, malformed, members, usage
+from fivescore.http.protocols.protocol import Context, Translated, protocol
+from fivescore.http.schema import FLAG, JSON, NUMBER, STRING, Description, list_of, obj
 from fivescore.types import Score
 
 MOST_CHOICES = 128
-"""OpenAI's own bound on ``n``."""
+"""OpenAI's own limit on ``n``."""
 
 
-@surface(
-    {
-        "model": "fivescore-demo",
-        "messages": [
-            {"role": "user", "content": "Name a prime."},
-            {"role": "assistant", "content": "7"},
-        ],
-    }
-)
-def chat_completions(body: Any, context: Context) -> Ask:
-    """NIM: the conversation ends with the response; the completion holds its scores.
+@protocol(
+    Description(
+        body=obj(
+            ("messages",), messages=MESSAGES, model=STRING, stream=FLAG,
+            n={"type": "integer", "minimum": 1, "maximum": MOST_CHOICES},
+        ),
+        answer=obj(
+            ("id", "choices", "usage", "reward", "truncated"),
+            choices=list_of(obj(("index", "message", "logprobs")), 1),
+            reward=NUMBER, truncated=FLAG,
+        ),
+        media=(JSON, "text/event-stream"),
+        example={
+            "model": "fivescore-demo",
+            "messages": [
+                {"role": "user", "content": "Name a prime."},
+                {"role": "assistant", "content": "7"},
+            ],
+        },
+    )
+)  # fmt: skip
+def chat_completions(body: Any, context: Context) -> Translated:
+    """NIM: the scores of a conversation's last message, which is the response.
 
-    The content is `helpfulness:1.5,correctness:...`, `logprobs.content` has the same numbers, and
-    `reward` is the combined reward. A model name that ends in `-scalar` answers `reward:<number>`.
-    Sampling parameters are accepted and change nothing; `stream` and `n` are honoured.
+    The content is `helpfulness:1.5,correctness:...`; `logprobs.content` has the same numbers, and
+    `reward` is the combined reward. For a model name that ends in `-scalar` the content is
+    `reward:<number>`. Sampling parameters are accepted and ignored; `stream` and `n` are honoured.
     """
     body = members(body, "messages")
     choices = 1 if body.get("n") is None else body["n"]
@@ -45,7 +58,7 @@ def chat_completions(body: Any, context: Context) -> Ask:
         completion = _completion(scores[0], alone, choices, context)
         return _streamed(completion) if body.get("stream") else completion
 
-    return Ask("messages", [dialogue(body["messages"], "messages")], answer)
+    return Translated("messages", [dialogue(body["messages"], "messages")], answer)
 
 
 def _completion(score: Score, alone: bool, choices: int, context: Context) -> dict[str, Any]:

@@ -6,19 +6,30 @@ import math
 from typing import Any
 
 from fivescore.errors import InvalidPair
-from fivescore.http.protocols.shapes import malformed, members, texts
-from fivescore.http.protocols.surface import Ask, Context, surface
+from fivescore.http.protocols.fields import TEXTS, malformed, members, texts
+from fivescore.http.protocols.protocol import Context, Translated, protocol
+from fivescore.http.schema import FLAG, NUMBER, Description, list_of, obj
 from fivescore.model.manifest import ATTRIBUTE_RANGE, Affine, Manifest
 from fivescore.model.policy import PolicyTemplate
 from fivescore.types import Pair, Score, parse_pair
 
 
-@surface({"query": ["Name a prime.7</s>"], "prompts": ["Name a prime."], "labels": [None]})
-def get_reward(body: Any, context: Context) -> Ask:
-    """OpenRLHF: `query` texts to `rewards`, `scores` from 0 to 1, and one list per attribute.
+@protocol(
+    Description(
+        body=obj(("query",), query=TEXTS, prompts=TEXTS, labels={}),
+        answer=obj(
+            ("rewards", "scores", "extra_logs", "truncated"),
+            rewards=list_of(NUMBER), scores=list_of({**NUMBER, "minimum": 0, "maximum": 1}),
+            truncated=list_of(FLAG),
+        ),
+        example={"query": ["Name a prime.7</s>"], "prompts": ["Name a prime."], "labels": [None]},
+    )
+)  # fmt: skip
+def get_reward(body: Any, context: Context) -> Translated:
+    """OpenRLHF: `rewards`, `scores` from 0 to 1, and a list per attribute, for `query` texts.
 
-    A query is the policy's own text, read as it is. With `--policy-tokenizer` the response is cut
-    out of it by `prompts`, and both are rendered in the reward model's template.
+    A query is the policy's own text, scored as it is. With `--policy-tokenizer` the text in
+    `prompts` is cut off its start, and both are rendered with the reward model's template.
     """
     body = members(body, "query")
     queries = texts(body["query"], "query")
@@ -27,7 +38,7 @@ def get_reward(body: Any, context: Context) -> Ask:
         pairs = [parse_pair({"text": query}) for query in queries]
     else:
         pairs = _taken_apart(queries, body.get("prompts"), policy)
-    return Ask("query", pairs, lambda scores: _answer(scores, context))
+    return Translated("query", pairs, lambda scores: _answer(scores, context))
 
 
 def _taken_apart(
@@ -37,7 +48,7 @@ def _taken_apart(
     if len(cut) != len(queries):
         raise malformed(
             "prompts",
-            f"has {len(cut)} texts and query {len(queries)}: with --policy-tokenizer each query"
+            f"has {len(cut)} texts, query has {len(queries)}: with --policy-tokenizer each query"
             " needs its prompt",
         )
     return [policy.take_apart(query, prompt) for query, prompt in zip(queries, cut, strict=True)]
@@ -57,7 +68,7 @@ def _answer(scores: list[Score], context: Context) -> dict[str, Any]:
 
 
 def reward_range(manifest: Manifest) -> tuple[float, float] | None:
-    """The least and the greatest combined reward of attributes in their range; None if scalar."""
+    """The range of the combined reward while attributes are in theirs; None for a scalar model."""
     if isinstance(manifest.reward, Affine):
         return None
     ends = [
@@ -70,7 +81,7 @@ def reward_range(manifest: Manifest) -> tuple[float, float] | None:
 
 
 def unit(reward: float, bounds: tuple[float, float] | None) -> float:
-    """A reward's place between the bounds, 0 to 1; without bounds its logistic function."""
+    """A reward scaled from its bounds to 0..1; without bounds, its logistic function."""
     if bounds is None:
         return 0.5 * (1.0 + math.tanh(0.5 * reward))  # exp(-reward) can overflow
     low, high = bounds

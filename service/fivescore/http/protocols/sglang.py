@@ -1,22 +1,25 @@
-"""SGLang's native ``/classify``, as AReaL's reward service setting names it."""
+"""SGLang's native ``/classify``, which AReaL's reward service uses."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from fivescore.http.protocols.shapes import inputs, malformed, vector
-from fivescore.http.protocols.surface import Ask, Context
+from fivescore.http.protocols.fields import VECTOR, inputs, malformed, vector
+from fivescore.http.protocols.protocol import Context, Translated
+from fivescore.http.schema import obj
 from fivescore.types import Pair, Score
 
+ANSWER = obj(("embedding", "meta_info"), embedding=VECTOR)
 
-def classify(body: dict[str, Any], context: Context) -> Ask:
-    """``text`` or ``input_ids``, one or a list; the answer is one entry or a list likewise."""
+
+def classify(body: dict[str, Any], context: Context) -> Translated:
+    """One entry for one ``text`` or ``input_ids``; a list of entries for a list of them."""
     field = "text" if body.get("text") is not None else "input_ids"
     value = body[field]
     pairs = inputs(value, field)
     if field == "input_ids" and any(isinstance(pair, Pair) and pair.text for pair in pairs):
-        raise malformed(field, "must be token ids, or a list of them; texts go in text")
+        raise malformed(field, "must be token ids, or a list of them: put texts into text")
     several = isinstance(value, list) and not (value and isinstance(value[0], int))
     started = time.perf_counter()
 
@@ -25,7 +28,7 @@ def classify(body: dict[str, Any], context: Context) -> Ask:
         entries = [_entry(i, score, seconds, context) for i, score in enumerate(scores)]
         return entries if several else entries[0]
 
-    return Ask(field, pairs, answer)
+    return Translated(field, pairs, answer)
 
 
 def _entry(index: int, score: Score, seconds: float, context: Context) -> dict[str, Any]:

@@ -5,16 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from fivescore.errors import InvalidPair
-from fivescore.http.protocols.shapes import malformed, members
-from fivescore.http.protocols.surface import Ask, Context, Truncate, surface
+from fivescore.http.protocols.fields import malformed, members
+from fivescore.http.protocols.protocol import Context, Translated, Truncate, protocol
+from fivescore.http.schema import FLAG, NUMBER, STRING, Description, either, list_of, obj
 from fivescore.types import Pair, Score, parse_pair
 
+_INPUT = either(STRING, {**list_of(STRING, 1), "maxItems": 2})
+_LABELS = list_of(obj(("score", "label"), score=NUMBER, label=STRING), 1)
 
-@surface({"inputs": [["Name a prime.", "7"], ["Name a prime.", "Seven is one."]]})
-def predict(body: Any, context: Context) -> Ask:
-    """TEI: `"text"` or one `["prompt", "response"]`, or a list of `["text"]` and such pairs.
 
-    Scores are raw whatever `raw_scores` says; an over-long input loses its start.
+@protocol(
+    Description(
+        body=obj(
+            ("inputs",), inputs=either(STRING, list_of(_INPUT)), truncate=FLAG, raw_scores=FLAG
+        ),
+        answer=either(_LABELS, list_of(_LABELS)),
+        example={"inputs": [["Name a prime.", "7"], ["Name a prime.", "Seven is one."]]},
+    )
+)
+def predict(body: Any, context: Context) -> Translated:
+    """TEI: scores of `"text"`, of one `["prompt", "response"]`, or of a list of these.
+
+    Scores are raw, whatever `raw_scores` says. The start of an input that is too long is dropped.
     """
     body = members(body, "inputs")
     value = body["inputs"]
@@ -29,7 +41,7 @@ def predict(body: Any, context: Context) -> Ask:
     if isinstance(body.get("truncate"), bool):
         truncate = "prompt_start" if body["truncate"] else "never"
     pairs = [_pair(item, i) for i, item in enumerate(items)]
-    return Ask("inputs", pairs, answer, truncate=truncate)
+    return Translated("inputs", pairs, answer, truncate=truncate)
 
 
 def _pair(item: Any, place: int) -> Pair | InvalidPair:
@@ -43,7 +55,7 @@ def _pair(item: Any, place: int) -> Pair | InvalidPair:
 
 
 def _labels(score: Score, context: Context) -> list[dict[str, Any]]:
-    """By score, the highest first, as TEI sorts them."""
+    """The scores with their names, the highest first, as TEI sorts them."""
     values = {"reward": score.reward}
     if context.settings.vector == "attributes":
         values.update(score.attributes)

@@ -1,7 +1,7 @@
-"""vLLM's pooling routes, for verl and for clients of a bare ``vllm serve``.
+"""vLLM's pooling routes, for verl and for clients of ``vllm serve``.
 
-Activation flags are accepted and change nothing: scores are raw. The text in ``input`` is already
-rendered; BOS is added where it is missing.
+Activation flags are accepted and ignored: scores are raw. A text in ``input`` is already rendered;
+BOS is added if it is missing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from typing import Any
 
 from fivescore.errors import InvalidPair
 from fivescore.http.protocols import sglang
-from fivescore.http.protocols.shapes import (
+from fivescore.http.protocols.fields import (
+    INPUTS,
+    MESSAGES,
+    TEXTS,
+    TOKEN_IDS,
+    USAGE,
     dialogue,
     inputs,
     malformed,
@@ -23,21 +28,62 @@ from fivescore.http.protocols.shapes import (
     usage,
     vector,
 )
-from fivescore.http.protocols.surface import Ask, Context, Truncate, surface
+from fivescore.http.protocols.protocol import Context, Translated, Truncate, protocol
+from fivescore.http.schema import COUNT, NUMBER, STRING, Description, either, list_of, obj
 from fivescore.types import PAIR_FIELDS, Pair, Score, parse_pair
 
 LEFT = ("text_1", "queries", "data_1", "query")
-"""What vLLM's ``/score`` has called the prompt's side over its versions."""
+"""Names of the prompts in vLLM's ``/score``, over its versions."""
 RIGHT = ("text_2", "documents", "items", "data_2")
-REQUEST_FIELDS = PAIR_FIELDS | {"pairs"}
+"""Names of the responses."""
+NATIVE_FIELDS = PAIR_FIELDS | {"pairs"}
+
+SIDES = (
+    obj(("text_1", "text_2"), text_1=TEXTS, text_2=TEXTS),
+    obj(("queries", "documents"), queries=TEXTS, documents=TEXTS),
+)
+_VECTORS = either(
+    obj(("input",), input=INPUTS, encoding_format={"type": "string", "enum": ["float", "base64"]}),
+    obj(("messages",), messages=MESSAGES),
+)
+DATA = obj(
+    ("id", "object", "created", "model", "usage", "data"),
+    usage=USAGE,
+    model=STRING,
+    data=list_of(obj(("index", "truncated"))),
+)
+SCORE = Description(
+    body=either(*SIDES),
+    answer=DATA,
+    example={"text_1": "Name a prime.", "text_2": ["7", "Seven is one."]},
+)
+_CLASSIFY = Description(
+    body=either(
+        obj(("input",), input=INPUTS),
+        obj(("messages",), messages=MESSAGES),
+        obj(("text",), text=TEXTS),
+        obj(("input_ids",), input_ids=either(TOKEN_IDS, list_of(TOKEN_IDS))),
+    ),
+    answer=either(DATA, sglang.ANSWER, list_of(sglang.ANSWER)),
+    example={"input": ["<s>Name a prime. 7</s>"], "use_activation": False},
+)
+_POOLING = Description(body=_VECTORS, answer=DATA, example={"input": ["<s>Name a prime. 7</s>"]})
+_RERANK = Description(
+    body=obj(("query", "documents"), query=STRING, documents=list_of(STRING), top_n=either(COUNT)),
+    answer=obj(
+        ("id", "model", "results", "usage"),
+        results=list_of(obj(("index", "relevance_score"), relevance_score=NUMBER)),
+    ),
+    example={"query": "Name a prime.", "documents": ["7", "Seven is one."]},
+)
 
 
-@surface({"input": ["<s>Name a prime. 7</s>"], "use_activation": False})
-def classify(body: Any, context: Context) -> Ask:
-    """vLLM or SGLang, told apart by the body's keys: rendered texts, token ids or messages.
+@protocol(_CLASSIFY)
+def classify(body: Any, context: Context) -> Translated:
+    """vLLM or SGLang, by the body's members: rendered texts, token ids or messages.
 
-    `input` or `messages` is vLLM's and answers `data[].probs`, of which the last is the reward.
-    `text` or `input_ids` is SGLang's and answers `embedding` and `meta_info`.
+    `input` or `messages` is vLLM's: the answer has `data[].probs`, the last of which is the reward.
+    `text` or `input_ids` is SGLang's: the answer has `embedding` and `meta_info`.
     """
     body = members(body)
     if body.get("text") is not None or body.get("input_ids") is not None:
@@ -56,20 +102,20 @@ def classify(body: Any, context: Context) -> Ask:
     return _ask(body, context, "classify", entry)
 
 
-@surface({"input": ["<s>Name a prime. 7</s>"]})
-def pooling(body: Any, context: Context) -> Ask:
-    """vLLM: rendered texts, token ids or messages to vectors, of which the last is the reward."""
+@protocol(_POOLING)
+def pooling(body: Any, context: Context) -> Translated:
+    """vLLM: vectors, whose last element is the reward, for texts, token ids or messages."""
     return _vectors(members(body), context, "pooling", "data")
 
 
-@surface({"input": ["<s>Name a prime. 7</s>"]})
-def embeddings(body: Any, context: Context) -> Ask:
-    """OpenAI's embeddings, which verl asks of SGLang: the last element is the reward."""
+@protocol(_POOLING)
+def embeddings(body: Any, context: Context) -> Translated:
+    """OpenAI's embeddings, which verl requests from SGLang: the last element is the reward."""
     return _vectors(members(body), context, "embedding", "embedding")
 
 
-def scores(body: Any, context: Context) -> Ask:
-    """vLLM's scoring of pairs: the prompt left, the response right, one of either for many."""
+def scores(body: Any, context: Context) -> Translated:
+    """vLLM: scores of prompts and responses; one prompt or response may stand for all."""
     body = members(body)
     (left_field, left), (field, right) = _side(body, LEFT), _side(body, RIGHT)
     if len(left) == 1:
@@ -77,7 +123,11 @@ def scores(body: Any, context: Context) -> Ask:
     elif len(right) == 1:
         right = right * len(left)
     if len(left) != len(right):
-        raise malformed(field, f"{len(right)} responses to {len(left)} prompts in {left_field}")
+        raise malformed(
+            field,
+            f"has {len(right)} responses for {len(left)} prompts in {left_field}: send as"
+            " many, or one of either",
+        )
     pairs = [_pair(prompt, response) for prompt, response in zip(left, right, strict=True)]
 
     def answer(scores: list[Score]) -> dict[str, Any]:
@@ -87,15 +137,15 @@ def scores(body: Any, context: Context) -> Ask:
         ]
         return {**_head("score", "list", context), "data": data, "usage": usage(scores)}
 
-    return Ask(field, pairs, answer, *_truncation(body))
+    return Translated(field, pairs, answer, *_truncation(body))
 
 
-score = surface({"text_1": "Name a prime.", "text_2": ["7", "Seven is one."]})(scores)
+score = protocol(SCORE)(scores)
 
 
-@surface({"query": "Name a prime.", "documents": ["7", "Seven is one."]})
-def rerank(body: Any, context: Context) -> Ask:
-    """vLLM's reranking: responses (`documents`) to one prompt (`query`), the best first."""
+@protocol(_RERANK)
+def rerank(body: Any, context: Context) -> Translated:
+    """vLLM: responses (`documents`) to one prompt (`query`), the best first."""
     body = members(body, "query", "documents")
     (query,), (_, documents) = texts([body["query"]], "query"), _side(body, ("documents",))
     top = body.get("top_n") or len(documents)
@@ -116,14 +166,14 @@ def rerank(body: Any, context: Context) -> Ask:
         return {**_head("rerank", "list", context), "results": results, "usage": usage(scores)}
 
     pairs = [_pair(query, document) for document in documents]
-    return Ask("documents", pairs, answer, *_truncation(body))
+    return Translated("documents", pairs, answer, *_truncation(body))
 
 
 def asks_for_score(body: Any) -> bool:
-    """Whether a body of ``POST /score`` is vLLM's and not our own."""
+    """Whether a body of ``POST /score`` is vLLM's and not fivescore's own."""
     return (
         isinstance(body, dict)
-        and not REQUEST_FIELDS & body.keys()
+        and not NATIVE_FIELDS & body.keys()
         and bool({*LEFT, *RIGHT} & body.keys())
     )
 
@@ -133,7 +183,7 @@ def _pair(prompt: str, response: str) -> Pair | InvalidPair:
 
 
 def _side(body: dict[str, Any], names: tuple[str, ...]) -> tuple[str, list[str]]:
-    """The field that the body has of ``names``, and its texts."""
+    """The first of ``names`` that the body has, and its texts."""
     name = next((name for name in names if body.get(name) is not None), None)
     if name is None:
         raise malformed(names[0], "is missing")
@@ -144,12 +194,12 @@ def _side(body: dict[str, Any], names: tuple[str, ...]) -> tuple[str, list[str]]
     ]
 
 
-def _vectors(body: dict[str, Any], context: Context, kind: str, field: str) -> Ask:
+def _vectors(body: dict[str, Any], context: Context, kind: str, field: str) -> Translated:
     encoding = body.get("encoding_format") or "float"
     if encoding not in ("float", "base64"):
         raise malformed("encoding_format", "must be float or base64")
     if body.get("dimensions") is not None:
-        raise malformed("dimensions", "a score cannot be shortened: leave it out")
+        raise malformed("dimensions", "scores cannot be shortened: leave it out")
 
     def entry(index: int, score: Score) -> dict[str, Any]:
         values: list[float] | str = vector(score, context)
@@ -160,9 +210,9 @@ def _vectors(body: dict[str, Any], context: Context, kind: str, field: str) -> A
     return _ask(body, context, kind, entry)
 
 
-def _ask(body: dict[str, Any], context: Context, kind: str, entry: Any) -> Ask:
+def _ask(body: dict[str, Any], context: Context, kind: str, entry: Any) -> Translated:
     if body.get("chat_template") is not None:
-        raise malformed("chat_template", "the checkpoint's own is used: leave it out")
+        raise malformed("chat_template", "the checkpoint's own template is used: leave it out")
     if body.get("messages") is not None:
         field, pairs = "messages", [dialogue(body["messages"], "messages")]
     elif body.get("input") is not None:
@@ -174,15 +224,15 @@ def _ask(body: dict[str, Any], context: Context, kind: str, entry: Any) -> Ask:
         data = [entry(index, score) for index, score in enumerate(scores)]
         return {**_head(kind, "list", context), "data": data, "usage": usage(scores)}
 
-    return Ask(field, pairs, answer, *_truncation(body))
+    return Translated(field, pairs, answer, *_truncation(body))
 
 
 def _truncation(body: dict[str, Any]) -> tuple[Truncate | None, int | None]:
-    """Whether the body asks for truncation by itself, and to how many tokens."""
+    """The truncation that the body asks for, and the number of tokens that it allows."""
     limit = body.get("truncate_prompt_tokens")
     if limit is None:
         return None, None
-    if limit == -1:  # vLLM's word for the model's own limit
+    if limit == -1:  # to vLLM, the model's own limit
         return "prompt_start", None
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise malformed("truncate_prompt_tokens", "must be a whole number of at least 1, or -1")

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import pytest
 
-from fivescore.engine.vllm.output import MOST_LINES, StartupOutput
+from fivescore.engine.vllm.output import MOST_LINES, StartupOutput, root_cause
 
 CHILD = "(EngineCore_DP0 pid=123) "
 LOG = CHILD + "ERROR 11-23 02:11:00 [core.py:100] "
@@ -148,8 +148,8 @@ def test_the_lines_held_are_bounded_and_the_last_ones_kept(
 def test_bytes_that_are_not_text_do_not_end_the_relay(
     output: StartupOutput, terminal: Terminal
 ) -> None:
-    write(output, b"ERROR \xff\xfe\n", b"OSError: caf\xe9\n")
-    assert output.cause() == "caf\ufffd"
+    write(output, b"\xff\xfe\n", b"Traceback (most recent call last):\nOSError: caf\xe9\n")
+    assert output.cause() == "OSError: caf\ufffd"
 
 
 RELAYED = """
@@ -190,3 +190,60 @@ def test_a_failing_child_leaves_no_traceback() -> None:
     done = relay("raise ValueError('the cause')", "fail")
     assert done.stdout == "after the cause\n"
     assert done.stderr == "from the parent\n"
+
+
+CHAINED = """\
+(Worker pid=9) ERROR 1 0 [x:1] Traceback (most recent call last):
+(Worker pid=9) ERROR 1 0 [x:1]   File "a/weights.py", line 7, in read
+(Worker pid=9) ERROR 1 0 [x:1] lib.ReadError: the header is broken
+(Worker pid=9) ERROR 1 0 [x:1]
+(Worker pid=9) ERROR 1 0 [x:1] The above exception was the direct cause of the following exception:
+(Worker pid=9) ERROR 1 0 [x:1]
+(Worker pid=9) ERROR 1 0 [x:1] Traceback (most recent call last):
+(Worker pid=9) ERROR 1 0 [x:1] RuntimeError: could not load the model
+(EngineCore pid=8) Traceback (most recent call last):
+(EngineCore pid=8) Exception: WorkerProc failed. See stack trace (above) for the root cause.
+Traceback (most recent call last):
+RuntimeError: Engine core failed. See root cause above."""
+HANDLED = """\
+(EngineCore pid=8) Traceback (most recent call last):
+(EngineCore pid=8) KeyError: 'flash'
+(EngineCore pid=8)
+(EngineCore pid=8) During handling of the above exception, another exception occurred:
+(EngineCore pid=8)
+(EngineCore pid=8) Traceback (most recent call last):
+(EngineCore pid=8) NotImplementedError: Head size 40 is not supported"""
+BARE = """\
+(EngineCore pid=8) Traceback (most recent call last):
+(EngineCore pid=8)   File "/a/linear.py", line 12, in forward
+(EngineCore pid=8)     assert x
+(EngineCore pid=8) AssertionError"""
+WORD = "Traceback (most recent call last):\nKeyError: 'model.norm'"
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (CHAINED, "the header is broken"),
+        (HANDLED, "Head size 40 is not supported"),
+        (BARE, "AssertionError in linear.py line 12"),
+        (WORD, "KeyError: 'model.norm'"),
+    ],
+)
+def test_the_cause_is_the_root_of_the_first_process_that_failed(text: str, cause: str) -> None:
+    assert root_cause(text.splitlines()) == cause
+
+
+@pytest.mark.parametrize("gone", ["a full disk", "a closed pipe"])
+def test_the_relay_goes_on_when_nobody_can_have_its_lines(gone: str) -> None:
+    """A pipe holds 64 KiB: a relay that had ended would block the engine."""
+    if gone == "a full disk":
+        log = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, log = os.pipe()
+        os.close(reader)
+    output = StartupOutput(log)
+    write(output, b"ERROR before\n")
+    output.release()
+    write(output, *[b"a line of the engine\n" * 1000] * 20)
+    os.close(log)

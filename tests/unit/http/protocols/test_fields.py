@@ -1,4 +1,4 @@
-"""What trainers' routes make of their bodies, apart from HTTP."""
+"""What the protocols make of a body, and of scores, apart from HTTP."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 
 from fivescore.errors import EngineError, InvalidPair, InvalidRequest
 from fivescore.http.protocols import nemo_gym, sglang, slime, tei, vllm
-from fivescore.http.protocols.shapes import dialogue, inputs, prompt_turns, text_of, usage, vector
-from fivescore.http.protocols.surface import Context, _score
+from fivescore.http.protocols.fields import dialogue, inputs, prompt_turns, text_of, usage, vector
+from fivescore.http.protocols.protocol import Context, _score
+from fivescore.http.schema import description_of
 from fivescore.model.checkpoint import Model
 from fivescore.model.manifest import PRESETS
 from fivescore.settings import Settings
@@ -206,5 +207,5 @@ def test_the_endpoints_show_an_example_that_they_take() -> None:
         nemo_gym.verify, tei.predict,
     )  # fmt: skip
     for endpoint in endpoints:
-        assert endpoint.__dict__["example"]
+        assert description_of(endpoint).example
         assert endpoint.__doc__

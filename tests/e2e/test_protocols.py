@@ -1,4 +1,4 @@
-"""The same pair gets the same reward on every surface, from a real model."""
+"""The same pair gets the same reward on every protocol, from a real model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.server import Server
 from tests.integration.protocols.clients import posted_at_once
-from tests.integration.protocols.protocols import BY_NAME, SURFACES, Surface, encoded, token_ids
+from tests.integration.protocols.protocols import BY_NAME, PROTOCOLS, Protocol, encoded, token_ids
 
 Json = dict[str, Any]
 
@@ -39,17 +39,17 @@ TALK: Json = {
 OF_TEXTS_ALONE = {"vllm-score", "vllm-v1-score", "vllm-rerank", "tei"}
 """Their prompts are one text, so they have no form for several turns."""
 
-every = pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+every = pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
 
 
 def rewards_of(demo: Server, pairs: list[Json], **options: Any) -> list[float]:
     return [score["reward"] for score in demo.score(pairs, **options)]
 
 
-def ask(demo: Server, surface: Surface, body: Json) -> list[float]:
-    response = demo.http.post(surface.path, content=encoded(body))
+def ask(demo: Server, protocol: Protocol, body: Json) -> list[float]:
+    response = demo.http.post(protocol.path, content=encoded(body))
     assert response.status_code == 200, response.text
-    return surface.rewards(response.json())
+    return protocol.rewards(response.json())
 
 
 def assert_close(found: list[float], expected: list[float]) -> None:
@@ -57,49 +57,51 @@ def assert_close(found: list[float], expected: list[float]) -> None:
 
 
 @every
-def test_a_pair_gets_the_reward_of_score(demo: Server, surface: Surface) -> None:
+def test_a_pair_gets_the_reward_of_score(demo: Server, protocol: Protocol) -> None:
     pairs = list(PAIRS.values())
     expected = rewards_of(demo, pairs)
     assert max(expected) - min(expected) > LEAST_SPREAD
-    found = [ask(demo, surface, surface.one(pair))[0] for pair in pairs]
+    found = [ask(demo, protocol, protocol.one(pair))[0] for pair in pairs]
     assert_close(found, expected)
 
 
 @pytest.mark.parametrize(
-    "surface",
-    [surface for surface in SURFACES if surface.name not in OF_TEXTS_ALONE],
-    ids=lambda surface: surface.name,
+    "protocol",
+    [protocol for protocol in PROTOCOLS if protocol.name not in OF_TEXTS_ALONE],
+    ids=lambda protocol: protocol.name,
 )
-def test_a_conversation_gets_the_reward_of_score(demo: Server, surface: Surface) -> None:
-    assert_close(ask(demo, surface, surface.one(TALK)), rewards_of(demo, [TALK]))
+def test_a_conversation_gets_the_reward_of_score(demo: Server, protocol: Protocol) -> None:
+    assert_close(ask(demo, protocol, protocol.one(TALK)), rewards_of(demo, [TALK]))
 
 
 @pytest.mark.parametrize(
-    "surface", [one for one in SURFACES if one.many], ids=lambda surface: surface.name
+    "protocol", [one for one in PROTOCOLS if one.many], ids=lambda protocol: protocol.name
 )
-def test_a_list_gets_the_rewards_of_score_in_its_order(demo: Server, surface: Surface) -> None:
+def test_a_list_gets_the_rewards_of_score_in_its_order(demo: Server, protocol: Protocol) -> None:
     pairs = [{"prompt": PROMPT, "response": f"{n} " + "is odd. " * (n % 9)} for n in range(20)]
-    assert_close(ask(demo, surface, surface.body(pairs)), rewards_of(demo, pairs))
+    assert_close(ask(demo, protocol, protocol.body(pairs)), rewards_of(demo, pairs))
 
 
 @every
-def test_a_pair_that_is_too_long_gets_the_reward_of_its_end(demo: Server, surface: Surface) -> None:
+def test_a_pair_that_is_too_long_gets_the_reward_of_its_end(
+    demo: Server, protocol: Protocol
+) -> None:
     pair = {"prompt": "A word, " * 5000, "response": "and the end."}
     expected = rewards_of(demo, [pair], truncate="prompt_start")
-    response = demo.http.post(surface.path, content=encoded(surface.one(pair)))
-    assert_close(surface.rewards(response.json()), expected)
+    response = demo.http.post(protocol.path, content=encoded(protocol.one(pair)))
+    assert_close(protocol.rewards(response.json()), expected)
     assert response.headers["X-Fivescore-Truncated"] == "1"
 
 
-def test_all_surfaces_at_once_on_fresh_connections_answer_every_pair(demo: Server) -> None:
+def test_all_protocols_at_once_on_fresh_connections_answer_every_pair(demo: Server) -> None:
     pairs = [{"prompt": f"Question {n // 8}?", "response": f"Answer {n}."} for n in range(AT_ONCE)]
-    asked = [(SURFACES[n % len(SURFACES)], pair) for n, pair in enumerate(pairs)]
-    requests = [(surface.path, encoded(surface.one(pair))) for surface, pair in asked]
+    asked = [(PROTOCOLS[n % len(PROTOCOLS)], pair) for n, pair in enumerate(pairs)]
+    requests = [(protocol.path, encoded(protocol.one(pair))) for protocol, pair in asked]
     answers = asyncio.run(posted_at_once("127.0.0.1", demo.port, requests))
     assert {status for status, _ in answers} == {200}
     found = [
-        surface.rewards(json.loads(body))[0]
-        for (surface, _), (_, body) in zip(asked, answers, strict=True)
+        protocol.rewards(json.loads(body))[0]
+        for (protocol, _), (_, body) in zip(asked, answers, strict=True)
     ]
     expected = rewards_of(demo, pairs)
     assert len({round(reward, 5) for reward in expected}) > AT_ONCE / 2
@@ -107,9 +109,9 @@ def test_all_surfaces_at_once_on_fresh_connections_answer_every_pair(demo: Serve
 
 
 def test_usage_counts_the_tokens_that_the_model_read(demo: Server) -> None:
-    surface = BY_NAME["vllm-classify"]
+    protocol = BY_NAME["vllm-classify"]
     pairs = [PAIRS["short"], PAIRS["long"]]
-    answer = demo.http.post(surface.path, content=encoded(surface.body(pairs))).json()
+    answer = demo.http.post(protocol.path, content=encoded(protocol.body(pairs))).json()
     tokens = sum(len(token_ids(pair)) for pair in pairs)
     assert answer["usage"]["prompt_tokens"] == answer["usage"]["total_tokens"] == tokens
     assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] <= tokens

@@ -1,4 +1,4 @@
-"""Shapes that several trainers' routes share."""
+"""Parts of bodies and answers that several protocols share."""
 
 from __future__ import annotations
 
@@ -6,24 +6,34 @@ from collections.abc import Sequence
 from typing import Any
 
 from fivescore.errors import InvalidPair, InvalidRequest
-from fivescore.http.protocols.surface import Context
+from fivescore.http.protocols.protocol import Context
+from fivescore.http.schema import COUNT, NUMBER, STRING, Schema, either, list_of, obj
 from fivescore.types import Pair, Score, parse_pair
 
 ROLES = ("system", "user", "assistant")
 DEVELOPER = "developer"
-"""OpenAI's newer name of the system's role; chat templates know the older one."""
+"""OpenAI's newer name for the system role; chat templates know only the older one."""
+
+TEXTS = either(STRING, list_of(STRING))
+TOKEN_IDS = list_of({"type": "integer", "minimum": 0, "exclusiveMaximum": 2**31}, 1)
+INPUTS = either(STRING, list_of(STRING), TOKEN_IDS, list_of(TOKEN_IDS))
+ROLE: Schema = {"type": "string", "enum": [*ROLES, DEVELOPER]}
+CONTENT = either(STRING, list_of(obj(("text",), text=STRING)), {"type": "null"})
+MESSAGES = list_of(obj(("role",), role=ROLE, content=CONTENT), 1)
+USAGE = obj(("total_tokens",), prompt_tokens=COUNT, total_tokens=COUNT)
+VECTOR = list_of(NUMBER, 1)
 
 
 def malformed(field: str, detail: str) -> InvalidRequest:
-    """The error of one field."""
+    """The error of one field of the body."""
     return InvalidRequest(f"{field}: {detail}", [{"field": field, "detail": detail}])
 
 
 def members(body: Any, *required: str) -> dict[str, Any]:
-    """The body as an object that has the ``required`` members, null ones not counted.
+    """The body, once it is an object with the ``required`` members, none of them null.
 
     Raises:
-        InvalidRequest: it is no object, or lacks one.
+        InvalidRequest: the body is not an object, or lacks a member.
     """
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object")
@@ -34,10 +44,10 @@ def members(body: Any, *required: str) -> dict[str, Any]:
 
 
 def inputs(value: Any, field: str) -> list[Pair | InvalidPair]:
-    """One text, one list of token ids, or a list of either, each already rendered.
+    """Pairs of rendered texts or token ids: one text, one list of ids, or a list of either.
 
     Raises:
-        InvalidRequest: it is none of these.
+        InvalidRequest: ``value`` is none of these.
     """
     if isinstance(value, str):
         return [parse_pair({"text": value})]
@@ -49,22 +59,24 @@ def inputs(value: Any, field: str) -> list[Pair | InvalidPair]:
 
 
 def dialogue(messages: Any, field: str) -> Pair | InvalidPair:
-    """A conversation whose last message, the assistant's, is the response.
+    """The pair of a conversation: its last message, the assistant's, is the response.
 
     Raises:
-        InvalidRequest: it is not a list of messages, or does not end with the assistant's.
+        InvalidRequest: ``messages`` is not a list of messages, or ends with another role.
     """
     turns = prompt_turns(messages, field)
     if not turns or turns[-1]["role"] != "assistant":
-        raise malformed(field, "the last message must be the assistant's: it is what is scored")
+        raise malformed(
+            field, "the last message must be the assistant's: it is the response that is scored"
+        )
     return parse_pair({"prompt": turns[:-1], "response": turns[-1]["content"]})
 
 
 def prompt_turns(messages: Any, field: str) -> list[dict[str, Any]]:
-    """Messages with their role and text alone: trainers add names, images and ids.
+    """Messages reduced to role and text: clients add names, ids and more.
 
     Raises:
-        InvalidRequest: it is not a list of messages.
+        InvalidRequest: ``messages`` is not a list of messages of text.
     """
     if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
         raise malformed(field, "must be a list of messages with role and content")
@@ -81,10 +93,10 @@ def _turn(turn: dict[str, Any], field: str) -> dict[str, str]:
 
 
 def text_of(content: Any, field: str) -> str:
-    """The text of a message's content: a text, a list of text parts, or nothing.
+    """The text of a message's content, which is a text, a list of text parts, or null.
 
     Raises:
-        InvalidRequest: it holds something else, such as an image.
+        InvalidRequest: the content holds something else, such as an image.
     """
     if content is None:
         return ""
@@ -96,7 +108,7 @@ def text_of(content: Any, field: str) -> str:
     for i, part in enumerate(content):
         text = part.get("text") if isinstance(part, dict) else part
         if not isinstance(text, str):
-            raise malformed(f"{field}.{i}", "is not a text: this service scores text alone")
+            raise malformed(f"{field}.{i}", "is not a text: this service scores only text")
         texts.append(text)
     return "".join(texts)
 
@@ -105,7 +117,7 @@ def texts(value: Any, field: str) -> list[str]:
     """A text or a list of texts, as a list.
 
     Raises:
-        InvalidRequest: it is neither.
+        InvalidRequest: ``value`` is neither.
     """
     found = value if isinstance(value, list) else [value]
     if not all(isinstance(item, str) for item in found):
@@ -114,14 +126,14 @@ def texts(value: Any, field: str) -> list[str]:
 
 
 def vector(score: Score, context: Context) -> list[float]:
-    """The reward, which is always last; the attributes before it where ``--vector`` says so."""
+    """The reward, which is always last, after the attributes if ``--vector`` asks for them."""
     if context.settings.vector == "attributes":
         return [*score.attributes.values(), score.reward]
     return [score.reward]
 
 
 def usage(scores: Sequence[Score]) -> dict[str, Any]:
-    """Tokens in OpenAI's shape."""
+    """The request's tokens, in OpenAI's form."""
     tokens = sum(score.tokens for score in scores)
     cached = sum(score.cached_tokens for score in scores)
     return {

@@ -1,0 +1,257 @@
+"""Every private or little promised part of vLLM, and of Python for vLLM's sake, that we use.
+
+Each is looked up at the start, with the parameters that we give it. Where one is missing the engine
+does without, by a slower public way, and one log line says so. Before an upgrade,
+``python -m fivescore.engine.vllm.internals --against DIR`` says what has moved in an unpacked vLLM.
+
+Nothing here imports vLLM before it is asked to: the fork server's parent imports this module.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import importlib.util
+import inspect
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+ENCODE = "requests go through AsyncLLM.encode, which takes more time for each"
+SPAWN = "engines are spawned, and start more slowly"
+SUBPROCESS = "vLLM asks another process about the model's class, which takes some seconds"
+WORKER = "an engine on a CPU keeps its number of threads beside other programs"
+UNIPROC = "vLLM chooses how the engine runs its workers"
+KILL = "the engine's processes are found among this process's children"
+HEAD = "a model that is quantised while it loads has a quantised head"
+STOP = "this version of vLLM cannot be used"
+
+
+@dataclass(frozen=True)
+class Internal:
+    """``name`` in ``module``, the parameters or fields that we use, and what is done without it.
+
+    ``on_instances`` marks an attribute that only objects have, so it is looked up on one.
+    ``unimported`` marks a module that only the engine's processes import: its source is read.
+    """
+
+    module: str
+    name: str
+    without: str
+    takes: tuple[str, ...] = ()
+    on_instances: bool = False
+    unimported: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+_LLM = "vllm.v1.engine.async_llm"
+_CLIENT = "vllm.v1.engine.core_client"
+REQUEST_FIELDS = (
+    "request_id", "prompt_token_ids", "mm_features", "sampling_params", "pooling_params",
+    "arrival_time", "lora_request", "cache_salt", "data_parallel_rank", "priority",
+    "trace_headers", "external_req_id",
+)  # fmt: skip
+INTERNALS = (
+    Internal("vllm.v1.engine", "EngineCoreRequest", ENCODE, REQUEST_FIELDS),
+    Internal(_LLM, "AsyncLLM.output_processor", ENCODE, on_instances=True),
+    Internal(_LLM, "AsyncLLM.engine_core", ENCODE, on_instances=True),
+    Internal(_LLM, "AsyncLLM.abort", ENCODE, ("request_id", "internal")),
+    Internal("vllm.v1.engine.output_processor", "OutputProcessor.add_request", ENCODE,
+             ("request", "prompt", "queue")),
+    Internal("vllm.v1.engine.output_processor", "OutputProcessor.propagate_error", ENCODE, ("e",)),
+    Internal(_CLIENT, "AsyncMPClient.add_request_async", ENCODE, ("request",)),
+    Internal(_CLIENT, "BackgroundResources.engine_manager", KILL),
+    Internal("vllm.v1.engine.utils", "CoreEngineProcManager.processes", KILL, on_instances=True),
+    Internal("vllm.v1.engine.utils", "get_mp_context", SPAWN),
+    Internal("vllm.v1.engine.coordinator", "get_mp_context", SPAWN),
+    Internal("multiprocessing.forkserver", "_forkserver", SPAWN),
+    Internal("multiprocessing.forkserver", "_forkserver._forkserver_pid", SPAWN),
+    Internal("multiprocessing.forkserver", "_forkserver._stop", SPAWN),
+    Internal("atexit", "_run_exitfuncs", SPAWN),
+    Internal("vllm.model_executor.models.registry", "_run_in_subprocess", SUBPROCESS, ("fn",)),
+    Internal("vllm.v1.executor.uniproc_executor", "UniProcExecutor", UNIPROC),
+    Internal("vllm.v1.worker.cpu_worker", "CPUWorker.init_device", WORKER, unimported=True),
+    Internal("vllm.v1.worker.gpu_worker", "Worker.execute_model", WORKER, ("scheduler_output",),
+             unimported=True),
+    Internal("vllm.v1.worker.worker_base", "WorkerBase.parallel_config", WORKER, unimported=True),
+    Internal("vllm.model_executor.layers.quantization.online.base", "OnlineQuantizationConfig",
+             HEAD, ("args",)),
+    Internal("vllm.config.quantization", "QuantizationConfigArgs.ignore", HEAD),
+    Internal("argparse", "ArgumentParser._option_string_actions", STOP, on_instances=True),
+    Internal(_LLM, "AsyncLLM.encode", STOP,
+             ("prompt", "pooling_params", "request_id", "trace_headers", "priority")),
+    Internal(_LLM, "AsyncLLM.from_vllm_config", STOP, ("vllm_config",)),
+    Internal(_LLM, "AsyncLLM.shutdown", STOP),
+    Internal(_LLM, "AsyncLLM.errored", STOP),
+    Internal("vllm.inputs.engine", "tokens_input", STOP, ("prompt_token_ids",)),
+    Internal("vllm.pooling_params", "PoolingParams", STOP, ("task", "use_activation")),
+    Internal("vllm.engine.arg_utils", "AsyncEngineArgs.add_cli_args", STOP, ("parser",)),
+    Internal("vllm.engine.arg_utils", "AsyncEngineArgs.from_cli_args", STOP),
+    Internal("vllm.engine.arg_utils", "AsyncEngineArgs.create_engine_config", STOP,
+             ("usage_context",)),
+)  # fmt: skip
+
+
+def missing(without: str) -> list[str]:
+    """The names, of those that have this fallback, that are not there as we use them."""
+    return [str(one) for one in INTERNALS if one.without == without and not _present(one)]
+
+
+def usable(without: str) -> bool:
+    """Whether all that has this fallback is there; logs one line where it is not."""
+    absent = missing(without)
+    if absent:
+        log.warning("%s is not in this version, so %s", ", ".join(absent), without)
+    return not absent
+
+
+def python_can_fork() -> bool:
+    """Whether Python's fork server is as we use it; logs one line where not. Imports no vLLM."""
+    ours = [one for one in INTERNALS if one.without == SPAWN and not one.module.startswith("vllm")]
+    absent = [str(one) for one in ours if not _present(one)]
+    if absent:
+        log.warning("%s is not in this version, so %s", ", ".join(absent), SPAWN)
+    return not absent
+
+
+def flags(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """What a parser knows of each of its flags (``--name``, ``-n``)."""
+    return parser._option_string_actions
+
+
+def instance_has(instance: Any, path: str) -> Any:
+    """The attribute of an attribute of ``instance``, or None where one is missing."""
+    return reduce(lambda found, name: getattr(found, name, None), path.split("."), instance)
+
+
+def _present(one: Internal) -> bool:
+    if one.unimported:
+        package = importlib.util.find_spec("vllm")
+        return package is not None and _fault(Path(str(package.origin)).parents[1], one) is None
+    name = one.name.rpartition(".")[0] if one.on_instances else one.name
+    try:
+        found: Any = importlib.import_module(one.module)
+        for part in name.split("."):
+            found = _member(found, part)
+    except (ImportError, AttributeError):
+        return False
+    return one.on_instances or set(one.takes) <= _parameters(found)
+
+
+def _member(owner: Any, name: str) -> Any:
+    if name in getattr(owner, "__dataclass_fields__", ()):  # may have no default
+        return owner.__dataclass_fields__[name]
+    return getattr(owner, name)
+
+
+def _parameters(found: Any) -> set[str]:
+    if hasattr(found, "__struct_fields__"):  # msgspec's
+        return set(found.__struct_fields__)
+    try:
+        return set(inspect.signature(found).parameters)
+    except (TypeError, ValueError):
+        return set()
+
+
+def moved(folder: Path) -> list[str]:
+    """What an unpacked vLLM in ``folder`` has not, or not with the parameters that we give."""
+    root = folder if folder.name != "vllm" else folder.parent
+    if not (root / "vllm").is_dir():
+        raise FileNotFoundError(f"{folder} holds no folder vllm")
+    theirs = [one for one in INTERNALS if one.module.startswith("vllm")]
+    faults = [(one, _fault(root, one)) for one in theirs]
+    return [f"{one}: {fault}; without it, {one.without}" for one, fault in faults if fault]
+
+
+def _fault(root: Path, one: Internal) -> str | None:
+    place = root.joinpath(*one.module.split("."))
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    if not file.is_file():
+        return "no such module"
+    module = ast.parse(file.read_text())
+    owner, _, member = one.name.rpartition(".")
+    nodes = list(_named(module.body, owner or member))
+    if owner and nodes:
+        nodes = list(_members(module, nodes[0], member))
+    if not nodes:
+        return "no such name"
+    lacking = set(one.takes) - set(_taken(module, nodes[0]))
+    return f"it does not take {', '.join(sorted(lacking))}" if lacking else None
+
+
+def _named(body: Sequence[ast.AST], name: str) -> Iterator[ast.AST]:
+    """The statements of ``body``, also inside ``if`` and ``try``, that define or import a name."""
+    for node in body:
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                names = [node.name]
+            case ast.Import() | ast.ImportFrom():
+                names = [alias.asname or alias.name for alias in node.names]
+            case ast.Assign():
+                names = [ast.unparse(target) for target in node.targets]
+            case ast.AnnAssign():
+                names = [ast.unparse(node.target)]
+            case ast.If() | ast.Try():
+                yield from _named(node.body, name)
+                yield from _named(node.orelse, name)
+                continue
+            case _:
+                continue
+        if name in names:
+            yield node
+
+
+def _members(module: ast.Module, owner: ast.AST, name: str) -> Iterator[ast.AST]:
+    """A class's own member, or that of a base in the same file, or what its methods assign."""
+    for one in _family(module, owner):
+        yield from _named(one.body, name)
+        for node in ast.walk(one):
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                yield from _named([node], f"self.{name}")
+
+
+def _family(module: ast.Module, owner: ast.AST) -> Iterator[ast.ClassDef]:
+    if isinstance(owner, ast.ClassDef):
+        yield owner
+        for base in owner.bases:
+            for found in _named(module.body, ast.unparse(base)):
+                yield from _family(module, found)
+
+
+def _taken(module: ast.Module, node: ast.AST) -> Iterator[str]:
+    """The parameters of a function; those of a class's ``__init__``, and its fields."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        given = node.args
+        yield from (one.arg for one in [*given.posonlyargs, *given.args, *given.kwonlyargs])
+    for one in _family(module, node):
+        for field in one.body:
+            if isinstance(field, ast.AnnAssign):
+                yield ast.unparse(field.target)
+            elif isinstance(field, ast.FunctionDef) and field.name == "__init__":
+                yield from _taken(module, field)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print what moved; returns 1 when something did."""
+    parser = argparse.ArgumentParser(prog="python -m fivescore.engine.vllm.internals")
+    parser.add_argument("--against", type=Path, required=True, metavar="DIR",
+                        help="the folder of an unpacked vLLM wheel")  # fmt: skip
+    try:
+        found = moved(parser.parse_args(argv).against)
+    except (OSError, SyntaxError) as error:
+        parser.error(str(error))
+    sys.stdout.write("\n".join(found or ["every name is where it was"]) + "\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

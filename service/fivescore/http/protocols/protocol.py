@@ -1,0 +1,116 @@
+"""What all protocols share: a body becomes pairs, and their scores become an answer.
+
+A protocol is another service's wire format. Its endpoints differ from ``POST /score`` where
+trainers require it: a pair that is too long is truncated and flagged, a pair that fails makes its
+request fail, and too much work in flight is a 503 instead of a 429.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from fivescore.errors import FivescoreError, InvalidPair
+from fivescore.http.body import json_response
+from fivescore.http.priority import priority_of
+from fivescore.http.problems import request_id_of
+from fivescore.http.request import body_of, score_pairs, service_of, settings_of, summarise
+from fivescore.http.schema import Description, described
+from fivescore.model.checkpoint import Model
+from fivescore.scoring.scorer import Options
+from fivescore.settings import Settings
+from fivescore.types import Pair, Score
+
+TRUNCATED = "X-Fivescore-Truncated"
+"""Header with the number of the request's pairs that were truncated."""
+
+Truncate = Literal["never", "prompt_start"]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a translation may use beside the body."""
+
+    model: Model
+    settings: Settings
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """A body, translated.
+
+    Args:
+        field: the body's field that holds the pairs, for error texts; empty where the fields of
+            the body are those of its one pair.
+        answer: makes JSON content, or a whole response, of the scores.
+        truncate, max_tokens: the request's own, where it sets them.
+    """
+
+    field: str
+    pairs: Sequence[Pair | InvalidPair]
+    answer: Callable[[list[Score]], Any]
+    truncate: Truncate | None = None
+    max_tokens: int | None = None
+
+
+Translate = Callable[[Any, Context], Translated]
+Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+def protocol(description: Description) -> Callable[[Translate], Endpoint]:
+    """Make an endpoint of a translation."""
+
+    def wrap(translate: Translate) -> Endpoint:
+        async def endpoint(request: Request) -> Response:
+            return await respond(request, await body_of(request), translate)
+
+        endpoint.__name__, endpoint.__doc__ = translate.__name__, translate.__doc__
+        return described(description)(endpoint)
+
+    return wrap
+
+
+async def respond(request: Request, body: Any, translate: Translate) -> Response:
+    """Score the pairs that ``translate`` finds in ``body``, and answer in its form.
+
+    Raises:
+        FivescoreError: the first failed pair's error; no trainer can use half an answer.
+    """
+    settings = settings_of(request)
+    context = Context(service_of(request).model, settings, request_id_of(request.scope))
+    if context.model.policy is None:
+        found = translate(body, context)
+    else:  # parsing long policy texts takes milliseconds, which must not block the event loop
+        found = await asyncio.to_thread(translate, body, context)
+    options = Options(
+        truncate=found.truncate or settings.trainer_truncate,
+        max_tokens=found.max_tokens,
+        priority=priority_of(request),
+    )
+    results = await score_pairs(request, found.pairs, options)
+    summarise(request.scope, results)
+    several = len(results) > 1
+    scores = [
+        _score(result, f"{found.field}.{place}" if several else found.field)
+        for place, result in enumerate(results)
+    ]
+    answer = found.answer(scores)
+    response = answer if isinstance(answer, Response) else json_response(answer)
+    if truncated := sum(score.truncated for score in scores):
+        response.headers[TRUNCATED] = str(truncated)
+    return response
+
+
+def _score(result: Score | FivescoreError, field: str) -> Score:
+    if isinstance(result, Score):
+        return result
+    error = copy.copy(result)  # another request that sent the same pair may share it
+    error.detail = f"{field}: {error.detail}" if field else error.detail
+    raise error
