@@ -27,7 +27,6 @@ class Gate:
         self.open = asyncio.Event()
         self.open.set()
         self.empty = asyncio.Event()
-        self.empty.set()
         self.exclusive = asyncio.Lock()
 
 
@@ -45,7 +44,6 @@ class Turn:
         while not gate.open.is_set():
             await gate.open.wait()
         gate.inside.add(self)
-        gate.empty.clear()
 
     async def __aexit__(self, *error: object) -> None:
         gate = self._gate
@@ -64,7 +62,9 @@ class TurnAlone(Turn):
         await gate.exclusive.acquire()
         gate.open.clear()
         try:
-            await gate.empty.wait()
+            while gate.inside:
+                gate.empty.clear()
+                await gate.empty.wait()
         except BaseException:
             self._reopen()
             raise

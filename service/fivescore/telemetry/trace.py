@@ -48,8 +48,10 @@ class Trace:
         if stage is None:
             self.stages[name] = Stage(began, ended, ended - began)
         else:
-            stage.began = min(stage.began, began)
-            stage.ended = max(stage.ended, ended)
+            if began < stage.began:  # faster than min(), and there is one addition per pair
+                stage.began = began
+            if ended > stage.ended:
+                stage.ended = ended
             stage.seconds += ended - began
 
     def engine_headers(self, place: int) -> Mapping[str, str] | None:
