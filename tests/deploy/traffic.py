@@ -11,9 +11,12 @@ from typing import Any
 import httpx
 
 from fivescore.http.app import ROUTES
+from fivescore.http.schema import description_of
 
 EXAMPLES = [
-    (path, endpoint.example) for _, path, endpoint in ROUTES if hasattr(endpoint, "example")
+    (path, description_of(endpoint).example)
+    for method, path, endpoint in ROUTES
+    if method == "POST"
 ]
 """Every trainers' route with a body that it takes."""
 
