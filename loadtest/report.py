@@ -156,15 +156,14 @@ def _told(result: Result) -> list[str]:
 
 
 def short(result: Result) -> str:
-    """README's table: pairs a second of the sides that people choose between."""
+    """README's table: pairs per second with the bundled checkpoint, of what people choose between."""
     names = ("fivescore", "vllm serve", "transformers", "engine limit")
     rows = []
     for row in result["loads"]:
         rates = [row["contenders"].get(name, {}).get("pairs_per_second") for name in names]
-        if rates[0] and any(rates[1:]):
-            cells = ["" if rate is None else f"{rate:.0f}" for rate in rates]
-            rows.append([row["load"], row["regime"], *cells])
-    return markdown.table(["load", "checkpoint", *names], rows) + "\n"
+        if row["regime"] == "demo" and all(rates[:2]):
+            rows.append([row["load"], *("" if rate is None else f"{rate:.0f}" for rate in rates)])
+    return markdown.table(["load", *names], rows) + "\n"
 
 
 def plots(result: Result) -> dict[str, Figure]:
