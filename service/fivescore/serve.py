@@ -7,7 +7,6 @@ import contextlib
 import gc
 import ipaddress
 import logging
-import os
 import resource
 import signal
 import socket
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from fivescore.engine.base import Engine
-from fivescore.engine.vllm.forkserver import METHOD, start_fork_server
-from fivescore.errors import ConfigurationError, first_line
+from fivescore.engine.vllm import entrance
+from fivescore.errors import ConfigurationError
 from fivescore.http.app import create_app
 from fivescore.http.connection import RESERVE, limited
 from fivescore.http.uvicorn_internals import Server
@@ -65,8 +64,7 @@ def serve(flags: dict[str, Any]) -> int:
             )
         settings = _within_file_limit(settings, _raise_file_limit())
         if settings.backend == "vllm":
-            _set_variables(settings)
-            start_fork_server(settings.engine)
+            entrance.prepare(settings)
         return _Server(settings).run_on(listener)
 
 
@@ -218,48 +216,16 @@ def start_tracing(endpoint: str | None) -> Tracing | None:
 
 
 def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
-    """Returns the engine that the settings choose. Importing vLLM takes seconds.
+    """The engine that the settings choose, which is not loaded yet.
 
     Raises:
-        ConfigurationError: vLLM is not installed.
+        ConfigurationError: vLLM cannot be used, or an option is wrong.
     """
     if settings.backend == "fake":
         from fivescore.engine.fake import FakeEngine
 
         return FakeEngine(settings.model, settings.engine)
-    _set_variables(settings)
-    # As ``vllm serve`` does: a fork of this process would keep its clients' connections open.
-    os.environ.setdefault(METHOD, "spawn")
-    try:
-        from fivescore.engine.vllm.engine import VllmEngine
-    except ImportError as error:
-        missing = error.name or ""
-        if missing == "vllm" and isinstance(error, ModuleNotFoundError):
-            raise ConfigurationError(
-                "vLLM is not installed: pip install 'fivescore[cpu]' or 'fivescore[gpu]'"
-            ) from error
-        if not missing.startswith("vllm."):
-            raise
-        raise ConfigurationError(
-            f"this version of vLLM cannot be used: {first_line(error)};"
-            " pip install 'fivescore[cpu]' or 'fivescore[gpu]' brings the right one"
-        ) from error
-    return VllmEngine(
-        settings.model,
-        settings.engine,
-        revision=settings.revision,
-        max_tokens=max_tokens,
-        trust_remote_code=settings.trust_remote_code,
-        otlp_traces_endpoint=settings.otlp_traces_endpoint,
-    )
-
-
-def _set_variables(settings: Settings) -> None:
-    """Set environment variables of the engine's processes that the operator has not set."""
-    quiet = "INFO" if settings.log_level == "debug" else "WARNING"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", quiet)
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM reports usage to its authors
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # from libraries
+    return entrance.make(settings, max_tokens)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -29,8 +29,8 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**inherited, "HF_HUB_OFFLINE": "1", **(extra or {})}
 
 
-def command(*flags: str) -> list[str]:
-    return [sys.executable, "-m", "fivescore", "serve", *flags]
+def command(*flags: str, module: str = "fivescore") -> list[str]:
+    return [sys.executable, "-m", module, "serve", *flags]
 
 
 def free_port() -> int:
@@ -42,11 +42,11 @@ def free_port() -> int:
 class Server:
     """A server process; its output goes to ``log``."""
 
-    def __init__(self, log: Path, *flags: str) -> None:
+    def __init__(self, log: Path, *flags: str, module: str = "fivescore") -> None:
         self.log = log
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command = command("--port", str(self.port), *flags)
+        self._command = command("--port", str(self.port), *flags, module=module)
         self.process = self._start()
         self.http = httpx.Client(base_url=self.url, timeout=ANSWER_SECONDS, trust_env=False)
 
@@ -144,9 +144,9 @@ class Server:
 
 
 @contextmanager
-def running(log: Path, *flags: str) -> Iterator[Server]:
+def running(log: Path, *flags: str, module: str = "fivescore") -> Iterator[Server]:
     """A server that has just been started, and is stopped at the end."""
-    server = Server(log, *flags)
+    server = Server(log, *flags, module=module)
     try:
         yield server
     finally:

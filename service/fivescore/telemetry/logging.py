@@ -12,7 +12,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -30,7 +30,6 @@ TEXT_PAIRS = 16
 MOST_CAUSES = 10
 _OURS = "fivescore"
 _JSON_START = b'{"ts":'
-_ENGINE_LEVEL = re.compile(r"^(?:\(\S+ pid=\d+\) )*(DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d ")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -111,16 +110,18 @@ def _word(value: Any) -> str:
     return text if re.fullmatch(r"[!-~]+", text) else json.dumps(text, ensure_ascii=False)
 
 
-def relayed(line: bytes) -> bytes:
-    """Another process's line in this log's format; lines that have it already stay as they are."""
+def relayed(line: bytes, level_of: Callable[[str], int]) -> bytes:
+    """Another process's line in this log's format; lines that have it already stay as they are.
+
+    Args:
+        level_of: the level of a line, without its colours.
+    """
     if not any(isinstance(one.formatter, Json) for one in logging.getLogger().handlers):
         return line
     text = _COLOUR.sub("", line.decode(errors="replace")).strip()
     if not text or line.startswith(_JSON_START):
         return line if text else b""
-    found = _ENGINE_LEVEL.match(text)
-    level = logging.getLevelNamesMapping()[found[1]] if found else logging.INFO
-    record = logging.LogRecord("engine", level, "", 0, text, None, None)
+    record = logging.LogRecord("engine", level_of(text), "", 0, text, None, None)
     return Json().format(record).encode() + b"\n"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from fivescore.engine.vllm.output import level_of
 from fivescore.telemetry import logging as logs
 from fivescore.telemetry.logging import Json, Text, relayed, without_messages
 
@@ -188,7 +189,7 @@ def test_text_has_a_traceback_on_lines_of_its_own() -> None:
 @pytest.mark.parametrize("line", [b"WARNING 11-23 02:11:00 [x.py:1] m\n", b"\r 50%|##", b"\xff\n"])
 def test_in_text_they_pass_as_they_are(configure: Any, line: bytes) -> None:
     configure(False, "info", "text")
-    assert relayed(line) == line
+    assert relayed(line, level_of) == line
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_in_json_they_are_wrapped_with_their_level(
     configure: Any, line: bytes, level: str, told: str
 ) -> None:
     configure(False, "info", "json")
-    wrapped = relayed(line)
+    wrapped = relayed(line, level_of)
     assert wrapped.endswith(b"}\n")
     found = json.loads(wrapped)
     assert (found["logger"], found["level"], found["msg"]) == ("engine", level, told)
@@ -218,5 +219,5 @@ def test_in_json_they_are_wrapped_with_their_level(
 def test_in_json_ours_pass_as_they_are_and_empty_ones_not(configure: Any) -> None:
     configure(False, "info", "json")
     ours = Json().format(record("m")).encode() + b"\n"
-    assert relayed(ours) == ours
-    assert relayed(b"\n") == relayed(b"  \r") == b""
+    assert relayed(ours, level_of) == ours
+    assert relayed(b"\n", level_of) == relayed(b"  \r", level_of) == b""

@@ -17,13 +17,11 @@ from vllm import __version__
 from vllm.config import VllmConfig
 from vllm.envs import VLLM_ENGINE_READY_TIMEOUT_S
 from vllm.inputs.engine import tokens_input
-from vllm.model_executor.models import registry
 from vllm.outputs import PoolingRequestOutput
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.system_utils import set_process_title
-from vllm.v1.engine import EngineCoreRequest, coordinator
-from vllm.v1.engine import utils as engine_utils
+from vllm.v1 import engine as vllm_engine
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -51,12 +49,14 @@ UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
 def _patch_vllm() -> None:
     """Change what vLLM has no setting for, as far as this version lets us."""
     if internals.usable(internals.SPAWN):
-        engine_utils.get_mp_context = coordinator.get_mp_context = forkserver.context
+        for module in ("vllm.v1.engine.utils", "vllm.v1.engine.coordinator"):
+            internals.replace(module, "get_mp_context", forkserver.context)
     if current_platform.is_cpu() and internals.usable(internals.SUBPROCESS):
         # To keep CUDA out of this process, vLLM asks another what a model's class can do, and keeps
         # the answer in its cache: ten seconds for each of two classes, at the first start in a
         # container.
-        registry._run_in_subprocess = lambda fn: fn()
+        registry = "vllm.model_executor.models.registry"
+        internals.replace(registry, "_run_in_subprocess", lambda fn: fn())
 
 
 if lacking := internals.missing(internals.STOP):
@@ -215,7 +215,7 @@ class VllmEngine:
     ) -> PoolingRequestOutput:
         """Do what ``AsyncLLM.encode`` does without its checks, which the ids have passed, and
         without a generator and a queue per pair: ``docs/performance.md`` has what those take."""
-        request = EngineCoreRequest(
+        request = vllm_engine.EngineCoreRequest(
             request_id=f"{request_id}-{next(self._numbers)}",  # clients may repeat theirs
             prompt_token_ids=token_ids,
             mm_features=None,

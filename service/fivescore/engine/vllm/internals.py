@@ -123,6 +123,11 @@ def python_can_fork() -> bool:
     return not absent
 
 
+def replace(module: str, name: str, value: Any) -> None:
+    """Put ``value`` in the place of one of vLLM's own functions."""
+    setattr(importlib.import_module(module), name, value)
+
+
 def flags(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
     """What a parser knows of each of its flags (``--name``, ``-n``)."""
     return parser._option_string_actions

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 _TROUBLE = re.compile(rb"\bERROR\b|Traceback \(most recent call last\)")
 _CHATTER = re.compile(rb"\b(?:DEBUG|INFO|WARNING) \d\d-\d\d |^\[W\d|^Triton is installed")
 _PREFIX = re.compile(r"^((?:\(\S+ pid=\d+\) )*)(?:ERROR \S+ \S+ \[\S+\] ?)?")
+_LEVEL = re.compile(r"^(?:\(\S+ pid=\d+\) )*(DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d ")
 _RAISED = re.compile(r"^([A-Za-z_][\w.]*)(?:: (.*))?$")
 _PLACE = re.compile(r'^ +File "(?:.*/)?([^"/]+)", line (\d+)')
 _TRACEBACK = "Traceback (most recent call last):"
@@ -32,6 +33,12 @@ MOST_LINES = 2000
 """Lines held back while an engine starts; the first ones are dropped when there are more."""
 QUIET_SECONDS = 0.2
 SETTLE_SECONDS = 5.0
+
+
+def level_of(text: str) -> int:
+    """The level of a line of vLLM's log; INFO for any other line."""
+    found = _LEVEL.match(text)
+    return logging.getLevelNamesMapping()[found[1]] if found else logging.INFO
 
 
 class StartupOutput:
@@ -76,7 +83,7 @@ class StartupOutput:
 
         The relay has to go on reading: an engine whose pipe is full waits for ever.
         """
-        rest = relayed_line(line)
+        rest = relayed_line(line, level_of)
         with contextlib.suppress(OSError):
             while rest:
                 rest = rest[os.write(self._terminal, rest) :]
