@@ -156,7 +156,7 @@ def _told(result: Result) -> list[str]:
 
 
 def short(result: Result) -> str:
-    """README's table: pairs per second with the bundled checkpoint, of what people choose between."""
+    """README's table: pairs per second with the bundled checkpoint, of what people choose from."""
     names = ("fivescore", "vllm serve", "transformers", "engine limit")
     rows = []
     for row in result["loads"]:

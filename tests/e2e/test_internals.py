@@ -1,4 +1,4 @@
-"""A vLLM whose internal names have moved: scores stay right, by slower ways, and the log says so."""
+"""A vLLM whose internal names have moved: scores stay right, by slower ways; the log says so."""
 
 from __future__ import annotations
 
