@@ -7,18 +7,18 @@ import http.client
 import json
 import math
 import re
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from fivescore.scoring.admission import STEPS_OF_TOKENS
 from fivescore.telemetry.metrics import SECONDS
 from tests.e2e.server import Server
 
 TOLERANCE = 1e-4
-STEP_TOKENS = (768, 4096)
-"""Of a step on a CPU: the fewest and the most, whatever the model."""
+DEMO, TINY = 768, 4096
+"""Tokens of a step on a CPU, where a larger one has the fewest and a tiny one the most."""
 BLOCK = 32
 """Tokens in one block of the prefix cache on CPU."""
 
@@ -106,16 +106,14 @@ def test_requests_of_one_id_are_told_apart(demo: Server) -> None:
     assert len(set(found)) == len(pairs)
 
 
-def test_a_step_has_more_tokens_where_the_model_is_tiny(
-    demo: Server, server_of: Callable[[str], Server]
-) -> None:
+def test_a_step_of_the_demo_has_the_fewest_tokens(demo: Server) -> None:
+    assert_step_tokens(demo, DEMO)
+
+
+def assert_step_tokens(server: Server, tokens: int) -> None:
     """Told by the limit of tokens in flight, which is so many steps."""
-    of_demo, of_tiny = (
-        server.metric("fivescore_inflight_limit", 'kind="tokens"')
-        for server in (demo, server_of("llama"))
-    )
-    fewest, most = STEP_TOKENS
-    assert of_tiny / of_demo == most / fewest
+    limit = server.metric("fivescore_inflight_limit", 'kind="tokens"')
+    assert limit == STEPS_OF_TOKENS * tokens
 
 
 def test_work_of_a_client_that_leaves_is_aborted(demo: Server) -> None:

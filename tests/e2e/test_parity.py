@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.checkpoints import CHATML_SYSTEM, MAKERS, MAX_TOKENS
-from tests.e2e.server import Server
+from tests.e2e.server import Server, running
+from tests.e2e.test_engine import TINY, assert_step_tokens
 
 TOLERANCE = 1e-4
 LEAST_SPREAD = 0.3
@@ -263,6 +264,7 @@ class Reference:
     """A checkpoint as transformers sees it; ``plain`` reads special tokens' strings as text."""
 
     name: str
+    folder: Path
     tokenizer: Any
     plain: Tokenizer
     model: Any
@@ -315,18 +317,24 @@ class Reference:
 
 
 @pytest.fixture(scope="module", params=sorted(MAKERS))
-def reference(request: pytest.FixtureRequest, checkpoint: Callable[[str], Path]) -> Reference:
-    folder = checkpoint(request.param)
+def reference(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Reference:
+    folder = MAKERS[request.param](tmp_path_factory.mktemp(request.param) / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     plain.encode_special_tokens = True
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    return Reference(request.param, tokenizer, plain, model)
+    return Reference(request.param, folder, tokenizer, plain, model)
 
 
-@pytest.fixture
-def server(reference: Reference, server_of: Callable[[str], Server]) -> Server:
-    return server_of(reference.name)
+@pytest.fixture(scope="module")
+def server(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The checkpoint's own; it ends before the next one's begins."""
+    log = tmp_path_factory.mktemp("logs") / f"{reference.name}.log"
+    with running(log, "--model", str(reference.folder)) as started:
+        started.until_ready()
+        yield started
 
 
 def difference(answer: Json, expected: dict[str, float]) -> float:
@@ -399,6 +407,10 @@ def test_token_ids_score_as_their_text(reference: Reference, server: Server) -> 
     for pair, one, other in zip(pairs, from_text, from_ids, strict=True):
         assert one["tokens"] == other["tokens"], pair.name
         assert difference(one, values_of(other)) <= TOLERANCE, pair.name
+
+
+def test_a_step_of_a_tiny_model_has_the_most_tokens(server: Server) -> None:
+    assert_step_tokens(server, TINY)
 
 
 def test_any_token_ids_are_scored_as_they_are(reference: Reference, server: Server) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from fivescore.client.integrations.trl import (
     attribute_functions,
 )
 from fivescore.model.manifest import ATTRIBUTES
-from tests.e2e.server import Server, running
+from tests.e2e.server import Server
 
 pytest.importorskip("trl", reason="needs the extra 'trl'")
 read_table = pytest.importorskip("pyarrow.parquet").read_table
@@ -47,15 +47,13 @@ TEMPLATE = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of this file's own, since a test restarts it."""
-    with running(tmp_path_factory.mktemp("trl") / "server.log") as started:
-        # TRL imports vLLM where it is installed; the imports of both warn of much.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import trl.trainer.grpo_trainer  # noqa: F401
-        started.until_ready()
-        yield started
+def server(demo_server: Server) -> Server:
+    # TRL imports vLLM where it is installed; the imports of both warn of much.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import trl.trainer.grpo_trainer  # noqa: F401
+    demo_server.until_ready()
+    return demo_server
 
 
 class RestartOnce(TrainerCallback):  # type: ignore[misc]

@@ -47,6 +47,7 @@ class Scale:
     slow_connections: int
     traffic_seconds: float
     soak_seconds: float
+    quiet_seconds: float
     job_pairs: int
     growth: float
     """Of memory, as a ratio that may not be passed."""
@@ -61,7 +62,7 @@ FULL = Scale(
     clients=1000, rounds=20, abandoned_pairs=4000,
     idle_connections=2000, slow_connections=200, traffic_seconds=30,
     soak_seconds=1800,
-    job_pairs=50_000,
+    quiet_seconds=15, job_pairs=50_000,
     growth=1.05,
 )  # fmt: skip
 SHORT = Scale(
@@ -73,7 +74,7 @@ SHORT = Scale(
     clients=150, rounds=4, abandoned_pairs=1000,
     idle_connections=500, slow_connections=50, traffic_seconds=4,
     soak_seconds=24,
-    job_pairs=5000,
+    quiet_seconds=6, job_pairs=2500,
     growth=1.15,
 )  # fmt: skip
 

@@ -18,7 +18,6 @@ LARGEST = 10_000
 SINGLES = 64
 RATE = 3.0
 """Single pairs a second."""
-QUIET_SECONDS = 15.0
 SLOWER = 5.0
 ENOUGH = 10
 
@@ -30,7 +29,7 @@ async def noisy(bench: Bench) -> Result:
     singles, job = known[:SINGLES], known[SINGLES:]
     async with Asker(target.url) as asker:
         await asker.one_by_one(singles)
-        quiet = asyncio.create_task(asyncio.sleep(QUIET_SECONDS))
+        quiet = asyncio.create_task(asyncio.sleep(bench.scale.quiet_seconds))
         alone = await _singles_until(asker, singles, quiet)
         began = time.monotonic()
         parts = [job[start : start + LARGEST] for start in range(0, count, LARGEST)]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from tests.faults import (
     connections,
+    hostile,
     lost_engine,
     neighbours,
-    outside,
     overload,
     soak,
     startup,
@@ -44,7 +44,7 @@ SCENARIOS = (
     Scenario("3", "hung-engine", lost_engine.hung),
     Scenario("5", "disconnects", connections.gone),
     Scenario("6", "slow-clients", connections.slow),
-    *((Scenario("7", "bad-input", outside.hostile),) if outside.is_there() else ()),
+    Scenario("7", "bad-input", hostile.hostile),
     Scenario("10", "neighbours", neighbours.noisy),
     Scenario("4a", "drain", termination.drained),
     Scenario("4b", "second-sigterm", termination.hastened),

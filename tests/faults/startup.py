@@ -59,9 +59,8 @@ async def started(bench: Bench) -> Result:
 
     failed = await asyncio.gather(*map(fail, STARTS))
     told = "" if (mounts := await asyncio.to_thread(_can_mount)) else NOT_TRIED
-    disks = [await _with_full_log(known)]
-    if mounts:
-        disks.append(await _on_full_disk(bench.folder, known))
+    full = [_with_full_log(known), *([_on_full_disk(bench.folder, known)] if mounts else [])]
+    disks = await asyncio.gather(*full)
     tally = total(tally for tally, _ in disks)
     longest = max(seconds for _, seconds in failed)
     return Result(
@@ -226,10 +225,10 @@ ELSEWHERE = {
 }
 """A manifest of another model: it has outputs that the demo has not."""
 STARTS = (
-    Start("corrupt weights", _garbage_header, ("model",)),
+    Start("corrupt weights", _garbage_header, ("model", "header", "damaged")),
     Start("truncated weights", _truncated_weights, ("model",)),
     Start("corrupt config.json", _garbage_config, ("config.json",)),
-    Start("another model's manifest", _manifest(json.dumps(ELSEWHERE)), ("9", "5")),
+    Start("another model's manifest", _manifest(json.dumps(ELSEWHERE)), ("manifest", "9", "5")),
     Start("a manifest that is no JSON", _manifest('{"version": 1,'), ("manifest.json",)),
     Start("a key file that is a folder", lambda folder: ("--api-key-file", str(folder)),
           ("--api-key-file", "no regular file")),

@@ -15,7 +15,6 @@ from fivescore.types import Score
 from tests.faults.judging import counted, judged
 from tests.faults.known import TOLERANCE, Known
 from tests.faults.load import Load, quantile
-from tests.faults.outside import read
 from tests.faults.report import as_json, line, table
 from tests.faults.result import Result, Tally, at_least, at_most, only
 from tests.faults.scenarios import Finished, Scenario
@@ -124,11 +123,3 @@ def test_the_line_and_the_table_show_what_was_missed() -> None:
     (found,) = json.loads(as_json([finished], where))["scenarios"]
     assert (found["faults"], found["tally"]["errors"]) == (["2 lost"], {"draining": 2})
     assert found["bounds"] == [{"what": "x", "value": 2, "sign": "<=", "limit": 3, "met": True}]
-
-
-def test_the_line_of_another_harness() -> None:
-    told = '{"done": "many bodies", "requests": 3, "pairs": 2, "errors": {"invalid_request": 2}}'
-    result = read(f"noise\n{told}\n", 0)
-    assert (result.done, result.tally.requests, result.faults) == ("many bodies", 3, [])
-    assert read(told, 1).faults == ["exit status 1"]
-    assert read("", 0).faults

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -32,11 +32,7 @@ NORMAL = {"pairs": list(PAIRS)}
 class Tally(result.Tally):
     """What came back; ``notes`` says what is lost or wrong, in words."""
 
-    done: str = ""
     notes: list[str] = field(default_factory=list)
-
-    def line(self) -> str:
-        return json.dumps({**asdict(self), "errors": dict(self.errors)})
 
     def tell(self, kind: str, case: Case, what: str) -> None:
         setattr(self, kind, getattr(self, kind) + 1)
@@ -55,7 +51,6 @@ async def send_all(http: httpx.AsyncClient, cases: Iterable[Case]) -> Tally:
                 group.create_task(_send(http, case, tally))
             group.create_task(_send_normal(http, batch[0], normal, tally))
     await _stream(http, tally)
-    tally.done = f"{tally.requests} requests, of {AT_ONCE + 1} all but one hostile: bodies by hand"
     return tally
 
 
