@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -47,11 +47,14 @@ class Service:
         entries: list[Json] = strict(response)["scores"]
         return entries
 
+    async def until(self, reached: Callable[[], bool]) -> None:
+        async with asyncio.timeout(60):
+            while not reached():  # noqa: ASYNC110  # there is no event for it
+                await asyncio.sleep(0.005)
+
     async def settled(self) -> None:
         """Wait until the model is loaded or could not be."""
-        async with asyncio.timeout(60):
-            while self.scorer.service.state == "loading":  # noqa: ASYNC110  # there is no event for it
-                await asyncio.sleep(0.005)
+        await self.until(lambda: self.scorer.service.state != "loading")
 
     async def metric(self, name: str, **labels: str) -> float:
         return metric((await self.http.get("/metrics")).text, name, **labels)
