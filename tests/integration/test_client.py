@@ -169,21 +169,12 @@ def test_every_form_of_pair_is_sent_and_other_fields_are_not(url: str, tmp_path:
 
 
 MALFORMED: tuple[bytes, ...] = (
-    b"",
-    b"not json",
-    b"[1, 2]",
-    b"null",
-    b'{"prompt": "Q"',
-    b"\xff\xfe",
-    b'{"prompt": "Q"}',
-    b'{"prompt": "Q", "response": 1}',
-    b'{"prompt": NaN, "response": "A"}',
-    b'{"prompt": "Q", "response": Infinity}',
-    b'{"token_ids": [1e999]}',
+    b"", b"not json", b"[1, 2]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"prompt": "Q"',
+    b'{"prompt": "Q"}', b'{"prompt": "Q", "response": 1}', b'{"token_ids": [1e999]}',
+    b'{"prompt": NaN, "response": "A"}', b'{"prompt": "Q", "response": Infinity}',
     b'{"prompt": "Q", "response": "cut \\ud83d"}',
-    b"[" * 100_000,
     b'{"prompt": ' + b"[" * 990 + b"]" * 990 + b', "response": "A"}',
-)
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("line", MALFORMED, ids=lambda line: repr(line[:40]))
