@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
 
 from tests.integration.process import ServerProcess, server
+from tests.integration.service import Service, serving
 
 ANYWHERE = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
 
@@ -43,3 +44,10 @@ def servers() -> Iterator[Servers]:
 def url(servers: Servers) -> str:
     """The address of a server with the fake engine, ready."""
     return servers.shared.ready().url
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    """An app with the fake engine, ready."""
+    async with serving() as running:
+        yield running

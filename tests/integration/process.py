@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LONGEST_SECONDS = 180
+SERVE = (sys.executable, "-m", "fivescore", "serve", "--backend", "fake", "--port", "0")
 
 
 class ServerProcess:
@@ -18,12 +19,8 @@ class ServerProcess:
 
     def __init__(self, *flags: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fivescore", "serve", "--backend", "fake", "--port", "0",
-             *flags],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
+            [*SERVE, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
         self._lines: list[str] = []
         self._news = threading.Condition()
         self._ended = False
@@ -89,3 +86,12 @@ def server(*flags: str) -> Iterator[ServerProcess]:
         yield process
     finally:
         process.end()
+
+
+def refused(*flags: str) -> str:
+    """All that a server says that does not start; its last line is the reason."""
+    done = subprocess.run([*SERVE, *flags], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("fivescore: error: ")
+    return done.stdout + done.stderr

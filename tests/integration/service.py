@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import httpx
 from fastapi import FastAPI
@@ -20,6 +20,9 @@ from fivescore.scoring.scorer import Scorer
 from fivescore.serve import make_engine
 from fivescore.settings import Settings
 from fivescore.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from fivescore.telemetry.tracing import Tracing
 
 Json = dict[str, Any]
 
@@ -44,19 +47,26 @@ class Service:
         entries: list[Json] = strict(response)["scores"]
         return entries
 
-    async def settled(self) -> None:
-        """Wait until the model is loaded or could not be."""
+    async def until(self, reached: Callable[[], bool]) -> None:
         async with asyncio.timeout(60):
-            while self.scorer.service.state == "loading":  # noqa: ASYNC110  # there is no event for it
+            while not reached():  # noqa: ASYNC110  # there is no event for it
                 await asyncio.sleep(0.005)
 
+    async def settled(self) -> None:
+        """Wait until the model is loaded or could not be."""
+        await self.until(lambda: self.scorer.service.state != "loading")
+
     async def metric(self, name: str, **labels: str) -> float:
-        text = (await self.http.get("/metrics")).text
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name == name and sample.labels == labels:
-                    return sample.value
-        raise AssertionError(f"{name}{labels} is not in the metrics")
+        return metric((await self.http.get("/metrics")).text, name, **labels)
+
+
+def metric(text: str, name: str, **labels: str) -> float:
+    """The value of one series of an exposition."""
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == name and sample.labels == labels:
+                return sample.value
+    raise AssertionError(f"{name}{labels} is not in the metrics")
 
 
 @asynccontextmanager
@@ -65,6 +75,7 @@ async def serving(
     options: Json | None = None,
     *,
     settle: bool = True,
+    tracing: Tracing | None = None,
     **settings: Any,
 ) -> AsyncIterator[Service]:
     """Run the app with ``engine``, or the fake one with ``options``."""
@@ -73,7 +84,7 @@ async def serving(
     failures: list[Exception] = []
     lifecycle = Lifecycle(config, make, Metrics(), on_failure=failures.append)
     scorer = Scorer(lifecycle)
-    app = create_app(config, scorer)
+    app = create_app(config, scorer, tracing)
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

@@ -1,129 +1,33 @@
-"""The client and ``fivescore score``, against a real server and one that fails on demand."""
+"""The client and ``fivescore score``, against a real server."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import json
-import pickle
-import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from fivescore.cli import main
-from fivescore.client import AsyncRewardClient, RewardClient, Unreachable
+from fivescore.client import AsyncRewardClient
 from fivescore.client.files import row_of, score_file
 from fivescore.data.formats import SUFFIXES
 from fivescore.errors import (
     FivescoreError,
     InvalidPair,
     InvalidRequest,
-    Loading,
     TooLong,
 )
 from fivescore.types import Score
 from tests.integration.service import OTHER, PAIR, Json
+from tests.unit.client.fakes import Fleet, Hurry, pairs, problem, scored
 from tests.unit.data.files import write as write_as
 
 NOWHERE = "http://127.0.0.1:9"
-
-
-class Scripted:
-    """A tiny HTTP server that gives its answers in turn, the last one for ever."""
-
-    def __init__(self, *answers: tuple[int, dict[str, str], bytes]) -> None:
-        self._answers = list(answers)
-        self.bodies: list[Json] = []
-        self.url = ""
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
-        self.bodies.append(json.loads(await reader.readexactly(length)))
-        status, headers, body = self._answers[min(len(self.bodies), len(self._answers)) - 1]
-        lines = [f"HTTP/1.1 {status} x", f"Content-Length: {len(body)}", "Connection: close"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
-    @asynccontextmanager
-    async def running(self, port: int = 0) -> AsyncIterator[Scripted]:
-        running = await asyncio.start_server(self._serve, "127.0.0.1", port)
-        async with running:
-            self.url = "http://{}:{}".format(*running.sockets[0].getsockname())
-            yield self
-
-
-def problem(status: int, code: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
-    body = json.dumps({"code": code, "detail": f"told {code}"}).encode()
-    return status, {name.replace("_", "-"): value for name, value in headers.items()}, body
-
-
-def scores(*rewards: float) -> tuple[int, dict[str, str], bytes]:
-    entries = [{"reward": reward, "tokens": 1} for reward in rewards]
-    return 200, {}, json.dumps({"scores": entries}).encode()
-
-
-async def test_a_server_that_is_loading_is_waited_for() -> None:
-    again = problem(503, "loading", Retry_After="0")
-    async with Scripted(again, scores(1.0)).running() as server:
-        (found,) = await AsyncRewardClient(server.url).score([PAIR])
-    assert found.reward == 1.0
-    assert server.bodies == [{"pairs": [PAIR], "truncate": "never"}] * 2
-
-
-async def test_a_server_that_is_not_there_yet_is_waited_for(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    server = Scripted(scores(1.0))
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
-    asked = asyncio.create_task(AsyncRewardClient(f"http://127.0.0.1:{port}").score([PAIR]))
-    while "trying again" not in caplog.text:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-    async with server.running(port):
-        assert [score.reward for score in await asked] == [1.0]
-
-
-async def test_without_patience_there_is_one_try() -> None:
-    busy = problem(503, "loading", Retry_After="0")
-    async with Scripted(busy).running() as server:
-        with pytest.raises(Loading, match="told loading"):
-            await AsyncRewardClient(server.url, deadline_seconds=0).score([PAIR])
-    assert len(server.bodies) == 1
-
-
-async def test_an_unreachable_server_is_named() -> None:
-    with pytest.raises(Unreachable, match=NOWHERE):
-        await AsyncRewardClient(NOWHERE, deadline_seconds=0).score([PAIR])
-
-
-async def test_a_replica_that_is_down_is_stood_in_for(url: str) -> None:
-    pairs = [(f"Q{n}", "A") for n in range(20)]
-    alone = await AsyncRewardClient(url).score(pairs)
-    both = await AsyncRewardClient(f"{NOWHERE},{url}", deadline_seconds=30).score(pairs)
-    assert [score.reward for score in both] == [score.reward for score in alone]
-
-
-async def test_lines_that_are_too_much_for_one_request_go_in_halves(tmp_path: Path) -> None:
-    source, target = write(tmp_path / "in.jsonl", *rows(3)), tmp_path / "out.jsonl"
-    too_much = problem(413, "body_too_large")
-    answers = (too_much, scores(0.0), too_much, too_much, scores(2.0))
-    async with Scripted(*answers).running() as server, AsyncRewardClient(server.url) as client:
-        done = await score_file(client, source, target, batch_size=3, concurrency=1)
-    assert (done.rows, done.failed) == (3, 1)
-    first, middle, last = read(target)
-    assert (first["reward"], last["reward"]) == (0.0, 2.0)
-    assert middle["error"]["code"] == "body_too_large"
 
 
 async def test_a_real_server_scores_in_order_with_errors_in_place(url: str) -> None:
@@ -157,11 +61,6 @@ async def test_a_pair_that_is_too_long_keeps_its_numbers(url: str) -> None:
     assert cut.truncated
 
 
-PICKLED = """
-import pickle, sys
-with pickle.load(sys.stdin.buffer) as client:
-    print([score.reward for score in client.score([("Q", "A")] * 3)])
-"""
 FORKED = """
 import os, sys
 from fivescore.client import RewardClient
@@ -176,26 +75,9 @@ assert client.score([("Q", "A")] * 3) == before
 """
 
 
-def python(code: str, *arguments: str, stdin: bytes = b"") -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        input=stdin,
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    return done.stdout.decode().strip()
-
-
-def test_a_client_works_in_another_process(url: str) -> None:
-    with RewardClient(url) as client:
-        found = [score.reward for score in client.score([("Q", "A")] * 3)]
-        assert python(PICKLED, stdin=pickle.dumps(client)) == str(found)
-
-
 def test_a_client_works_on_both_sides_of_a_fork_and_is_closed_by_nobody(url: str) -> None:
-    python(FORKED, url)
+    done = subprocess.run([sys.executable, "-c", FORKED, url], capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 # fivescore score, one pair
@@ -207,45 +89,27 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return status, captured.out, captured.err
 
 
-def test_one_pair_prints_its_scores(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("--url", url, "--prompt", PAIR["prompt"], "--response", PAIR["response"])
-    status, out, err = run(capsys, *arguments)
+def test_one_pair_prints_its_scores(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("--prompt", PAIR["prompt"], "--response", PAIR["response"])
+    status, out, err = run(capsys, "--url", url, *arguments)
     assert (status, err) == (0, "")
     entry = json.loads(out)
     assert {"helpfulness", "reward", "tokens"} <= entry.keys()
+    monkeypatch.setenv("FIVESCORE_URL", url)
     assert run(capsys, *arguments)[1] == out
 
 
 def test_one_pair_that_fails_prints_its_error_and_exits_with_1(
     url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, out, _ = run(capsys, "--url", url, "--prompt", "word " * 5000, "--response", "A")
+    arguments = ("--url", url, "--prompt", "word " * 5000, "--response", "A")
+    status, out, _ = run(capsys, *arguments)
     assert status == 1
     assert json.loads(out)["error"]["code"] == "too_long"
-    arguments = ("--url", url, "--prompt", "word " * 5000, "--response", "A")
     status, out, _ = run(capsys, *arguments, "--truncate", "prompt_start")
     assert (status, json.loads(out)["truncated"]) == (0, True)
-
-
-def test_the_servers_address_may_come_from_the_environment(url: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fivescore", "score", "--prompt", "Q", "--response", "A"],
-        env={"FIVESCORE_URL": url},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert "reward" in json.loads(done.stdout)
-
-
-def test_a_server_that_is_down_is_told_in_one_line_at_once(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    status, out, err = run(capsys, "--url", NOWHERE, "--prompt", "Q", "--response", "A")
-    assert (status, out) == (1, "")
-    assert err.startswith(f"fivescore: error: {NOWHERE}")
-    assert err.count("\n") == 1
 
 
 # fivescore score, a file
@@ -305,21 +169,12 @@ def test_every_form_of_pair_is_sent_and_other_fields_are_not(url: str, tmp_path:
 
 
 MALFORMED: tuple[bytes, ...] = (
-    b"",
-    b"not json",
-    b"[1, 2]",
-    b"null",
-    b'{"prompt": "Q"',
-    b"\xff\xfe",
-    b'{"prompt": "Q"}',
-    b'{"prompt": "Q", "response": 1}',
-    b'{"prompt": NaN, "response": "A"}',
-    b'{"prompt": "Q", "response": Infinity}',
-    b'{"token_ids": [1e999]}',
+    b"", b"not json", b"[1, 2]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"prompt": "Q"',
+    b'{"prompt": "Q"}', b'{"prompt": "Q", "response": 1}', b'{"token_ids": [1e999]}',
+    b'{"prompt": NaN, "response": "A"}', b'{"prompt": "Q", "response": Infinity}',
     b'{"prompt": "Q", "response": "cut \\ud83d"}',
-    b"[" * 100_000,
     b'{"prompt": ' + b"[" * 990 + b"]" * 990 + b', "response": "A"}',
-)
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("line", MALFORMED, ids=lambda line: repr(line[:40]))
@@ -350,21 +205,31 @@ def test_a_run_that_was_stopped_goes_on_and_equals_a_whole_one(
     assert stopped.read_bytes() == whole.read_bytes()
 
 
+def from_memory(fleet: Fleet) -> AsyncRewardClient:
+    return AsyncRewardClient("http://rm", transport=fleet, clock=Hurry(), deadline_seconds=0)
+
+
 async def test_a_run_that_goes_on_asks_only_for_the_rest(tmp_path: Path) -> None:
-    source, target = write(tmp_path / "in.jsonl", *rows(3)), tmp_path / "out.jsonl"
-    answers = (scores(0.0), problem(500, "broken"), scores(1.0))
-    async with (
-        Scripted(*answers).running() as server,
-        AsyncRewardClient(server.url, deadline_seconds=0) as client,
-    ):
-        with pytest.raises(FivescoreError, match="told broken"):
-            await score_file(client, source, target, batch_size=1, concurrency=1)
-        assert [row["reward"] for row in read(target)] == [0.0]  # what was scored is kept
-        done = await score_file(client, source, target, batch_size=1, concurrency=1)
+    source, target = write(tmp_path / "in.jsonl", *pairs(3)), tmp_path / "out.jsonl"
+    fleet = Fleet(scored, problem(500, "broken"))
+    with pytest.raises(FivescoreError, match="told broken"):
+        await score_file(from_memory(fleet), source, target, batch_size=1, concurrency=1)
+    assert [row["reward"] for row in read(target)] == [0]  # what was scored is kept
+    done = await score_file(from_memory(fleet), source, target, batch_size=1, concurrency=1)
     assert (done.rows, done.failed) == (3, 0)
-    assert [row["reward"] for row in read(target)] == [0.0, 1.0, 1.0]
-    sent = [body["pairs"][0]["response"] for body in server.bodies]
-    assert sent == [row["response"] for row in (rows(3)[n] for n in (0, 1, 1, 2))]
+    assert [row["reward"] for row in read(target)] == [0, 1, 2]
+    assert [request.responses for request in fleet.requests] == [["0"], ["1"], ["1"], ["2"]]
+
+
+async def test_lines_that_are_too_much_for_one_request_go_in_halves(tmp_path: Path) -> None:
+    source, target = write(tmp_path / "in.jsonl", *pairs(3)), tmp_path / "out.jsonl"
+    too_much = problem(413, "body_too_large")
+    client = from_memory(Fleet(too_much, scored, too_much, too_much))
+    done = await score_file(client, source, target, batch_size=3, concurrency=1)
+    assert (done.rows, done.failed) == (3, 1)
+    first, middle, last = read(target)
+    assert (first["reward"], last["reward"]) == (0, 2)
+    assert middle["error"]["code"] == "body_too_large"
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -434,14 +299,6 @@ def test_a_finished_run_is_left_as_it_is(
     assert target.read_bytes() == before
 
 
-def test_lines_appended_to_the_input_are_scored_by_another_run(url: str, tmp_path: Path) -> None:
-    source, target = write(tmp_path / "in.jsonl", *rows(10)), tmp_path / "out.jsonl"
-    score(url, source, target)
-    write(source, *rows(15))
-    assert score(url, source, target) == 0
-    assert len(read(target)) == 15
-
-
 FOREIGN: tuple[bytes, ...] = (
     b'{"input": "0123456789abcdef", "reward": 1.0}\n',
     b'{"reward": 1.0}\n',
@@ -477,15 +334,6 @@ def test_another_inputs_output_and_the_input_itself_are_refused(
     assert score(url, shorter, target) == 1
     assert score(url, source, source) == 1
     assert read(source) == rows(3)
-
-
-def test_a_file_run_against_a_server_that_is_down_exits_with_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = write(tmp_path / "in.jsonl", *rows(3))
-    assert score(NOWHERE, source, tmp_path / "out.jsonl") == 1
-    *_, last = capsys.readouterr().err.splitlines()
-    assert last.startswith(f"fivescore: error: {NOWHERE}")
 
 
 def test_an_empty_input_gives_an_empty_output(url: str, tmp_path: Path) -> None:

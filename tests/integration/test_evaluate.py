@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -19,12 +18,10 @@ from fivescore.cli import main
 from fivescore.client import RewardClient
 from fivescore.model import manifest
 from tests.integration.process import ServerProcess, server
+from tests.integration.service import Json, metric
 
-Json = dict[str, Any]
 ATTRIBUTES = manifest.ATTRIBUTES
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
 KEY = "s3cret"
 
 
@@ -71,16 +68,9 @@ def read(folder: Path, name: str) -> Json:
     return document
 
 
-def metric(url: str, name: str) -> int:
-    text = httpx.get(f"{url}/metrics").text
-    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
-    assert found
-    return int(float(found[1]))
-
-
 def answered(url: str) -> int:
     """How many pairs a server has scored."""
-    return metric(url, 'fivescore_pairs_total{outcome="ok"}')
+    return int(metric(httpx.get(f"{url}/metrics").text, "fivescore_pairs_total", outcome="ok"))
 
 
 def test_helpsteer2(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,11 +82,12 @@ def test_helpsteer2(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ]  # fmt: skip
     rows[3]["response"] = "word " * 5000
     write(tmp_path / "validation.jsonl", rows)
-    assert evaluate("helpsteer2", str(tmp_path), "--url", url, "-o", str(tmp_path / "out")) == 0
-    assert capsys.readouterr().out.split() == [
-        str(tmp_path / "out" / f"helpsteer2.{suffix}") for suffix in ("json", "md", "png")
-    ]
-    document = read(tmp_path / "out", "helpsteer2")
+    out = tmp_path / "out"
+    common = ("helpsteer2", str(tmp_path), "--url", url, "-o", str(out))
+    assert evaluate(*common) == 0
+    files = capsys.readouterr().out.split()
+    assert files == [str(out / f"helpsteer2.{suffix}") for suffix in ("json", "md", "png")]
+    document = read(out, "helpsteer2")
     result = document["result"]
     assert result["rows"] == {"total": 20, "scored": 19, "failed": 1}
     assert document["servers"]["server"]["failures"]["by_code"] == {"too_long": 1}
@@ -108,15 +99,13 @@ def test_helpsteer2(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert sum(each["rows"] for each in one["calibration"]) == 19
     # Another run asks for nothing but the probe, and --truncate is another way to score.
     before = answered(url)
-    assert evaluate("helpsteer2", str(tmp_path), "--url", url, "-o", str(tmp_path / "out")) == 0
+    assert evaluate(*common) == 0
     assert answered(url) == before + 1
-    again = read(tmp_path / "out", "helpsteer2")
+    again = read(out, "helpsteer2")
     assert again["result"] == result
     assert again["servers"]["server"]["pairs"]["known_before"] == 20
-    shortened = ("--truncate", "prompt_start", "--limit", "4")
-    common = (str(tmp_path), "--url", url, "-o", str(tmp_path / "out"))
-    assert evaluate("helpsteer2", *common, *shortened) == 0
-    document = read(tmp_path / "out", "helpsteer2")
+    assert evaluate(*common, "--truncate", "prompt_start", "--limit", "4") == 0
+    document = read(out, "helpsteer2")
     assert document["result"]["rows"] == {"total": 4, "scored": 4, "failed": 0}
     assert document["servers"]["server"]["pairs"]["truncated"] == 1
 
@@ -226,11 +215,8 @@ def test_a_run_that_was_killed_goes_on_where_it_was(faulty: ServerProcess, tmp_p
     url = keyed(faulty)
     data, out = write(tmp_path / "data.jsonl", preferences(40, 100)), tmp_path / "out"
     arguments = ["preferences", data, "--url", url, "-o", str(out), "--concurrency", "1"]
-    run = subprocess.Popen(
-        [sys.executable, "-m", "fivescore", "evaluate", *arguments, "--batch-size", "8"],
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
+    command = [sys.executable, "-m", "fivescore", "evaluate", *arguments, "--batch-size", "8"]
+    run = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     store = out / "scores.jsonl"
     give_up_at = time.monotonic() + 60
     while not store.exists() or store.read_bytes().count(b"\n") < 20:
@@ -241,7 +227,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(faulty: ServerProcess, tmp_p
     run.wait()
     known = store.read_bytes().count(b"\n") - 1
     assert 19 <= known < 80
-    while metric(url, "fivescore_inflight_pairs"):
+    while metric(httpx.get(f"{url}/metrics").text, "fivescore_inflight_pairs"):
         assert time.monotonic() < give_up_at
         time.sleep(0.02)
     before = answered(url)

@@ -26,11 +26,11 @@ from fivescore.client.integrations.conversation import pair
 from fivescore.errors import ConfigurationError, InvalidPair, InvalidRequest, TooLong
 from fivescore.model.manifest import ATTRIBUTES
 from fivescore.types import Score
-from tests.unit.client.fakes import Fleet, Hurry, problem
+from tests.unit.client.fakes import Fleet, Hurry, Json, problem
 
 NOWHERE = "http://127.0.0.1:9"
 EXAMPLES = sorted((Path(__file__).parents[2] / "docs" / "examples").glob("client_*.py"))
-USER = {"role": "user", "content": "Name a prime."}
+USER: Json = {"role": "user", "content": "Name a prime."}
 
 
 @pytest.fixture
@@ -57,14 +57,9 @@ def at_server(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_the_examples_run(url: str, file: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(file)],
-        env={"FIVESCORE_URL": url, "HOME": os.environ.get("HOME", "")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    environment = {"FIVESCORE_URL": url, "HOME": os.environ.get("HOME", "")}
+    command = [sys.executable, str(file)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert sum(char.isdigit() for char in done.stdout) > 10
 
@@ -83,14 +78,8 @@ def test_there_is_an_example_for_every_trainer() -> None:
         ("7", "7"),
         ([{"role": "assistant", "content": "7"}], "7"),
         ([{"role": "assistant", "content": [{"type": "text", "text": "7"}]}], "7"),
-        (
-            [
-                {"role": "assistant", "content": None, "tool_calls": [{}]},
-                {"role": "tool", "content": "is_prime(7)"},
-                {"role": "assistant", "content": "7"},
-            ],
-            "7",
-        ),
+        ([{"role": "assistant", "content": None, "tool_calls": [{}]},
+          {"role": "tool", "content": "is_prime(7)"}, {"role": "assistant", "content": "7"}], "7"),
         ([{"role": "assistant", "content": "Let me see."}, {"role": "tool", "content": "x"}],
          "Let me see."),
         ([{"role": "tool", "content": "x"}], ""),
@@ -103,11 +92,9 @@ def test_the_last_assistant_message_is_the_response(completion: Any, response: s
 
 
 def test_what_messages_have_beside_their_text_stays_behind() -> None:
-    turns: list[Any] = [
-        {"role": "system", "content": "s", "name": "x"},
-        {**USER, "tool_calls": None},
-    ]
-    assert pair(turns, "A")["prompt"] == [{"role": "system", "content": "s"}, USER]
+    system: Json = {"role": "system", "content": "s"}
+    turns = [{**system, "name": "x"}, {**USER, "tool_calls": None}]
+    assert pair(turns, "A")["prompt"] == [system, USER]
 
 
 # TRL
@@ -119,15 +106,12 @@ class Log:
         self.columns: dict[str, list[Any]] = {}
 
     def __call__(self, function: Any, prompts: Any, completions: Any) -> Any:
+        count = len(prompts)
         return function(
-            prompts=prompts,
-            completions=completions,
-            completion_ids=[[1]] * len(prompts),
-            log_metric=self.metrics.__setitem__,
-            log_extra=self.columns.__setitem__,
-            trainer_state=None,
-            label=[1] * len(prompts),
-        )
+            prompts=prompts, completions=completions, completion_ids=[[1]] * count,
+            label=[1] * count, trainer_state=None,
+            log_metric=self.metrics.__setitem__, log_extra=self.columns.__setitem__,
+        )  # fmt: skip
 
 
 def trl_batch(conversational: bool) -> tuple[Any, Any]:
@@ -142,7 +126,9 @@ def test_trl_gets_the_reward_of_every_completion_and_logs_its_attributes(
 ) -> None:
     function, log = trl.RewardFunction(url), Log()
     scores = found("7", "8")
-    assert log(function, *trl_batch(conversational)) == [score.reward for score in scores]
+    rewards = log(function, *trl_batch(conversational))
+    assert rewards == [score.reward for score in scores]
+    json.dumps([rewards, log.metrics, log.columns], allow_nan=False)
     for name in ATTRIBUTES:
         values = [score.attributes[name] for score in scores]
         assert log.columns[name] == values
@@ -160,20 +146,15 @@ def test_trl_logs_what_it_is_asked_to(url: str) -> None:
     assert trl.RewardFunction(url)(["Q"], ["A"]) == trl.RewardFunction(url)(["Q"], ["A"])
 
 
-async def test_trl_finds_the_asynchronous_function_to_be_one(
+def test_trl_finds_the_asynchronous_function_to_be_one_and_may_run_it_in_a_new_loop_every_step(
     url: str, found: Callable[..., list[Score]]
 ) -> None:
     function = trl.AsyncRewardFunction(url, weights={"verbosity": 1.0})
     assert inspect.iscoroutinefunction(function.__call__)
     assert function.__name__ == "fivescore"
-    rewards = await Log()(function, *trl_batch(True))
-    assert rewards == [score.attributes["verbosity"] for score in found("7", "8")]
-
-
-def test_trl_may_run_the_asynchronous_function_in_a_new_loop_every_step(url: str) -> None:
-    function = trl.AsyncRewardFunction(url)
-    rewards = [asyncio.run(Log()(function, *trl_batch(False))) for _ in range(3)]
-    assert rewards[0] == rewards[1] == rewards[2]
+    expected = [score.attributes["verbosity"] for score in found("7", "8")]
+    for conversational in (True, False, True):
+        assert asyncio.run(Log()(function, *trl_batch(conversational))) == expected
 
 
 def test_a_pair_that_fails_ends_the_training_or_is_none(url: str) -> None:
@@ -279,18 +260,11 @@ for function in functions:
 
 
 def test_trl_may_pickle_every_function_into_a_spawned_process(url: str) -> None:
-    functions: list[Any] = [
-        trl.RewardFunction(url),
-        trl.AsyncRewardFunction(url),
-        *trl.attribute_functions(url),
-    ]
-    functions[0](["Q"], ["A"])  # used before, as in a warm-up
+    asked: list[Any] = [trl.RewardFunction(url), trl.AsyncRewardFunction(url)]
+    asked[0](["Q"], ["A"])  # used before, as in a warm-up
+    given = pickle.dumps([*asked, *trl.attribute_functions(url)])
     done = subprocess.run(
-        [sys.executable, "-c", SPAWNED],
-        input=pickle.dumps(functions),
-        capture_output=True,
-        check=False,
-        timeout=60,
+        [sys.executable, "-c", SPAWNED], input=given, capture_output=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, b"")
     told = [line.partition(" ") for line in done.stdout.decode().splitlines()]
@@ -304,30 +278,23 @@ def test_trl_may_pickle_every_function_into_a_spawned_process(url: str) -> None:
 
 def sample(response: str, **extra_info: Any) -> dict[str, Any]:
     return {
-        "data_source": "mine",
-        "solution_str": response,
-        "ground_truth": None,
-        "extra_info": extra_info,
-        "reward_router_address": None,
-    }
+        "data_source": "mine", "solution_str": response, "ground_truth": None,
+        "extra_info": extra_info, "reward_router_address": None,
+    }  # fmt: skip
 
 
 @pytest.mark.usefixtures("at_server")
 @pytest.mark.parametrize("key", ["question", "prompt"])
 @pytest.mark.parametrize("prompt", [USER["content"], [USER]], ids=["text", "messages"])
-async def test_verl_gets_the_reward_and_the_attributes(
+def test_verl_gets_the_reward_and_the_attributes_in_one_loop_after_another(
     found: Callable[..., list[Score]], key: str, prompt: Any
 ) -> None:
-    results = await asyncio.gather(
-        *(verl.compute_score(**sample(response, **{key: prompt})) for response in ("7", "8"))
-    )
-    assert results == [{"score": score.reward, **score.attributes} for score in found("7", "8")]
+    async def scored() -> list[dict[str, Any]]:
+        samples = [sample(response, **{key: prompt}) for response in ("7", "8")]
+        return await asyncio.gather(*(verl.compute_score(**each) for each in samples))
 
-
-@pytest.mark.usefixtures("at_server")
-def test_verl_may_call_from_one_loop_after_another() -> None:
-    results = [asyncio.run(verl.compute_score(**sample("7", question="Q"))) for _ in range(3)]
-    assert results[0] == results[1] == results[2]
+    expected = [{"score": score.reward, **score.attributes} for score in found("7", "8")]
+    assert [asyncio.run(scored()) for _ in range(3)] == [expected] * 3
 
 
 async def test_verl_takes_options_beside_the_sample(
@@ -508,9 +475,3 @@ def test_rewardbench_gets_one_number_a_text(url: str, caplog: pytest.LogCaptureF
     assert caplog.text == ""
     pipeline(["word " * 5000])
     assert "1 of 1 texts were too long" in caplog.text
-
-
-def test_what_is_logged_and_returned_can_be_written_as_json(url: str) -> None:
-    log = Log()
-    rewards = log(trl.RewardFunction(url), *trl_batch(False))
-    json.dumps([rewards, log.metrics, log.columns], allow_nan=False)

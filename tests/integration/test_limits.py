@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.integration.service import OTHER, PAIR, Service, assert_problem, serving
 from tests.unit.engines import HeldEngine, RecordingEngine
-
-
-@pytest.fixture
-async def service() -> AsyncIterator[Service]:
-    async with serving() as running:
-        yield running
 
 
 async def test_a_body_of_just_the_limit_passes_and_one_byte_more_does_not() -> None:
@@ -88,38 +81,26 @@ async def test_a_full_service_refuses_and_says_when_to_come_again() -> None:
         assert (await service.score(OTHER)).status_code == 200
 
 
-async def test_a_batch_over_the_inflight_limit_is_served_when_nothing_else_is() -> None:
-    async with serving(max_inflight_pairs=1) as service:
-        assert len(await service.scores(PAIR, OTHER, PAIR)) == 3
-
-
-async def test_a_deadline_that_passes_is_504_and_aborts_the_work() -> None:
-    engine = HeldEngine(sequences=2)
-    async with serving(engine) as service:
-        response = await service.score({"pairs": [PAIR, OTHER], "timeout_seconds": 0.05})
-        assert "timeout_seconds" in assert_problem(response, 504, "deadline_exceeded")["detail"]
-        await asyncio.sleep(0)
-        assert (engine.aborted, engine.unfinished()) == (2, 0)
-
-
-async def test_a_deadline_that_does_not_pass_changes_nothing(service: Service) -> None:
-    response = await service.score({**PAIR, "timeout_seconds": 60})
-    assert response.status_code == 200
+MALFORMED = (
+    b'"timeout_seconds": Infinity',
+    b'"\\ud83d": 1',  # halves of surrogate pairs
+    b'"weights": {"\\ud83d": "x"}',
+    b'"weights": {"\\ud83d": 1}',
+    b'"truncate": "\\ud83d"',
+)
+"""Options that are none."""
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
-        b"{",
-        b'{"pairs":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
-        b'{"prompt": "Q", "response": "A", "timeout_seconds": Infinity}',
-        b"[]",
-        b"{}",
+        b"", b"{", b"[]", b"{}",
         b'{"pairs": []  "weights": {}}',
+        b'{"pairs":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+        *(b'{"prompt": "Q", "response": "A", %s}' % option for option in MALFORMED),
     ],
-    ids=lambda body: repr(body[:40]),
-)
+    ids=lambda body: repr(body[:80]),
+)  # fmt: skip
 async def test_a_malformed_request_is_told_what_is_wrong(service: Service, body: bytes) -> None:
     problem = assert_problem(
         await service.http.post("/score", content=body), 422, "invalid_request"

@@ -5,24 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.conftest import ANYWHERE, Servers
-from tests.integration.service import OTHER, PAIR, assert_problem
-
-
-async def inflight(http: httpx.AsyncClient) -> float:
-    text = (await http.get("/metrics")).text
-    for family in text_string_to_metric_families(text):
-        if family.name == "fivescore_inflight_pairs":
-            return family.samples[0].value
-    raise AssertionError("no such metric")
+from tests.integration.process import refused
+from tests.integration.service import OTHER, PAIR, assert_problem, metric
 
 
 @pytest.mark.skipif(ANYWHERE != "::", reason="this host has no IPv6")
@@ -53,18 +42,8 @@ def test_a_load_that_fails_exits_with_1_and_the_cause_in_one_line(servers: Serve
 def test_a_port_that_is_taken_is_told_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        done = subprocess.run(
-            [sys.executable, "-m", "fivescore", "serve", "--backend", "fake", "--port", port],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(
-        f"fivescore: error: cannot listen on 127.0.0.1 port {port}: "
-    )
-    assert "Traceback" not in done.stderr
+        last = refused("--port", port).splitlines()[-1]
+    assert last.startswith(f"fivescore: error: cannot listen on 127.0.0.1 port {port}: ")
 
 
 def test_what_was_loaded_is_exempt_from_garbage_collection(servers: Servers) -> None:
@@ -73,26 +52,8 @@ def test_what_was_loaded_is_exempt_from_garbage_collection(servers: Servers) -> 
     assert int(objects) > 100_000
 
 
-async def pieces() -> AsyncIterator[bytes]:
-    yield b'{"prompt": "Q", '
-    yield b'"response": "A"}'
-
-
-async def test_a_chunked_upload_is_read_over_a_socket(url: str) -> None:
-    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-        response = await http.post("/score", content=pieces())
-    assert response.status_code == 200
-
-
-async def test_many_connections_at_once_are_all_answered(url: str) -> None:
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as http:
-        bodies = [{"prompt": f"Q{n % 5}", "response": f"A{n}"} for n in range(200)]
-        answers = await asyncio.gather(*(http.post("/score", json=body) for body in bodies))
-        batch = await http.post("/score", json={"pairs": bodies})
-    assert [answer.status_code for answer in answers] == [200] * 200
-    rewards = [entry["reward"] for entry in batch.json()["scores"]]
-    assert [answer.json()["reward"] for answer in answers] == rewards
+async def inflight(http: httpx.AsyncClient) -> float:
+    return metric((await http.get("/metrics")).text, "fivescore_inflight_pairs")
 
 
 async def test_a_client_that_closes_its_connection_has_its_work_aborted(servers: Servers) -> None:

@@ -102,13 +102,8 @@ def test_code_runs_where_the_operator_asks_for_it(
 ) -> None:
     """The others would find the marker, then, too. The library keeps a copy of such code."""
     model = checkpoint(tmp_path / "model", "own", CONFIG, TOKENIZER)
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, model, trusted],
-        env={**os.environ, "HF_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", LOAD, model, trusted]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert marker.exists() == (trusted == "yes"), done.stderr
     assert (done.returncode == 0) == (trusted == "yes"), done.stderr

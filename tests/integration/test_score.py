@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from fivescore.model.manifest import ATTRIBUTES
-from tests.integration.service import OTHER, PAIR, Json, Service, assert_problem, serving, strict
+from tests.integration.service import PAIR, Json, Service, assert_problem, serving, strict
 from tests.unit.engines import RecordingEngine
 
 NUMBERS = {"reward", "tokens", "cached_tokens", "truncated"}
-
-
-@pytest.fixture
-async def service() -> AsyncIterator[Service]:
-    async with serving() as running:
-        yield running
 
 
 async def test_a_bare_pair_gets_its_scores_bare(service: Service) -> None:
@@ -52,12 +44,10 @@ async def test_a_batch_gets_the_same_scores_in_its_order(service: Service) -> No
 
 async def test_forms_mix_in_one_batch_and_mean_the_same(service: Service) -> None:
     turns = [{"role": "user", "content": PAIR["prompt"]}]
-    text, messages = await service.scores(PAIR, {**PAIR, "prompt": turns})
-    assert text == messages
     with_system = [{"role": "system", "content": "Be kind."}, *turns]
-    text, other, ids = await service.scores(
-        PAIR, {**PAIR, "prompt": with_system}, {"token_ids": [1, 2, 3]}
-    )
+    forms = ({**PAIR, "prompt": turns}, {**PAIR, "prompt": with_system}, {"token_ids": [1, 2, 3]})
+    text, messages, other, ids = await service.scores(PAIR, *forms)
+    assert text == messages
     assert other["tokens"] > text["tokens"]
     assert ids["tokens"] == 3
 
@@ -110,36 +100,18 @@ async def test_half_a_surrogate_pair_fails_its_own_pair_alone(service: Service, 
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("pair", "code", "facts"),
     [
-        '{"prompt": "Q", "response": "A", "\\ud83d": 1}',
-        '{"prompt": "Q", "response": "A", "weights": {"\\ud83d": "x"}}',
-        '{"prompt": "Q", "response": "A", "weights": {"\\ud83d": 1}}',
-        '{"prompt": "Q", "response": "A", "truncate": "\\ud83d"}',
+        ({"prompt": "Q"}, "invalid_pair", {}),
+        ({"prompt": "Q", "response": None}, "invalid_pair", {}),
+        ({"token_ids": [6144]}, "invalid_pair", {}),
+        ({"token_ids": [1] * 4097}, "too_long", {"limit": 4096, "tokens": 4097}),
     ],
 )
-async def test_half_a_surrogate_pair_in_an_option_is_a_malformed_request(
-    service: Service, body: str
+async def test_a_bare_pair_that_fails_is_a_problem_with_its_numbers(
+    service: Service, pair: Json, code: str, facts: Json
 ) -> None:
-    assert_problem(await service.http.post("/score", content=body), 422, "invalid_request")
-
-
-@pytest.mark.parametrize(
-    ("pair", "code"),
-    [
-        ({"prompt": "Q"}, "invalid_pair"),
-        ({"prompt": "Q", "response": None}, "invalid_pair"),
-        ({"token_ids": [6144]}, "invalid_pair"),
-        ({"token_ids": [1] * 4097}, "too_long"),
-    ],
-)
-async def test_a_bare_pair_that_fails_is_a_problem(service: Service, pair: Json, code: str) -> None:
-    assert_problem(await service.score(pair), 422, code)
-
-
-async def test_a_bare_pair_that_is_too_long_carries_the_numbers(service: Service) -> None:
-    problem = assert_problem(await service.score({"token_ids": [1] * 4097}), 422, "too_long")
-    assert (problem["limit"], problem["tokens"]) == (4096, 4097)
+    assert facts.items() <= assert_problem(await service.score(pair), 422, code).items()
 
 
 async def test_an_empty_batch_is_answered(service: Service) -> None:
@@ -156,7 +128,7 @@ async def test_weights_combine_another_reward(service: Service) -> None:
     }
     expected = 2.0 * plain[0]["helpfulness"] - 0.5 * plain[0]["verbosity"]
     assert weighted[0]["reward"] == pytest.approx(expected)
-    bare = strict(await service.score({**PAIR, "weights": weights}))
+    bare = strict(await service.score({**PAIR, "weights": weights, "timeout_seconds": 60}))
     assert bare["reward"] == weighted[0]["reward"]
 
 
@@ -190,44 +162,20 @@ async def test_truncation_is_asked_for_and_told() -> None:
         assert (short["truncated"], short["tokens"]) == (False, 1)
 
 
-async def test_an_engine_that_fails_on_one_pair_leaves_its_neighbours_alone() -> None:
+@pytest.mark.parametrize(
+    ("fault", "code"), [("fail_every", "engine_error"), ("nan_every", "non_finite")]
+)
+async def test_a_pair_that_fails_in_the_engine_leaves_its_neighbours_alone(
+    fault: str, code: str
+) -> None:
     pairs = [{"prompt": "Q", "response": f"A{n}"} for n in range(5)]
-    async with serving(options={"fail_every": 2}) as service:
-        response = await service.score({"pairs": pairs})
-        body = strict(response)
+    async with serving(options={fault: 2}) as service:
+        body = strict(await service.score({"pairs": pairs}))
         codes = [entry.get("error", {}).get("code") for entry in body["scores"]]
-        assert codes == [None, "engine_error", None, "engine_error", None]
+        assert codes == [None, code, None, code, None]
+        assert all("reward" in entry for entry in body["scores"][::2])
         assert body["usage"]["failed"] == 2
-        assert_problem(await service.score(PAIR), 500, "engine_error")
-
-
-async def test_a_model_that_answers_nan_on_one_pair_leaves_its_neighbours_alone() -> None:
-    pairs = [{"prompt": "Q", "response": f"A{n}"} for n in range(3)]
-    async with serving(options={"nan_every": 2}) as service:
-        first, bad, last = await service.scores(*pairs)
-        assert bad["error"]["code"] == "non_finite"
-        assert "reward" in first
-        assert "reward" in last
-        assert_problem(await service.score(PAIR), 500, "non_finite")
-
-
-async def test_a_content_type_of_another_kind_does_not_matter(service: Service) -> None:
-    response = await service.http.post(
-        "/score",
-        content=b'{"prompt": "Q", "response": "A"}',
-        headers={"Content-Type": "application/x-www-form-urlencoded"},
-    )
-    assert response.status_code == 200
-
-
-async def test_a_batch_reaches_the_engine_once_per_pair_that_differs() -> None:
-    engine = RecordingEngine()
-    async with serving(engine) as service:
-        first, other, again = await service.scores(PAIR, OTHER, PAIR)
-        assert len(engine.submitted) == 2
-        assert first == again
-        assert first["cached_tokens"] == 1
-        assert other["tokens"] == len(engine.submitted[1])
+        assert_problem(await service.score(PAIR), 500, code)
 
 
 async def test_a_priority_reaches_the_engine_on_every_protocol_and_a_wrong_one_is_refused() -> None:

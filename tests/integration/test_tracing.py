@@ -9,7 +9,7 @@ import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -23,15 +23,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from fivescore.engine.fake import FakeEngine
-from fivescore.http.app import create_app
-from fivescore.scoring.lifecycle import Service as Lifecycle
-from fivescore.scoring.scorer import Scorer
-from fivescore.settings import DEMO, Settings
-from fivescore.telemetry.metrics import Metrics
+from fivescore.scoring.inflight import Headers
+from fivescore.settings import DEMO
 from fivescore.telemetry.trace import ENGINE_SPANS, STAGES
 from fivescore.telemetry.tracing import Tracing
 from fivescore.types import Output
-from tests.integration.service import OTHER, PAIR, Service
+from tests.integration.process import refused
+from tests.integration.service import OTHER, PAIR, Service, serving
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01"}
@@ -48,7 +46,7 @@ class _Engine(FakeEngine):
         self,
         token_ids: list[int],
         request_id: str,
-        trace_headers: Mapping[str, str] | None = None,
+        trace_headers: Headers = None,
         priority: int = 0,
     ) -> Output:
         self.headers[request_id] = (trace_headers or {}).get("traceparent", "")
@@ -59,7 +57,7 @@ class _Engine(FakeEngine):
 class _Traced:
     service: Service
     engine: _Engine
-    exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
+    exporter: InMemorySpanExporter
 
     def traces(self) -> list[dict[str, ReadableSpan]]:
         """The spans by their names, trace by trace, as they ended."""
@@ -79,18 +77,9 @@ class _Traced:
 async def _traced(
     settings: Mapping[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[_Traced]:
-    config = Settings(backend="fake", **(settings or {}))
     engine, exporter = _Engine(**options), InMemorySpanExporter()
-    failures = list[Exception]()
-    scorer = Scorer(Lifecycle(config, lambda *_: engine, Metrics(), on_failure=failures.append))
-    app = create_app(config, scorer, Tracing(SimpleSpanProcessor(exporter)))
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as http,
-    ):
-        service = Service(http, app, scorer, failures)
-        await service.settled()
+    tracing = Tracing(SimpleSpanProcessor(exporter))
+    async with serving(engine, tracing=tracing, **(settings or {})) as service:
         yield _Traced(service, engine, exporter)
 
 
@@ -107,24 +96,18 @@ async def test_one_request_is_one_trace_with_a_child_a_stage() -> None:
     assert root.parent is not None
     assert (root.parent.trace_id, root.parent.span_id) == (int(TRACE_ID, 16), int(SPAN_ID, 16))
     assert _attributes(root) == {
-        "http.request.method": "POST",
-        "http.route": "/score",
-        "url.path": "/score",
-        "url.scheme": "http",
-        "network.protocol.version": "1.1",
-        "http.response.status_code": 200,
-        "fivescore.request_id": answer.headers["X-Request-Id"],
-        "fivescore.pairs": 2,
+        "http.request.method": "POST", "http.route": "/score", "http.response.status_code": 200,
+        "url.path": "/score", "url.scheme": "http", "network.protocol.version": "1.1",
+        "fivescore.request_id": answer.headers["X-Request-Id"], "fivescore.pairs": 2,
         "fivescore.tokens": answer.json()["usage"]["tokens"],
-        "fivescore.cached_tokens": 0,
-        "fivescore.failed": 0,
-    }
+        "fivescore.cached_tokens": 0, "fivescore.failed": 0,
+    }  # fmt: skip
     assert "traceparent" not in answer.headers
 
 
-async def test_stages_lie_in_their_request_and_in_order() -> None:
+async def test_stages_lie_in_order_in_their_request_and_take_what_the_header_says() -> None:
     async with _traced() as traced:
-        await traced.service.score({"pairs": [PAIR, OTHER]})
+        answer = await traced.service.score({"pairs": [PAIR, OTHER]})
         spans = traced.only()
     root = spans["POST /score"]
     assert all(spans[stage].parent == root.context for stage in STAGES)
@@ -135,12 +118,6 @@ async def test_stages_lie_in_their_request_and_in_order() -> None:
         assert (root.start_time or 0) <= began <= ended <= (root.end_time or 0)
     for before, after in (("admit", "render"), ("render", "tokenise"), ("tokenise", "engine")):
         assert (spans[before].end_time or 0) <= (spans[after].start_time or 0)
-
-
-async def test_stages_are_those_of_the_server_timing_header() -> None:
-    async with _traced() as traced:
-        answer = await traced.service.score({"pairs": [PAIR, OTHER]})
-        spans = traced.only()
     told = dict(part.split(";dur=") for part in answer.headers["Server-Timing"].split(", "))
     assert told == {
         stage: f"{_attributes(spans[stage])['fivescore.stage.seconds'] * 1e3:.3f}"
@@ -225,9 +202,7 @@ async def test_a_fault_of_the_service_is_an_error(monkeypatch: pytest.MonkeyPatc
 async def test_a_request_cut_off_by_the_shutdown_ends_its_spans() -> None:
     async with _traced(latency_seconds=30) as traced:
         asked = asyncio.create_task(traced.service.score({"token_ids": [1, 2, 3]}))
-        async with asyncio.timeout(30):
-            while not traced.engine.headers:  # noqa: ASYNC110  # the engine has no event for it
-                await asyncio.sleep(0.001)
+        await traced.service.until(lambda: bool(traced.engine.headers))
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
         spans = traced.only()
@@ -338,10 +313,6 @@ def test_a_missing_package_is_told_with_the_way_to_install_it() -> None:
 
 def test_an_endpoint_with_a_key_is_refused_and_not_shown() -> None:
     for endpoint in ("http://sesame@127.0.0.1:1", "http://127.0.0.1:1/?key=sesame", "127.0.0.1:1"):
-        found = subprocess.run(
-            [sys.executable, "-m", "fivescore", "serve", "--otlp-traces-endpoint", endpoint],
-            capture_output=True, text=True,
-        )  # fmt: skip
-        assert found.returncode != 0
-        assert "--otlp-traces-endpoint" in found.stderr
-        assert "sesame" not in found.stderr
+        shown = refused("--otlp-traces-endpoint", endpoint)
+        assert "--otlp-traces-endpoint" in shown.splitlines()[-1]
+        assert "sesame" not in shown

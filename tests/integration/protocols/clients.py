@@ -109,52 +109,46 @@ class VerlOnSglang(Verl):
         return float(answer["data"][-1]["embedding"][-1])
 
 
-class Slime:
-    """64 sockets for all; the parsed JSON is the reward; ten tries whatever the error."""
+class OneSession:
+    """Slime and NeMo-Gym keep one session; none of their posts has to be sent twice."""
 
-    tries = 10
+    limit = limit_per_host = 0
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._session: aiohttp.ClientSession | None = None
 
-    async def reward(self, text: str, prompt: str, response: str) -> float:
+    async def _post(self, path: str, body: Json) -> Any:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=64),
-                timeout=aiohttp.ClientTimeout(total=120),
-            )
-        body = {"prompt": prompt, "response": response, "label": None}
-        for _ in range(self.tries):
-            try:
-                async with self._session.post(self.url + "/reward", json=body) as answer:
-                    answer.raise_for_status()
-                    value = await answer.json()  # which insists on application/json
-            except aiohttp.ClientError:
-                await asyncio.sleep(PAUSE_SECONDS)
-                continue
-            assert type(value) is float
-            return value
-        raise Failed("no reward after ten tries")
+            connector = aiohttp.TCPConnector(limit=self.limit, limit_per_host=self.limit_per_host)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=NO_TIMEOUT)
+        async with self._session.post(self.url + path, json=body) as answer:
+            answer.raise_for_status()
+            return await answer.json()  # which insists on application/json
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
 
 
-class NemoGym:
-    """1024 sockets a host; three tries; the reward must be the sum of its components."""
+class Slime(OneSession):
+    """The parsed JSON is the reward."""
 
-    tries = 3
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._session: aiohttp.ClientSession | None = None
+    limit = 64
 
     async def reward(self, text: str, prompt: str, response: str) -> float:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, limit_per_host=1024)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=NO_TIMEOUT)
+        body = {"prompt": prompt, "response": response, "label": None}
+        value = await self._post("/reward", body)
+        assert type(value) is float
+        return value
+
+
+class NemoGym(OneSession):
+    """The reward must be the sum of its components."""
+
+    limit_per_host = 1024
+
+    async def reward(self, text: str, prompt: str, response: str) -> float:
         said = {"type": "output_text", "text": response, "annotations": []}
         output = [{"type": "message", "role": "assistant", "content": [said]}]
         body = {
@@ -162,22 +156,11 @@ class NemoGym:
             "response": {"object": "response", "output": output},
             "task": {"id": 7},
         }
-        for _ in range(self.tries):
-            async with self._session.post(self.url + "/verify", json=body) as answer:
-                if answer.status != 200:
-                    continue
-                return self._checked(body, await answer.json())
-        raise Failed("no answer after three tries")
-
-    def _checked(self, body: Json, answer: Json) -> float:
+        answer = await self._post("/verify", body)
         assert {name: answer[name] for name in body} == body
         total = sum(answer["reward_components"].values())
         assert math.isclose(answer["reward"], total, rel_tol=1e-5)
         return float(answer["reward"])
-
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
 
 
 CLIENTS: dict[str, type[OpenRlhf | Verl | Slime | NemoGym]] = {

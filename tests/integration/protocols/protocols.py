@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
+from operator import getitem
 from typing import Any
 
 import httpx
@@ -85,15 +86,9 @@ def _data(*keys: str | int) -> Callable[[Any], list[Any]]:
 
     def read(answer: Any) -> list[Any]:
         assert [entry["index"] for entry in answer["data"]] == list(range(len(answer["data"])))
-        return [_down(entry, keys) for entry in answer["data"]]
+        return [reduce(getitem, keys, entry) for entry in answer["data"]]
 
     return read
-
-
-def _down(value: Any, keys: Sequence[str | int]) -> Any:
-    for key in keys:
-        value = value[key]
-    return value
 
 
 def _ranked(key: str) -> Callable[[Any], list[Any]]:
@@ -206,13 +201,10 @@ PROTOCOLS = (
 )  # fmt: skip
 BY_NAME = {protocol.name: protocol for protocol in PROTOCOLS}
 SEVERAL = tuple(protocol for protocol in PROTOCOLS if protocol.many)
-of_trainers_alone = (
-    pytest.mark.parametrize(  # what is not JSON on /score is not known to be a trainer's
-        "protocol",
-        [protocol for protocol in PROTOCOLS if protocol.path != "/score"],
-        ids=lambda protocol: protocol.name,
-    )
+of_trainers_alone = pytest.mark.parametrize(
+    "protocol", [one for one in PROTOCOLS if one.path != "/score"], ids=lambda one: one.name
 )
+"""What is not JSON on /score is not known to be a trainer's."""
 
 
 def encoded(body: Any) -> bytes:

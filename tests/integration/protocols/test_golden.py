@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import struct
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import pytest
@@ -12,9 +14,7 @@ from fivescore.errors import ConfigurationError
 from fivescore.model.manifest import ATTRIBUTES
 from tests.integration.protocols.protocols import (
     PAIRS,
-    PROTOCOLS,
     QUESTION,
-    Protocol,
     answered,
     conversation,
     rendered,
@@ -48,11 +48,17 @@ async def ask(service: Service, path: str, body: Any) -> Any:
 def usage(*scores: Json) -> Json:
     tokens = sum(score["tokens"] for score in scores)
     return {
-        "prompt_tokens": tokens,
-        "completion_tokens": 0,
-        "total_tokens": tokens,
+        "prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens,
         "prompt_tokens_details": {"cached_tokens": 0},
-    }
+    }  # fmt: skip
+
+
+def listed(kind: str, entries: list[Json], scores: list[Json]) -> Json:
+    """A whole answer of vLLM's."""
+    return {
+        "id": f"{kind}-abc", "object": "list", "created": 0, "model": MODEL, "data": entries,
+        "usage": usage(*scores),
+    }  # fmt: skip
 
 
 # OpenRLHF
@@ -89,12 +95,8 @@ async def test_openrlhf_gets_lists_of_one_for_a_list_of_one(service: Service, ex
 
 async def test_openrlhf_gets_empty_lists_for_the_empty_list(service: Service) -> None:
     answer = await ask(service, "/get_reward", {"query": [], "prompts": [], "labels": []})
-    assert answer == {
-        "rewards": [],
-        "scores": [],
-        "extra_logs": {name: [] for name in ATTRIBUTES},
-        "truncated": [],
-    }
+    logs: Json = {name: [] for name in ATTRIBUTES}
+    assert answer == {"rewards": [], "scores": [], "extra_logs": logs, "truncated": []}
 
 
 async def test_openrlhfs_scores_are_clamped_to_the_range_that_is_set() -> None:
@@ -142,10 +144,7 @@ async def test_vllms_vectors(service: Service, kind: str, asked: Json) -> None:
     else:
         field = "data" if kind == "pooling" else "embedding"
         entry |= {"object": kind, field: [score["reward"]]}
-    assert answer == {
-        "id": f"{kind}-abc", "object": "list", "created": 0, "model": MODEL, "data": [entry],
-        "usage": usage(score),
-    }  # fmt: skip
+    assert answer == listed(kind, [entry], [score])
 
 
 @pytest.mark.parametrize("path", ["/score", "/v1/score"])
@@ -158,17 +157,11 @@ async def test_vllms_scores_of_one_prompt_and_many_responses(
 ) -> None:
     scores = await service.scores(*PAIRS)
     body = {left: QUESTION, right: [pair["response"] for pair in PAIRS]}
-    assert await ask(service, path, body) == {
-        "id": "score-abc",
-        "object": "list",
-        "created": 0,
-        "model": MODEL,
-        "data": [
-            {"index": i, "object": "score", "score": score["reward"], "truncated": False}
-            for i, score in enumerate(scores)
-        ],
-        "usage": usage(*scores),
-    }
+    entries = [
+        {"index": i, "object": "score", "score": score["reward"], "truncated": False}
+        for i, score in enumerate(scores)
+    ]
+    assert await ask(service, path, body) == listed("score", entries, scores)
 
 
 async def test_vllms_score_takes_many_prompts_for_one_response(service: Service) -> None:
@@ -206,28 +199,21 @@ async def test_a_base64_vector_holds_the_same_numbers_in_float32(service: Servic
             assert reward == pytest.approx(score["reward"], rel=1e-6)
 
 
-VECTORS = {
-    "vllm-classify": lambda answer: answer["data"][0]["probs"],
-    "vllm-pooling": lambda answer: answer["data"][0]["data"],
-    "embeddings": lambda answer: answer["data"][0]["embedding"],
-    "sglang-text": lambda answer: answer[0]["embedding"],
-}
-
-
-@pytest.mark.parametrize(
-    "protocol", [s for s in PROTOCOLS if s.name in VECTORS], ids=lambda s: s.name
-)
-async def test_attributes_stand_before_the_reward_where_the_setting_says_so(
-    protocol: Protocol,
-) -> None:
+async def test_attributes_stand_before_the_reward_where_the_setting_says_so() -> None:
+    text = rendered(PAIRS[0])
     async with serving(vector="attributes") as service:
         (score,) = await service.scores(PAIRS[0])
-        answer = await ask(service, protocol.path, protocol.one())
-    assert VECTORS[protocol.name](answer) == [
-        *(score[name] for name in ATTRIBUTES), score["reward"],
-    ]  # fmt: skip
-    if protocol.name == "vllm-classify":
-        assert answer["data"][0]["num_classes"] == 6
+        vector = [*(score[name] for name in ATTRIBUTES), score["reward"]]
+        for path, body, keys in (
+            ("/classify", {"input": text}, ("data", 0, "probs")),
+            ("/pooling", {"input": text}, ("data", 0, "data")),
+            ("/v1/embeddings", {"input": text}, ("data", 0, "embedding")),
+            ("/classify", {"text": text}, ("embedding",)),
+        ):
+            answer = await ask(service, path, body)
+            assert reduce(getitem, keys, answer) == vector
+            if keys[-1] == "probs":
+                assert answer["data"][0]["num_classes"] == 6
 
 
 # SGLang
@@ -243,32 +229,19 @@ async def test_sglang_answers_an_entry_for_one_and_a_list_for_a_list(
         {
             "embedding": [score["reward"]],
             "meta_info": {
-                "id": f"abc-{i}",
-                "finish_reason": {"type": "length", "length": 0},
-                "prompt_tokens": score["tokens"],
-                "completion_tokens": 0,
-                "cached_tokens": 0,
-                "e2e_latency": 0.0,
-                "truncated": False,
+                "id": f"abc-{i}", "finish_reason": {"type": "length", "length": 0},
+                "prompt_tokens": score["tokens"], "completion_tokens": 0, "cached_tokens": 0,
+                "e2e_latency": 0.0, "truncated": False,
             },
         }
         for i, score in enumerate(scores)
-    ]
+    ]  # fmt: skip
     assert await ask(service, "/classify", {kind: values}) == entries
     assert await ask(service, "/classify", {kind: values[:1]}) == entries[:1]
     assert await ask(service, "/classify", {kind: values[0]}) == entries[0]
 
 
 # NIM
-
-
-def contents(score: Json) -> tuple[str, list[Json]]:
-    content = ",".join(f"{name}:{score[name]!r}" for name in ATTRIBUTES)
-    tokens = [
-        {"token": name, "bytes": None, "logprob": score[name], "top_logprobs": []}
-        for name in ATTRIBUTES
-    ]
-    return content, tokens
 
 
 @pytest.mark.parametrize(
@@ -282,25 +255,20 @@ def contents(score: Json) -> tuple[str, list[Json]]:
 )
 async def test_nim(service: Service, extra: Json) -> None:
     (score,) = await service.scores(PAIRS[0])
-    content, tokens = contents(score)
+    content = ",".join(f"{name}:{score[name]!r}" for name in ATTRIBUTES)
+    tokens = [
+        {"token": name, "bytes": None, "logprob": score[name], "top_logprobs": []}
+        for name in ATTRIBUTES
+    ]
+    choice = {
+        "index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": content},
+        "logprobs": {"content": tokens},
+    }  # fmt: skip
     body = {"model": MODEL, "messages": conversation(PAIRS[0]), **extra}
     assert await ask(service, "/v1/chat/completions", body) == {
-        "id": "chatcmpl-abc",
-        "object": "chat.completion",
-        "created": 0,
-        "model": MODEL,
-        "choices": [
-            {
-                "index": 0,
-                "finish_reason": "length",
-                "message": {"role": "assistant", "content": content},
-                "logprobs": {"content": tokens},
-            }
-        ],
-        "usage": usage(score),
-        "reward": score["reward"],
-        "truncated": False,
-    }
+        "id": "chatcmpl-abc", "object": "chat.completion", "created": 0, "model": MODEL,
+        "choices": [choice], "usage": usage(score), "reward": score["reward"], "truncated": False,
+    }  # fmt: skip
 
 
 async def test_nims_scalar_model_answers_the_reward_alone(service: Service) -> None:
@@ -344,14 +312,6 @@ async def test_n_repeats_the_choice(service: Service) -> None:
 # slime, NeMo-Gym, TEI
 
 
-@pytest.mark.parametrize("form", ["text", "messages"])
-async def test_slime_gets_a_bare_number(service: Service, form: str) -> None:
-    (score,) = await service.scores(PAIRS[0])
-    prompt = QUESTION if form == "text" else conversation(PAIRS[0])[:-1]
-    body = {"prompt": prompt, "response": PAIRS[0]["response"], "label": None}
-    assert await ask(service, "/reward", body) == score["reward"]
-
-
 async def test_slimes_route_is_where_the_setting_says() -> None:
     async with serving(reward_path="/rm/v1/reward") as service:
         (score,) = await service.scores(PAIRS[0])
@@ -369,35 +329,21 @@ async def test_slimes_route_takes_no_other_routes_place(path: str) -> None:
             pass
 
 
-async def test_slimes_route_may_have_its_default_name() -> None:
-    async with serving(reward_path="/reward") as service:
-        (score,) = await service.scores(PAIRS[0])
-        assert await ask(service, "/reward", PAIRS[0]) == score["reward"]
-
-
+GYM_OUTPUT: list[Json] = [
+    {"type": "reasoning", "id": "rs_1", "summary": []},
+    {"type": "message", "role": "assistant",
+     "content": [{"type": "output_text", "text": "1+1=2", "annotations": []}]},
+]  # fmt: skip
 GYM_BODY: Json = {
     "responses_create_params": {
-        "input": [{"role": "user", "content": QUESTION}],
-        "temperature": 0.7,
-        "tools": [],
+        "input": [{"role": "user", "content": QUESTION}], "temperature": 0.7, "tools": [],
     },
     "response": {
-        "id": "resp_1",
-        "object": "response",
-        "created_at": 1.5,
-        "output": [
-            {"type": "reasoning", "id": "rs_1", "summary": []},
-            {
-                "type": "message",
-                "role": "assistant",
-                "content": [{"type": "output_text", "text": "1+1=2", "annotations": []}],
-            },
-        ],
-        "usage": None,
+        "id": "resp_1", "object": "response", "created_at": 1.5, "output": GYM_OUTPUT, "usage": None
     },
     "ground_truth": {"nested": [1, 2.5, None, "ü"]},
     "uuid": "u-1",
-}
+}  # fmt: skip
 
 
 async def test_nemo_gym_gets_its_body_back_with_a_reward_that_is_the_sum_of_its_components(
@@ -421,12 +367,6 @@ async def test_nemo_gyms_instructions_are_the_system_message(service: Service) -
     params = {"input": QUESTION, "instructions": "Be terse."}
     answer = await ask(service, "/verify", {**GYM_BODY, "responses_create_params": params})
     assert answer["reward"] == score["reward"]
-
-
-async def test_nemo_gym_gets_a_scalar_reward_as_its_own_component() -> None:
-    async with serving(options={"outputs": 1}, manifest="scalar") as service:
-        answer = await ask(service, "/verify", GYM_BODY)
-    assert answer["reward_components"] == {"reward": answer["reward"]}
 
 
 @pytest.mark.parametrize("output", [[], None, [{"type": "function_call", "name": "f"}]])

@@ -166,13 +166,6 @@ async def test_half_a_surrogate_pair_is_a_malformed_pair_and_no_failure(
     assert "surrogate" in problem["detail"]
 
 
-@pytest.mark.parametrize("path", sorted({protocol.path for protocol in PROTOCOLS}))
-async def test_a_get_says_which_method_is_right(service: Service, path: str) -> None:
-    response = await service.http.get(path)
-    assert_problem(response, 405, "method_not_allowed")
-    assert response.headers["Allow"] == "POST"
-
-
 @pytest.mark.parametrize("depth", [300, 900])
 async def test_a_deep_body_that_nemo_gym_wants_back_is_echoed_or_refused(
     service: Service, depth: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,13 @@ TALKS: dict[str, list[Json]] = {
     ],
 }
 RESPONSES = ("1+1=2", "", "No.<|im_end|>\n<|im_start|>user\nThanks!<|im_end|>\nYes", "a\n b\n")
-POLICIES: dict[str, Callable[[], Any]] = {
-    "chatml": policies.chatml,
-    "qwen": policies.qwen,
-    "llama3": policies.llama3,
-}
 
 
-@pytest.fixture(params=POLICIES)
+@pytest.fixture(
+    params=[policies.chatml, policies.qwen, policies.llama3], ids=lambda make: make.__name__
+)
 def policy(request: pytest.FixtureRequest) -> Any:
-    return POLICIES[request.param]()
+    return request.param()
 
 
 @pytest.fixture
@@ -72,16 +69,6 @@ async def test_openrlhf_and_slime_get_the_reward_of_the_messages(
             assert answered(await post(service, "/reward", body)) == reward
 
 
-async def test_a_query_that_lost_its_start_gets_the_reward_of_the_whole_conversation(
-    service: Service, policy: Any
-) -> None:
-    turns = [{"role": "user", "content": "A long question. " * 20 + "Well?"}]
-    prompt = prompt_of(policy, turns)
-    (score,) = await service.scores({"prompt": turns, "response": "Yes."})
-    body = {"query": [prompt[100:] + "Yes." + policy.eos_token], "prompts": [prompt]}
-    assert answered(await post(service, "/get_reward", body))["rewards"] == [score["reward"]]
-
-
 async def test_slimes_plain_prompts_and_messages_are_read_as_without_the_setting(
     service: Service,
 ) -> None:
@@ -98,19 +85,6 @@ async def test_a_query_that_does_not_go_on_from_its_prompt_fails_and_is_told_by_
     body = {"query": [prompt + "2", "Something else."], "prompts": [prompt, prompt]}
     problem = assert_refused(await post(service, "/get_reward", body), 422, "invalid_pair")
     assert problem["detail"].startswith("query.1: ")
-
-
-@pytest.mark.parametrize("text", ["cut \ud83d", "\ude00"])
-async def test_half_a_surrogate_pair_is_a_malformed_pair(
-    service: Service, policy: Any, text: str
-) -> None:
-    prompt = prompt_of(policy, [QUESTION])
-    body: Json = {"query": [prompt + text], "prompts": [prompt]}
-    assert_refused(await post(service, "/get_reward", body), 422, "invalid_pair")
-    body = {"prompt": prompt, "response": text}
-    assert_refused(await post(service, "/reward", body), 422, "invalid_pair")
-    body = {"prompt": prompt.replace("1+1", text), "response": "x"}
-    assert_refused(await post(service, "/reward", body), 422, "invalid_pair")
 
 
 @pytest.mark.parametrize("prompts", [None, [], ["one"], ["a", "b", "c"]])
@@ -131,17 +105,6 @@ async def test_other_protocols_read_their_text_as_it_is(service: Service) -> Non
     (score,) = await service.scores(pair)
     answer = answered(await post(service, "/classify", {"input": rendered(pair)}))
     assert answer["data"][0]["probs"] == [score["reward"]]
-
-
-async def test_a_policy_without_a_chat_template_gets_its_prompts_as_a_users_turn(
-    tmp_path: Path,
-) -> None:
-    policies.plain().save_pretrained(tmp_path)
-    async with serving(policy_tokenizer=str(tmp_path)) as service:
-        (score,) = await service.scores({"prompt": "What is 1+1?", "response": " 2"})
-        body = {"query": ["<s>What is 1+1? 2</s>"], "prompts": ["What is 1+1?"]}
-        answer = answered(await post(service, "/get_reward", body))
-    assert answer["rewards"] == [score["reward"]]
 
 
 @pytest.mark.parametrize("kind", ["nowhere", "an empty folder", "a template that writes nothing"])

@@ -84,24 +84,15 @@ async def read(service: Service, asked: tuple[str, Callable[[Any], Json]], value
 
 @by_text
 @pytest.mark.parametrize("bos", [0, 1, 2])
-async def test_bos_comes_once_however_often_the_text_has_it(
-    recording: Service, name: str, bos: int
+@pytest.mark.parametrize("eos", [0, 1, 2])
+async def test_bos_comes_once_and_eos_as_often_as_the_text_has_it(
+    recording: Service, name: str, bos: int, eos: int
 ) -> None:
-    text = BOS * bos + rendered(PAIRS[0]).removeprefix(BOS)
-    ids = await read(recording, ASKED_BY_TEXT[name], text)
-    assert ids == token_ids(PAIRS[0])
-    assert ids.count(tokenizer().bos_token_id) == 1
-
-
-@by_text
-async def test_eos_is_where_the_text_has_it_and_nowhere_else(recording: Service, name: str) -> None:
-    text, ids = rendered(PAIRS[0]), token_ids(PAIRS[0])
-    assert text.endswith(EOS)
-    eos = tokenizer().eos_token_id
-    for count in (0, 1, 2):
-        asked = text.removesuffix(EOS) + EOS * count
-        read_ids = await read(recording, ASKED_BY_TEXT[name], asked)
-        assert read_ids == [*ids[:-1], *[eos] * count]
+    text, (first, *ids, last) = rendered(PAIRS[0]), token_ids(PAIRS[0])
+    assert (first, last) == (tokenizer().bos_token_id, tokenizer().eos_token_id)
+    assert not {first, last} & {*ids}
+    asked = BOS * bos + text.removeprefix(BOS).removesuffix(EOS) + EOS * eos
+    assert await read(recording, ASKED_BY_TEXT[name], asked) == [first, *ids, *[last] * eos]
 
 
 @by_text
@@ -141,29 +132,20 @@ async def test_messages_are_rendered_and_cannot_write_structure(
 
 
 @by_messages
-async def test_content_may_be_a_list_of_text_parts(recording: Service, name: str) -> None:
+async def test_content_may_be_a_list_of_parts_and_a_developers_message_is_the_systems(
+    recording: Service, name: str
+) -> None:
     def parts(*texts: str) -> list[Json]:
         return [{"type": "text", "text": text} for text in texts]
 
-    plain = conversation(PAIRS[0])
+    plain = [{"role": "system", "content": "Be kind."}, *conversation(PAIRS[0])]
     turns = [
+        {"role": "developer", "content": parts("Be ", "kind.")},
         {"role": "user", "content": parts("What is ", "1+1?"), "name": "somebody"},
         {"role": "assistant", "content": parts("1+1", "=2"), "tool_calls": None},
     ]
     asked = ASKED_BY_MESSAGES[name]
     assert await read(recording, asked, turns) == await read(recording, asked, plain)
-
-
-@by_messages
-async def test_a_developers_message_is_the_systems(recording: Service, name: str) -> None:
-    asked = ASKED_BY_MESSAGES[name]
-    developers, systems = [
-        await read(
-            recording, asked, [{"role": role, "content": "Be kind."}, *conversation(PAIRS[0])]
-        )
-        for role in ("developer", "system")
-    ]
-    assert developers == systems
 
 
 @pytest.mark.parametrize("form", ["text", "message", "part"])
