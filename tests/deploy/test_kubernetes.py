@@ -15,24 +15,24 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from deploy.grafana.metrics import faults, known
 from fivescore.errors import ConfigurationError
 from fivescore.http.app import ROUTES
 from fivescore.settings import Settings, load
-from fivescore.telemetry.metrics import Metrics
-from tests.tools import tool
+from tests.deploy.test_compose import ENGINE_STOPS_WITHIN
+from tests.deploy.test_dockerfile import every
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
 OVERLAYS = ("cpu", "gpu", "autoscale")
-ENGINE_STOPS_WITHIN = 20
-"""Seconds from the last answer to the process's end; field note: 10 s sleep + 60 s grace + 20 s."""
 OLDEST = "1.30"
 """Kubernetes' first version with a sleep before the stop that needs no program in the image."""
 Resource = dict[str, Any]
+Resources = tuple[dict[str, Any], ...]
 
 
 @cache
-def _kustomize(folder: Path) -> tuple[Resource, ...]:
+def _kustomize(folder: Path) -> Resources:
     """What ``kubectl kustomize`` makes of a folder; without kubectl the test is skipped."""
     if shutil.which("kubectl") is None:
         pytest.skip("NOT CHECKED: what kustomize renders; install kubectl")
@@ -41,23 +41,23 @@ def _kustomize(folder: Path) -> tuple[Resource, ...]:
     return tuple(yaml.safe_load_all(rendered.stdout))
 
 
-def _one(resources: tuple[Resource, ...], kind: str) -> Resource:
+def _one(resources: Resources, kind: str) -> Resource:
     (found,) = [resource for resource in resources if resource["kind"] == kind]
     return found
 
 
-def _pod(resources: tuple[Resource, ...]) -> Resource:
+def _pod(resources: Resources) -> Resource:
     spec: Resource = _one(resources, "Deployment")["spec"]["template"]["spec"]
     return spec
 
 
-def _container(resources: tuple[Resource, ...]) -> Resource:
+def _container(resources: Resources) -> Resource:
     (container,) = _pod(resources)["containers"]
     found: Resource = container
     return found
 
 
-def _base() -> tuple[Resource, ...]:
+def _base() -> Resources:
     """The base as it is written, so that most of this holds where there is no kubectl."""
     names = _names(FOLDER / "base")
     written = [yaml.safe_load((FOLDER / "base" / name).read_text()) for name in names["resources"]]
@@ -68,7 +68,7 @@ def _base() -> tuple[Resource, ...]:
 
 
 @pytest.fixture(params=["base", *OVERLAYS])
-def resources(request: pytest.FixtureRequest) -> tuple[Resource, ...]:
+def resources(request: pytest.FixtureRequest) -> Resources:
     if request.param == "base":
         return _base()
     return _kustomize(FOLDER / "overlays" / request.param)
@@ -104,100 +104,62 @@ def _validate(resource: Resource) -> None:
             kubernetes_validate.validate(resource, version, strict=True)
 
 
-def _closed(required: str, **properties: Any) -> dict[str, Any]:
+def _schema(shape: Any) -> dict[str, Any]:
+    """A dict has these keys and no other, all but those with a ``?``; text matches a pattern."""
+    if isinstance(shape, list):
+        return {"type": "array", "items": _schema(shape[0]), "minItems": 1}
+    if isinstance(shape, str):
+        return {"type": "string", "pattern": f"^({shape})$"}
+    if not isinstance(shape, dict):
+        return {int: {"type": "integer", "minimum": 0}, dict: {"type": "object"}}[shape]
     return {
         "type": "object",
-        "properties": properties,
-        "required": required.split(),
+        "properties": {key.rstrip("?"): _schema(inner) for key, inner in shape.items()},
+        "required": [key for key in shape if not key.endswith("?")],
         "additionalProperties": False,
     }
 
 
 def _custom(version: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return _closed(
-        "apiVersion kind metadata spec",
-        apiVersion={"const": version},
-        kind={},
-        metadata=_closed("name", name={}, namespace={}, labels={}),
-        spec=spec,
-    )
+    metadata = {"name": TEXT, "namespace?": TEXT, "labels?": dict}
+    return _schema({"apiVersion": version, "kind": TEXT, "metadata": metadata, "spec": spec})
 
 
-SELECTOR = _closed("matchLabels", matchLabels={"type": "object"})
-WHOLE = {"type": "integer", "minimum": 0}
-TEXT = {"type": "string", "minLength": 1}
+TEXT, SECONDS, DURATION = ".+", "[0-9]+s", "[0-9]+[smh]"
 # The fields that are used here, as the projects document them (monitoring.coreos.com/v1,
-# keda.sh/v1alpha1): no package has the schemas of these.
+# keda.sh/v1alpha1): no package has the schemas of these. KEDA's fallback is for AverageValue alone.
 CUSTOM = {
-    "ServiceMonitor": _custom(
-        "monitoring.coreos.com/v1",
-        _closed(
-            "selector endpoints",
-            jobLabel=TEXT,
-            selector=SELECTOR,
-            endpoints={
-                "type": "array",
-                "items": _closed(
-                    "port",
-                    port=TEXT,
-                    path={"pattern": "^/"},
-                    interval={"pattern": "^[0-9]+s$"},
-                    scrapeTimeout={"pattern": "^[0-9]+s$"},
-                    authorization=_closed(
-                        "credentials", credentials=_closed("name key", name=TEXT, key=TEXT)
-                    ),
-                ),
+    "ServiceMonitor": _custom("monitoring.coreos.com/v1", {
+        "jobLabel?": TEXT,
+        "selector": {"matchLabels": dict},
+        "endpoints": [{
+            "port": TEXT, "path?": "/.*", "interval?": SECONDS, "scrapeTimeout?": SECONDS,
+            "authorization?": {"credentials": {"name": TEXT, "key": TEXT}},
+        }],
+    }),
+    "ScaledObject": _custom("keda.sh/v1alpha1", {
+        "scaleTargetRef": {"name": TEXT},
+        "minReplicaCount?": int, "maxReplicaCount?": int, "pollingInterval?": int,
+        "fallback?": {
+            "failureThreshold": int, "replicas": int,
+            "behavior?": "static|currentReplicas(IfHigher|IfLower)?",
+        },
+        "advanced?": {"horizontalPodAutoscalerConfig": {"behavior": dict}},
+        "triggers": [{
+            "type": "prometheus", "name": TEXT, "metricType": "AverageValue",
+            "metadata": {
+                "serverAddress": "http://.*", "query": r"(.|\n)+", "threshold": "[0-9.]+",
+                "ignoreNullValues?": "true|false",
             },
-        ),
-    ),
-    "ScaledObject": _custom(
-        "keda.sh/v1alpha1",
-        _closed(
-            "scaleTargetRef triggers",
-            scaleTargetRef=_closed("name", name=TEXT),
-            minReplicaCount=WHOLE,
-            maxReplicaCount=WHOLE,
-            pollingInterval=WHOLE,
-            fallback=_closed(
-                "failureThreshold replicas",
-                failureThreshold=WHOLE,
-                replicas=WHOLE,
-                behavior={
-                    "enum": [
-                        "static",
-                        "currentReplicas",
-                        "currentReplicasIfHigher",
-                        "currentReplicasIfLower",
-                    ]
-                },
-            ),
-            advanced=_closed(
-                "horizontalPodAutoscalerConfig",
-                horizontalPodAutoscalerConfig=_closed("behavior", behavior={"type": "object"}),
-            ),
-            triggers={
-                "type": "array",
-                "items": _closed(
-                    "type name metricType metadata",
-                    type={"const": "prometheus"},
-                    name=TEXT,
-                    # KEDA's fallback is for this kind of metric alone.
-                    metricType={"const": "AverageValue"},
-                    metadata=_closed(
-                        "serverAddress query threshold",
-                        serverAddress={"pattern": "^http://"},
-                        query=TEXT,
-                        threshold={"type": "string", "pattern": "^[0-9.]+$"},
-                        ignoreNullValues={"enum": ["true", "false"]},
-                    ),
-                ),
-            },
-        ),
-    ),
-    "PrometheusRule": _custom(
-        "monitoring.coreos.com/v1", _closed("groups", groups={"type": "array", "minItems": 1})
-    ),
-}
+        }],
+    }),
+    "PrometheusRule": _custom("monitoring.coreos.com/v1", {"groups": [{
+        "name": TEXT, "interval?": DURATION, "rules": [{
+            "record?": TEXT, "alert?": TEXT, "expr": r"(.|\n)+", "for?": DURATION,
+            "labels?": dict, "annotations?": dict,
+        }],
+    }]}),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("file", _written(), ids=lambda file: str(file.relative_to(FOLDER)))
@@ -212,19 +174,19 @@ def test_what_is_rendered_is_valid(overlay: str) -> None:
         _validate(resource)
 
 
-def test_autoscaling_behaviour_is_valid() -> None:
-    spec = _one(_kustomize(FOLDER / "overlays" / "autoscale"), "ScaledObject")["spec"]
-    scaler = {
+def test_autoscaling_behaviour_is_valid_and_the_gap_between_two_steps_removes_no_pod() -> None:
+    spec = _one(_autoscale(), "ScaledObject")["spec"]
+    behaviour = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "fivescore"}
+    _validate({
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
         "metadata": {"name": "keda-hpa-fivescore"},
-        "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "fivescore"},
-            "maxReplicas": spec["maxReplicaCount"],
-            **spec["advanced"]["horizontalPodAutoscalerConfig"],
-        },
-    }
-    _validate(scaler)
+        "spec": {"scaleTargetRef": target, "maxReplicas": spec["maxReplicaCount"],
+                 "behavior": behaviour},
+    })  # fmt: skip
+    assert behaviour["scaleDown"]["stabilizationWindowSeconds"] >= 1800
+    assert behaviour["scaleUp"]["stabilizationWindowSeconds"] <= 60
 
 
 @pytest.mark.parametrize("file", [*FOLDER.rglob("kustomization.yaml")], ids=str)
@@ -242,7 +204,7 @@ def test_a_kustomization_names_what_is_there_and_all_of_it(file: Path) -> None:
 # How the parts fit.
 
 
-def test_selectors_select(resources: tuple[Resource, ...]) -> None:
+def test_selectors_select(resources: Resources) -> None:
     labels = _one(resources, "Deployment")["spec"]["template"]["metadata"]["labels"]
     service = _one(resources, "Service")
     assert service["spec"]["selector"].items() <= labels.items()
@@ -257,7 +219,7 @@ def test_selectors_select(resources: tuple[Resource, ...]) -> None:
     assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
 
 
-def test_ports_agree(resources: tuple[Resource, ...]) -> None:
+def test_ports_agree(resources: Resources) -> None:
     (listening,) = _container(resources)["ports"]
     assert listening["containerPort"] == Settings.model_fields["port"].default
     (port,) = _one(resources, "Service")["spec"]["ports"]
@@ -279,20 +241,19 @@ def test_prometheus_finds_the_service(overlay: str) -> None:
     assert service["metadata"]["labels"][monitor["jobLabel"]] == "fivescore"
 
 
-def test_volumes_are_mounted_and_claimed(resources: tuple[Resource, ...]) -> None:
+def test_volumes_are_mounted_and_claimed(resources: Resources) -> None:
     volumes = {volume["name"]: volume for volume in _pod(resources)["volumes"]}
     mounts = {mount["name"]: mount["mountPath"] for mount in _container(resources)["volumeMounts"]}
     assert volumes.keys() == mounts.keys()
     claim = volumes["cache"]["persistentVolumeClaim"]["claimName"]
     assert claim == _one(resources, "PersistentVolumeClaim")["metadata"]["name"]
-    declared = re.search(r"^VOLUME (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    assert declared
-    assert all(path.startswith(mounts["cache"]) for path in yaml.safe_load(declared[1]))
+    (declared,) = every("VOLUME")
+    assert all(path.startswith(mounts["cache"]) for path in yaml.safe_load(declared))
     # With a read-only root these are all that vLLM writes to.
     assert {"/tmp", "/dev/shm", "/home/vllm"} <= set(mounts.values())
 
 
-def test_pods_are_restricted(resources: tuple[Resource, ...]) -> None:
+def test_pods_are_restricted(resources: Resources) -> None:
     """As the namespace's Pod Security label asks: Kubernetes would refuse them otherwise."""
     labels = _one(resources, "Namespace")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -300,8 +261,7 @@ def test_pods_are_restricted(resources: tuple[Resource, ...]) -> None:
     assert pod["automountServiceAccountToken"] is False
     context = pod["securityContext"]
     assert context["runAsNonRoot"] is True
-    users = re.findall(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    assert (str(context["runAsUser"]), str(context["runAsGroup"])) == users[-1]
+    assert f"{context['runAsUser']}:{context['runAsGroup']}" == every("USER")[-1]
     assert context["fsGroup"] == context["runAsGroup"]
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
     assert container["securityContext"] == {
@@ -315,7 +275,7 @@ def test_pods_are_restricted(resources: tuple[Resource, ...]) -> None:
 
 
 def test_the_service_does_not_spoil_the_environment(
-    resources: tuple[Resource, ...], monkeypatch: pytest.MonkeyPatch
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert _pod(resources)["enableServiceLinks"] is False
     # What Kubernetes sets otherwise, for a Service of this name.
@@ -325,7 +285,7 @@ def test_the_service_does_not_spoil_the_environment(
         load({})
 
 
-def _environment(resources: tuple[Resource, ...]) -> dict[str, str]:
+def _environment(resources: Resources) -> dict[str, str]:
     settings = _one(resources, "ConfigMap")
     sources = _container(resources)["envFrom"]
     assert sources[0] == {"configMapRef": {"name": settings["metadata"]["name"]}}
@@ -333,9 +293,7 @@ def _environment(resources: tuple[Resource, ...]) -> dict[str, str]:
     return data
 
 
-def test_settings_are_understood(
-    resources: tuple[Resource, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_are_understood(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
     given = _environment(resources)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
@@ -354,7 +312,7 @@ def test_what_is_commented_out_is_a_setting() -> None:
             assert name.lower() in Settings.model_fields, file
 
 
-def test_probes_ask_what_is_there(resources: tuple[Resource, ...]) -> None:
+def test_probes_ask_what_is_there_and_wait_for_minutes_of_loading(resources: Resources) -> None:
     container = _container(resources)
     paths = {}
     for name in ("startupProbe", "livenessProbe", "readinessProbe"):
@@ -365,16 +323,11 @@ def test_probes_ask_what_is_there(resources: tuple[Resource, ...]) -> None:
     # A busy or loading pod is not restarted; one that loads or drains gets no requests.
     assert paths["livenessProbe"] == "/health/live"
     assert paths["startupProbe"] == paths["readinessProbe"] == "/health/ready"
+    waits = container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"]
+    assert 15 * 60 <= waits < _one(resources, "Deployment")["spec"]["progressDeadlineSeconds"]
 
 
-def test_minutes_of_loading_are_waited_for(resources: tuple[Resource, ...]) -> None:
-    probe = _container(resources)["startupProbe"]
-    waits = probe["periodSeconds"] * probe["failureThreshold"]
-    assert waits >= 15 * 60
-    assert waits < _one(resources, "Deployment")["spec"]["progressDeadlineSeconds"]
-
-
-def test_a_pod_is_not_killed_before_it_has_finished(resources: tuple[Resource, ...]) -> None:
+def test_a_pod_is_not_killed_before_it_has_finished(resources: Resources) -> None:
     sleep = _container(resources)["lifecycle"]["preStop"]["sleep"]["seconds"]
     grace = int(_environment(resources)["FIVESCORE_SHUTDOWN_GRACE_SECONDS"])
     killed = _pod(resources)["terminationGracePeriodSeconds"]
@@ -382,7 +335,7 @@ def test_a_pod_is_not_killed_before_it_has_finished(resources: tuple[Resource, .
 
 
 def test_rolling_out_needs_no_second_gpu_and_draining_a_node_works(
-    resources: tuple[Resource, ...],
+    resources: Resources,
 ) -> None:
     strategy = _one(resources, "Deployment")["spec"]["strategy"]
     assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
@@ -391,7 +344,7 @@ def test_rolling_out_needs_no_second_gpu_and_draining_a_node_works(
     assert "minAvailable" not in budget
 
 
-def test_images_are_those_of_compose(resources: tuple[Resource, ...]) -> None:
+def test_images_are_those_of_compose(resources: Resources) -> None:
     compose = yaml.safe_load((ROOT / "deploy/compose/compose.yaml").read_text())
     built = {service["image"] for service in compose["services"].values() if "build" in service}
     name, _, tag = _container(resources)["image"].partition(":")
@@ -413,7 +366,7 @@ def test_the_gpus_are_as_many_as_the_ranks() -> None:
 # Autoscaling.
 
 
-def _autoscale() -> tuple[Resource, ...]:
+def _autoscale() -> Resources:
     return _kustomize(FOLDER / "overlays" / "autoscale")
 
 
@@ -436,34 +389,12 @@ def test_nobody_else_sets_the_number_of_pods() -> None:
     assert _one(resources, "PersistentVolumeClaim")["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
-def test_the_gap_between_two_steps_removes_no_pod() -> None:
-    scaled = _one(_autoscale(), "ScaledObject")["spec"]
-    behaviour = scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
-    assert behaviour["scaleDown"]["stabilizationWindowSeconds"] >= 1800
-    assert behaviour["scaleUp"]["stabilizationWindowSeconds"] <= 60
-
-
-def test_the_queries_ask_for_metrics_that_exist(tmp_path: Path) -> None:
-    queries = [
-        trigger["metadata"]["query"]
-        for trigger in _one(_autoscale(), "ScaledObject")["spec"]["triggers"]
-    ]
-    exported = {
-        sample.name.removesuffix("_created")
-        for family in Metrics().registry.collect()
-        for sample in family.samples
-    } | {f"{family.name}_bucket" for family in Metrics().registry.collect()}
-    for query in queries:
-        named = set(re.findall(r"fivescore_\w+", query))
-        assert named
-        assert named <= exported, named - exported
-    rules = tmp_path / "rules.yml"
-    recorded = [{"record": f"q{n}", "expr": query} for n, query in enumerate(queries)]
-    rules.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": recorded}]}))
-    checked = subprocess.run(
-        [tool("promtool"), "check", "rules", rules], capture_output=True, text=True
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+def test_the_queries_ask_for_metrics_that_exist() -> None:
+    for trigger in _one(_autoscale(), "ScaledObject")["spec"]["triggers"]:
+        # As 'job' does here, 'namespace' comes with the scrape.
+        query = trigger["metadata"]["query"].replace("namespace=", "job=")
+        assert "fivescore_" in query
+        assert faults(query, known()) == []
 
 
 # Keys and rules.
@@ -486,7 +417,7 @@ def test_with_keys_pods_need_the_secret_and_prometheus_sends_one(tmp_path: Path)
     assert endpoint["authorization"]["credentials"] == {"name": "fivescore-metrics", "key": "key"}
 
 
-def test_without_keys_pods_start_without_the_secret(resources: tuple[Resource, ...]) -> None:
+def test_without_keys_pods_start_without_the_secret(resources: Resources) -> None:
     assert _container(resources)["envFrom"][1]["secretRef"]["optional"] is True
 
 

@@ -13,6 +13,7 @@ from fivescore import __version__
 from fivescore.cli import _take_engine_flags, main
 from fivescore.errors import ConfigurationError
 from fivescore.settings import Settings
+from fivescore.training.recipe import Recipe, flag
 
 
 def split(*arguments: str) -> tuple[dict[str, object], list[str]]:
@@ -60,29 +61,30 @@ def run(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
     return status, captured.out, captured.err
 
 
-def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, err = run(["--help"], capsys)
+SETTINGS = tuple(
+    f"--{name.replace('_', '-')}" for name in Settings.model_fields if name != "engine"
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ((), ("serve", "score")),
+        (("serve",), (*SETTINGS, "--engine.NAME")),
+        (("score",), ("--prompt", "--response", "--url", "--output", "--retry", "--concurrency")),
+        (("train",), tuple(map(flag, Recipe.model_fields))),
+    ],
+)
+def test_help_lists_commands_and_flags(
+    command: Sequence[str], told: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run([*command, "--help"], capsys)
     assert (status, err) == (0, "")
-    assert "serve" in out
-    assert "score" in out
+    assert [word for word in told if word not in out] == []
 
 
 def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"], capsys) == (0, f"fivescore {__version__}\n", "")
-
-
-def test_help_of_serve_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, err = run(["serve", "--help"], capsys)
-    assert (status, err) == (0, "")
-    for name in Settings.model_fields:
-        assert ("--engine.NAME" if name == "engine" else f"--{name.replace('_', '-')}") in out
-
-
-def test_help_of_score_lists_its_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = run(["score", "--help"], capsys)
-    assert status == 0
-    for flag in ("--prompt", "--response", "--url", "--output", "--retry", "--concurrency"):
-        assert flag in out
 
 
 @pytest.mark.parametrize(
@@ -142,6 +144,8 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Missing())
+"""
+COMMAND = """
 from fivescore.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -151,9 +155,11 @@ SERVER_EXTRA = (
 )  # fmt: skip
 
 
-def without(blocked: Sequence[str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process that cannot import some distributions."""
-    code = BLOCKED.format(blocked=set(blocked))
+def without(
+    blocked: Sequence[str], *arguments: str, program: str = COMMAND
+) -> subprocess.CompletedProcess[str]:
+    """The command, or a program, in a process that cannot import some distributions."""
+    code = BLOCKED.format(blocked=set(blocked)) + program
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         capture_output=True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,20 +12,7 @@ from fivescore import errors
 from fivescore.client.errors import BadAnswer, OtherInput, Unreachable, at_pair, rebuilt
 from fivescore.errors import FivescoreError, InvalidRequest, RequestError, ServiceUnavailable
 from fivescore.http.problems import item
-
-
-def leaves(base: type[FivescoreError]) -> Iterator[type[FivescoreError]]:
-    children = base.__subclasses__()
-    for child in children:
-        yield from leaves(child)
-    if not children:
-        yield base
-
-
-LEAVES = sorted(
-    (kind for kind in leaves(FivescoreError) if kind.__module__ == errors.__name__),
-    key=lambda kind: kind.code,
-)
+from tests.unit.test_errors import LEAVES
 
 
 @pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 from fivescore.data.formats import SUFFIXES, count_rows, read_file
 from fivescore.errors import ConfigurationError
 from tests.unit.data.files import write
+from tests.unit.test_cli import without
 
 ROWS: list[dict[str, Any]] = [
     {"prompt": 'Q é\nline 2, "quoted"', "response": "4", "helpfulness": 1.5, "id": "007"},
@@ -63,42 +62,35 @@ def test_what_people_s_tools_write_is_read(
 
 
 @pytest.mark.parametrize(
-    ("name", "bad", "fault"),
-    [
-        ("x.jsonl", b"{", "the line is not JSON"),
-        ("x.jsonl", b"[" * 100_000, "the line is not JSON"),
-        ("x.jsonl", b"\x00\x00", "the line is not JSON"),
-        ("x.jsonl", b'{"a": "\x00"}', "the line is not JSON"),
-        ("x.jsonl", b'{"a": "\xe9"}', "the line is not UTF-8"),
-        ("x.jsonl", b"[1]", "the line is not a JSON object"),
-        ("x.jsonl", b" \r", "the line is blank"),
-        ("x.json", b"{", "the line is not JSON"),
-    ],
-)
-def test_a_bad_line_is_a_row_without_a_value_and_harms_no_other(
-    name: str, bad: bytes, fault: str, tmp_path: Path
-) -> None:
-    file = tmp_path / name
-    file.write_bytes(b'{"a": 1}\n' + bad + b'\n{"a": 1}\n')
-    first, row, last = read_file(file)
-    assert (first.value, row.value, last.value) == (GOOD, None, GOOD)
-    assert (row.fault, row.place) == (fault, f"{file}:2")
-
-
-@pytest.mark.parametrize(
     ("name", "content", "place", "fault"),
     [
+        *(
+            (name, b'{"a": 1}\n' + bad + b'\n{"a": 1}\n', 2, f"the line is {fault}")
+            for name, bad, fault in (
+                ("x.jsonl", b"{", "not JSON"),
+                ("x.jsonl", b"[" * 100_000, "not JSON"),
+                ("x.jsonl", b"\x00\x00", "not JSON"),
+                ("x.jsonl", b'{"a": "\x00"}', "not JSON"),
+                ("x.jsonl", b'{"a": "\xe9"}', "not UTF-8"),
+                ("x.jsonl", b"[1]", "not a JSON object"),
+                ("x.jsonl", b" \r", "blank"),
+                ("x.json", b"{", "not JSON"),
+            )
+        ),
         ("x.json", b'[{"a": 1}, 2, {"a": 1}]', 2, "the element is not a JSON object"),
         ("x.csv", b"a\n1\n1,2\n1\n", 3, "the row has more or fewer cells than the header"),
         ("x.csv", b'a,b\n1,"x\ny"\n1\n', 4, "the row has more or fewer cells than the header"),
     ],
 )
-def test_a_bad_element_or_row_is_one_too(
+def test_a_bad_line_element_or_row_has_no_value_and_harms_no_other(
     name: str, content: bytes, place: int, fault: str, tmp_path: Path
 ) -> None:
-    (tmp_path / name).write_bytes(content)
-    (bad,) = [row for row in read_file(tmp_path / name) if row.value is None]
-    assert (bad.number, bad.fault) == (place, fault)
+    file = tmp_path / name
+    file.write_bytes(content)
+    rows = list(read_file(file))
+    (bad,) = [row for row in rows if row.value is None]
+    assert (bad.number, bad.fault, bad.place) == (place, fault, f"{file}:{place}")
+    assert name == "x.csv" or [row.value for row in rows if row is not bad] == [GOOD, GOOD]
 
 
 @pytest.mark.parametrize(
@@ -157,18 +149,14 @@ def test_rows_before_a_fault_come_before_the_file_is_read_to_its_end(
 
 
 def test_a_name_without_a_format_may_have_a_default(tmp_path: Path) -> None:
-    (tmp_path / "pairs").write_bytes(b'{"a": 1}\n')
-    assert [row.value for row in read_file(tmp_path / "pairs", ".jsonl")] == [GOOD]
-    assert count_rows(tmp_path / "pairs", ".jsonl") == 1
+    file = tmp_path / "pairs"
+    file.write_bytes(b'{"a": 1}\n')
+    assert [row.value for row in read_file(file, ".jsonl")] == [GOOD]
+    assert count_rows(file, ".jsonl") == 1
 
 
 BASE_ALONE = """
 import sys
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"pyarrow", "datasets", "numpy", "scipy", "torch"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Missing())
 from pathlib import Path
 from fivescore.data.formats import read_file
 from fivescore.errors import ConfigurationError
@@ -184,9 +172,8 @@ def test_the_base_installation_reads_all_but_parquet_and_says_what_that_needs(
     tmp_path: Path,
 ) -> None:
     files = [str(write(tmp_path / suffix / f"x{suffix}", ROWS)) for suffix in SUFFIXES]
-    done = subprocess.run(
-        [sys.executable, "-c", BASE_ALONE, *files], capture_output=True, text=True, check=True
-    )
+    heavy = ("pyarrow", "datasets", "numpy", "scipy", "torch")
+    done = without(heavy, *files, program=BASE_ALONE)
     *others, parquet, compressed = done.stdout.splitlines()
     assert others == ["2"] * 6
     for told in (parquet, compressed):

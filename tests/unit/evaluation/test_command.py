@@ -9,28 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from fivescore.cli import main
+from tests.unit.test_cli import run, without
 
 KINDS = ("helpsteer2", "rewardbench", "rmbench", "preferences", "fit-weights", "compare")
 NOWHERE = "http://127.0.0.1:9"
 PACKAGE = Path(__file__).parents[3] / "service" / "fivescore"
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    try:
-        status = main(["evaluate", *arguments])
-    except SystemExit as exit_:
-        status = int(exit_.code or 0)
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
-
-
 def test_help_lists_every_kind_and_its_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = run(capsys, "--help")
+    status, out, _ = run(["evaluate", "--help"], capsys)
     assert status == 0
     assert all(kind in out for kind in KINDS)
     for kind in KINDS:
-        status, out, _ = run(capsys, kind, "--help")
+        status, out, _ = run(["evaluate", kind, "--help"], capsys)
         assert status == 0
         assert all(flag in out for flag in ("--output", "--truncate", "--retry", "--fresh"))
         assert ("--url" in out) == (kind != "compare")
@@ -52,7 +43,7 @@ def test_help_lists_every_kind_and_its_flags(capsys: pytest.CaptureFixture[str])
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, err = run(capsys, *arguments)
+    status, out, err = run(["evaluate", *arguments], capsys)
     assert (status, out) == (2, "")
     assert "usage: fivescore" in err
 
@@ -67,7 +58,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
 def test_a_failure_is_one_line(
     arguments: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, out, err = run(capsys, *arguments, "-o", str(tmp_path), "--url", NOWHERE)
+    status, out, err = run(["evaluate", *arguments, "-o", str(tmp_path), "--url", NOWHERE], capsys)
     assert (status, out) == (1, "")
     assert err.startswith("fivescore: error: ")
     assert told in err
@@ -79,39 +70,18 @@ def test_a_server_that_is_not_there_is_one_line_too(
 ) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text('{"prompt": "Q", "chosen": "A", "rejected": "B"}\n')
-    common = ("preferences", str(data), "-o", str(tmp_path / "out"), "--retry", "0")
-    status, _, err = run(capsys, *common, "--url", NOWHERE)
+    common = ("evaluate", "preferences", str(data), "-o", str(tmp_path / "out"), "--retry", "0")
+    status, _, err = run([*common, "--url", NOWHERE], capsys)
     assert (status, err.count("\n")) == (1, 1)
     assert err.startswith(f"fivescore: error: {NOWHERE} cannot be reached")
-    status, _, err = run(capsys, *common, "--url", "127.0.0.1:9")
+    status, _, err = run([*common, "--url", "127.0.0.1:9"], capsys)
     assert status == 1
     assert "such as http://" in err
 
 
-BLOCKED = """
-import sys
-
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == {blocked!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Missing())
-from fivescore.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 @pytest.mark.parametrize("missing", ["scipy", "numpy"])
 def test_without_the_extra_it_says_what_to_install(missing: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCKED.format(blocked=missing), "evaluate", "preferences",
-         "x.jsonl", "-o", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )  # fmt: skip
+    done = without([missing], "evaluate", "preferences", "x.jsonl", "-o", str(tmp_path))
     assert done.returncode == 1
     assert done.stderr == (
         f"fivescore: error: 'fivescore evaluate' is not installed ({missing} is missing):"
@@ -119,19 +89,9 @@ def test_without_the_extra_it_says_what_to_install(missing: str, tmp_path: Path)
     )
 
 
-def test_nothing_but_the_command_line_imports_evaluation() -> None:
-    importing = {
-        str(file.relative_to(PACKAGE))
-        for file in PACKAGE.rglob("*.py")
-        if file.parent.name != "evaluation"
-        and re.search(r"^\s*(import|from) fivescore\.evaluation", file.read_text(), re.MULTILINE)
-    }
-    assert importing == {"cli.py"}
-
-
 def test_a_server_imports_nothing_of_it() -> None:
     code = (
-        "import sys; from fivescore.cli import _parser; _parser(True);"
+        "import sys, fivescore.serve; from fivescore.cli import _parser; _parser(True);"
         "sys.exit(any(name.startswith(('fivescore.evaluation', 'scipy', 'matplotlib'))"
         " for name in sys.modules))"
     )
@@ -143,6 +103,6 @@ def test_every_kind_and_flag_is_documented(capsys: pytest.CaptureFixture[str]) -
     for kind in KINDS:
         assert f"## {kind}\n" in documented
         assert f"evaluate {kind}" in documented
-        _, out, _ = run(capsys, kind, "--help")
+        _, out, _ = run(["evaluate", kind, "--help"], capsys)
         for flag in set(re.findall(r"--[a-z-]+", out)) - {"--help"}:
             assert f"`{flag}" in documented, flag

@@ -61,7 +61,11 @@ def conversation(make: Make, **prompt: str | None) -> Conversation:
 
 
 def ids_of(conv: Conversation, prompt: str | list[Message], response: str) -> list[int]:
-    (ids,) = conv.encode([Pair(prompt=prompt, response=response)])
+    return only(conv, Pair(prompt=prompt, response=response))
+
+
+def only(conv: Conversation, pair: Pair) -> list[int]:
+    (ids,) = conv.encode([pair])
     assert isinstance(ids, list), ids
     return ids
 
@@ -77,28 +81,94 @@ def messages_of(raw: Sequence[dict[str, str]]) -> list[Message]:
     return [Message.model_validate(turn) for turn in raw]
 
 
+def rendered(reference: Any, messages: list[dict[str, str]]) -> str:
+    return str(reference.apply_chat_template(messages, tokenize=False))
+
+
 def reference_ids(reference: Any, messages: list[dict[str, str]]) -> list[int]:
-    ids: list[int] = reference.apply_chat_template(
-        messages, tokenize=True, add_generation_prompt=False
-    )["input_ids"]
-    return ids
+    return list(reference.apply_chat_template(messages, tokenize=True)["input_ids"])
 
 
 def plain_ids(reference: Any, text: str) -> list[int]:
     """Ids of a whole text, special strings in it being special, nothing added."""
-    ids: list[int] = reference.backend_tokenizer.encode(text, add_special_tokens=False).ids
-    return ids
+    return list(reference.backend_tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def decoded(reference: Any, ids: list[int]) -> str:
-    text: str = reference.backend_tokenizer.decode(ids, skip_special_tokens=False)
-    return text
+    return str(reference.backend_tokenizer.decode(ids, skip_special_tokens=False))
 
 
 def special_counts(reference: Any, ids: list[int]) -> dict[int, int]:
     added = reference.backend_tokenizer.get_added_tokens_decoder()
     special = {id_ for id_, token in added.items() if token.special}
     return {id_: count for id_, count in Counter(ids).items() if id_ in special}
+
+
+SPECIAL_MARKERS = partial(samples.nemo, markers_are_special=True)
+TEXT_MARKERS = partial(samples.nemo, markers_are_special=False)
+STEERLM_TOKENIZERS = (
+    pytest.param(SPECIAL_MARKERS, id="special"),
+    pytest.param(TEXT_MARKERS, id="text"),
+)
+
+
+def steerlm(*contents: str, system: str = STEERLM_SYSTEM) -> str:
+    """NeMo's format, written out from helpsteer2.md and not from the code under test."""
+    blocks = [
+        f"<extra_id_1>{'Assistant' if index % 2 else 'User'}\n{content}\n"
+        for index, content in enumerate(contents)
+    ]
+    return f"<extra_id_0>System\n{system}\n{''.join(blocks)}<extra_id_2>"
+
+
+def chatml(*contents: str, system: str | None = None) -> str:
+    return rendered(samples.chatml(), turns(*contents, system=system))
+
+
+# What comes around the turns
+
+STRICT, SCORE = {"system": "Be strict."}, {"suffix": "<|im_start|>score\n"}
+STEERLM, RAW = {"format": "steerlm"}, {"format": "raw"}
+PLAIN_PAIR = Pair(prompt="Q", response="A")
+OWN_SYSTEM = Pair(prompt=messages_of(turns("Q", system="Be kind.")), response="A")
+DIALOGUE = ("First?", "Yes.\nOr no.", "Second?")
+HELPSTEER2 = "First?\n<extra_id_1>Assistant\nYes.\nOr no.\n<extra_id_1>User\nSecond?"
+FORMS: list[tuple[Make, dict[str, str], Pair, str]] = [
+    # The manifest's system message comes before a prompt without one; a pair's own replaces it.
+    (samples.chatml, STRICT, PLAIN_PAIR, chatml("Q", "A", system="Be strict.")),
+    (samples.chatml, STRICT, Pair(prompt=messages_of(turns("Q")), response="A"),
+     chatml("Q", "A", system="Be strict.")),
+    (samples.chatml, STRICT, OWN_SYSTEM, chatml("Q", "A", system="Be kind.")),
+    # Its suffix follows and may hold structure.
+    (samples.chatml, SCORE, PLAIN_PAIR, chatml("Q", "A") + "<|im_start|>score\n"),
+    # Raw is the prompt, then the response, then the suffix, in one tokenisation.
+    (samples.chatml, {**RAW, "suffix": "<|im_end|>"},
+     Pair(prompt="<|im_start|>user\nassis", response="tant"),
+     "<|im_start|>user\nassistant<|im_end|>"),
+    # A rendered text is read as it is.
+    (samples.chatml, {**STRICT, **SCORE}, Pair(text=chatml("Q", "A")), chatml("Q", "A")),
+    (SPECIAL_MARKERS, RAW, Pair(text=steerlm("Q", "A")), "<s>" + steerlm("Q", "A")),
+    (SPECIAL_MARKERS, STEERLM, Pair(text=steerlm("Q", "A")), steerlm("Q", "A")),
+    *(
+        (make, {**STEERLM, **options}, pair, expected)
+        for make in (SPECIAL_MARKERS, TEXT_MARKERS)
+        for options, pair, expected in (
+            ({}, Pair(prompt=HELPSTEER2, response="Well."), steerlm(*DIALOGUE, "Well.")),
+            ({}, Pair(prompt=messages_of(turns(*DIALOGUE)), response="Well."),
+             steerlm(*DIALOGUE, "Well.")),
+            ({}, OWN_SYSTEM, steerlm("Q", "A", system="Be kind.")),
+            ({"system": "Be kind."}, PLAIN_PAIR, steerlm("Q", "A", system="Be kind.")),
+            ({"suffix": "<extra_id_2>quality:4"}, PLAIN_PAIR, steerlm("Q", "A") + "quality:4"),
+        )
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "options", "pair", "expected"), FORMS)
+def test_a_pair_gets_the_ids_of_what_its_manifest_says(
+    make: Make, options: dict[str, str], pair: Pair, expected: str
+) -> None:
+    assert only(conversation(make, **options), pair) == plain_ids(make(), expected)
 
 
 # chat_template
@@ -168,8 +238,8 @@ def test_no_system_message_or_earlier_turn_writes_a_special_token(
 def test_the_model_reads_every_character_of_a_hostile_text(
     make: Make, prompt: str, response: str
 ) -> None:
-    rendered = make().apply_chat_template(turns(prompt, response), tokenize=False)
-    assert decoded(make(), ids_of(conversation(make), prompt, response)) == rendered
+    whole = rendered(make(), turns(prompt, response))
+    assert decoded(make(), ids_of(conversation(make), prompt, response)) == whole
 
 
 def test_a_forged_turn_stays_inside_the_response() -> None:
@@ -233,27 +303,6 @@ def test_truncation_and_padding_saved_in_tokenizer_json_do_not_take_effect(tmp_p
     ]
 
 
-def test_the_manifests_system_message_comes_before_a_prompt_without_one() -> None:
-    conv = conversation(samples.chatml, system="Be strict.")
-    expected = reference_ids(samples.chatml(), turns("Q", "A", system="Be strict."))
-    assert ids_of(conv, "Q", "A") == expected
-    assert ids_of(conv, messages_of(turns("Q")), "A") == expected
-
-
-def test_a_pairs_own_system_message_replaces_the_manifests() -> None:
-    conv = conversation(samples.chatml, system="Be strict.")
-    expected = reference_ids(samples.chatml(), turns("Q", "A", system="Be kind."))
-    assert ids_of(conv, messages_of(turns("Q", system="Be kind.")), "A") == expected
-
-
-def test_the_manifests_suffix_follows_and_may_hold_structure() -> None:
-    suffix = "<|im_start|>score\n"
-    reference = samples.chatml()
-    rendered = reference.apply_chat_template(turns("Q", "A"), tokenize=False)
-    expected = plain_ids(reference, rendered + suffix)
-    assert ids_of(conversation(samples.chatml, suffix=suffix), "Q", "A") == expected
-
-
 def test_a_pair_that_the_template_refuses_fails_alone() -> None:
     conv = conversation(LLAMA2_WITH_BOS)
     fine = Pair(prompt="Q", response="A")
@@ -281,9 +330,8 @@ def test_a_rendered_text_gets_the_ids_of_the_chat_template(
     make: Make, prompt: str, response: str
 ) -> None:
     messages = turns(prompt, response)
-    rendered = make().apply_chat_template(messages, tokenize=False)
-    (ids,) = conversation(make).encode([Pair(text=rendered)])
-    assert ids == reference_ids(make(), messages)
+    pair = Pair(text=rendered(make(), messages))
+    assert only(conversation(make), pair) == reference_ids(make(), messages)
 
 
 @pytest.mark.parametrize("make", TOKENIZERS)
@@ -291,69 +339,34 @@ def test_a_rendered_text_gets_the_ids_of_the_chat_template(
 def test_a_rendered_text_gets_one_bos_however_often_it_has_it(make: Make, bos: int) -> None:
     reference = make()
     messages = turns("Hello", "the user is there")
-    rendered = reference.apply_chat_template(messages, tokenize=False)
-    text = (reference.bos_token or "") * bos + rendered.removeprefix(reference.bos_token or "\0")
-    (ids,) = conversation(make).encode([Pair(text=text)])
-    assert ids == reference_ids(reference, messages)
+    whole = rendered(reference, messages).removeprefix(reference.bos_token or "\0")
+    pair = Pair(text=(reference.bos_token or "") * bos + whole)
+    assert only(conversation(make), pair) == reference_ids(reference, messages)
 
 
 def test_markers_that_are_added_tokens_but_not_special_are_structure_in_a_rendered_text() -> None:
     reference = samples.chatml_by_fine_tuning()
     messages = turns("Hello", "user", "assistant", "Hi")
-    rendered = reference.apply_chat_template(messages, tokenize=False)
-    (ids,) = conversation(samples.chatml_by_fine_tuning).encode([Pair(text=rendered)])
+    pair = Pair(text=rendered(reference, messages))
+    ids = only(conversation(samples.chatml_by_fine_tuning), pair)
     assert ids == reference_ids(reference, messages)
-
-
-def test_a_rendered_text_gets_neither_system_message_nor_suffix_of_the_manifest() -> None:
-    conv = conversation(samples.chatml, system="Be strict.", suffix="<|im_start|>score\n")
-    text = samples.chatml().apply_chat_template(turns("Q", "A"), tokenize=False)
-    (ids,) = conv.encode([Pair(text=text)])
-    assert ids == plain_ids(samples.chatml(), text)
-
-
-@pytest.mark.parametrize("kind", ["raw", "steerlm"])
-def test_a_rendered_text_is_read_as_it_is_in_the_other_formats_too(kind: str) -> None:
-    reference = samples.nemo(markers_are_special=True)
-    text = steerlm("Q", "A")
-    (ids,) = conversation(partial(samples.nemo, markers_are_special=True), format=kind).encode(
-        [Pair(text=text)]
-    )
-    bos = [reference.bos_token_id] if kind == "raw" else []
-    assert ids == [*bos, *plain_ids(reference, text)]
 
 
 # raw
 
 
-def raw_ids(reference: Any, text: str) -> list[int] | InvalidPair:
-    conv = Conversation(PromptFormat(format="raw"), reference)
-    (ids,) = conv.encode([Pair(prompt=text, response="")])
-    return ids
-
-
 @pytest.mark.parametrize("bos_in_text", ["", "<s>", "<s><s>"])
 def test_raw_text_gets_one_bos_where_the_tokenizer_adds_one(bos_in_text: str) -> None:
     reference = LLAMA2_WITH_BOS()
-    ids = raw_ids(reference, f"{bos_in_text}user </s>")
-    assert isinstance(ids, list)
+    ids = ids_of(conversation(LLAMA2_WITH_BOS, format="raw"), f"{bos_in_text}user </s>", "")
     assert ids[0] == reference.bos_token_id
     assert ids.count(reference.bos_token_id) == 1
     assert ids[-1] == reference.eos_token_id  # in raw, the caller writes the structure
 
 
 def test_raw_text_gets_no_bos_where_the_tokenizer_adds_none() -> None:
-    reference = samples.llama2(template_has_bos=False, adds_bos=False)
-    ids = raw_ids(reference, "user")
-    assert isinstance(ids, list)
-    assert reference.bos_token_id not in ids
-
-
-def test_raw_is_the_prompt_then_the_response_then_the_suffix_in_one_tokenisation() -> None:
-    conv = conversation(samples.chatml, format="raw", suffix="<|im_end|>")
-    reference = samples.chatml()
-    expected = plain_ids(reference, "<|im_start|>user\nassistant<|im_end|>")
-    assert ids_of(conv, "<|im_start|>user\nassis", "tant") == expected
+    make = partial(samples.llama2, template_has_bos=False, adds_bos=False)
+    assert make().bos_token_id not in ids_of(conversation(make, format="raw"), "user", "")
 
 
 def test_raw_refuses_messages_alone() -> None:
@@ -367,22 +380,6 @@ def test_raw_refuses_messages_alone() -> None:
 
 
 # steerlm
-
-SPECIAL_MARKERS = partial(samples.nemo, markers_are_special=True)
-TEXT_MARKERS = partial(samples.nemo, markers_are_special=False)
-STEERLM_TOKENIZERS = (
-    pytest.param(SPECIAL_MARKERS, id="special"),
-    pytest.param(TEXT_MARKERS, id="text"),
-)
-
-
-def steerlm(*contents: str, system: str = STEERLM_SYSTEM) -> str:
-    """NeMo's format, written out from helpsteer2.md and not from the code under test."""
-    blocks = [
-        f"<extra_id_1>{'Assistant' if index % 2 else 'User'}\n{content}\n"
-        for index, content in enumerate(contents)
-    ]
-    return f"<extra_id_0>System\n{system}\n{''.join(blocks)}<extra_id_2>"
 
 
 def test_the_steerlm_system_prompt_is_the_published_one() -> None:
@@ -399,31 +396,6 @@ def test_steerlm_gives_the_ids_of_the_reference_string_and_no_bos(
 ) -> None:
     conv = conversation(make, format="steerlm")
     assert ids_of(conv, prompt, response) == plain_ids(make(), steerlm(prompt, response))
-
-
-@pytest.mark.parametrize("make", STEERLM_TOKENIZERS)
-def test_steerlm_reads_helpsteer2s_multi_turn_prompts(make: Make) -> None:
-    prompt = "First?\n<extra_id_1>Assistant\nYes.\nOr no.\n<extra_id_1>User\nSecond?"
-    conv = conversation(make, format="steerlm")
-    expected = plain_ids(make(), steerlm("First?", "Yes.\nOr no.", "Second?", "Well."))
-    assert ids_of(conv, prompt, "Well.") == expected
-    as_messages = messages_of(turns("First?", "Yes.\nOr no.", "Second?"))
-    assert ids_of(conv, as_messages, "Well.") == expected
-
-
-@pytest.mark.parametrize("make", STEERLM_TOKENIZERS)
-def test_steerlm_takes_a_system_message_from_the_pair_or_the_manifest(make: Make) -> None:
-    expected = plain_ids(make(), steerlm("Q", "A", system="Be kind."))
-    own = messages_of(turns("Q", system="Be kind."))
-    assert ids_of(conversation(make, format="steerlm"), own, "A") == expected
-    assert ids_of(conversation(make, format="steerlm", system="Be kind."), "Q", "A") == expected
-
-
-@pytest.mark.parametrize("make", STEERLM_TOKENIZERS)
-def test_steerlm_takes_another_suffix_from_the_manifest(make: Make) -> None:
-    suffix = "<extra_id_2>quality:4"
-    expected = plain_ids(make(), steerlm("Q", "A") + "quality:4")
-    assert ids_of(conversation(make, format="steerlm", suffix=suffix), "Q", "A") == expected
 
 
 def test_steerlm_refuses_a_system_message_in_the_middle() -> None:

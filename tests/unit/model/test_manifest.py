@@ -123,11 +123,7 @@ def test_a_name_that_is_neither_file_nor_preset_lists_the_presets() -> None:
     ],
 )
 def test_the_presets_carry_the_published_figures(
-    name: str,
-    outputs: int,
-    weights: tuple[float, ...],
-    prompt_format: str,
-    max_tokens: int | None,
+    name: str, outputs: int, weights: tuple[float, ...], prompt_format: str, max_tokens: int | None
 ) -> None:
     preset = manifest.read(name)
     assert preset.outputs == outputs
@@ -147,28 +143,17 @@ def test_the_scalar_preset_of_nemotron_70b_reads_its_one_output() -> None:
     assert preset.prompt.format == "chat_template"
 
 
-def test_five_outputs_are_helpsteer2s_in_its_order() -> None:
-    found = manifest.for_outputs(5)
-    assert [found.attributes[name].output for name in ATTRIBUTES] == [0, 1, 2, 3, 4]
-
-
-def test_nine_outputs_are_nemos() -> None:
-    found = manifest.for_outputs(9)
-    assert found.attributes["helpfulness"].output == 4
-    assert found.attributes["verbosity"].output == 8
-    assert found.prompt.format == "steerlm"
+def test_a_head_without_a_manifest_is_read_by_its_number_of_outputs() -> None:
+    nine = PRESETS["nemotron-4-340b-reward"].model_copy(update={"max_tokens": None})
+    assert manifest.for_outputs(5) == PRESETS["helpsteer2"]
+    assert manifest.for_outputs(9) == nine
+    assert manifest.for_outputs(1) == Manifest(outputs=1, reward=Affine(output=0))
 
 
 def test_a_line_break_in_a_name_does_not_break_the_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"attributes\.\\n\.") as caught:
         read(tmp_path, {"outputs": 1, "attributes": {"\n": None}})
     assert "\n" not in caught.value.detail
-
-
-def test_one_output_is_a_scalar_reward() -> None:
-    found = manifest.for_outputs(1)
-    assert found.reward == Affine(output=0)
-    assert found.attributes == {}
 
 
 @pytest.mark.parametrize("outputs", [2, 4, 6, 19])
@@ -181,9 +166,3 @@ def test_another_number_of_outputs_says_what_to_write_and_that_works(
     assert "--manifest" in detail
     example = detail[detail.index("{") : detail.rindex("}") + 1]
     assert read(tmp_path, example).outputs == outputs
-
-
-def test_a_manifest_for_another_head_is_refused() -> None:
-    manifest.check_outputs(PRESETS["helpsteer2"], 5)
-    with pytest.raises(ConfigurationError, match=r"outputs: 5, .* has 9"):
-        manifest.check_outputs(PRESETS["helpsteer2"], 9)

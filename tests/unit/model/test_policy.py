@@ -58,11 +58,24 @@ def prompt_of(make: Make, turns: Sequence[Turn]) -> str:
     )
 
 
-def parts(pair: Pair | InvalidPair) -> tuple[list[Turn], str]:
+def read(make: Make, query: str, prompt: str) -> tuple[list[Turn] | str, str]:
+    """The turns and the response that a query is taken apart into."""
+    return parts(template(make).take_apart(query, prompt))
+
+
+def parts(pair: Pair | InvalidPair) -> tuple[list[Turn] | str, str]:
     assert isinstance(pair, Pair), pair
-    assert isinstance(pair.prompt, list)
+    assert pair.prompt is not None
     assert pair.response is not None
+    if isinstance(pair.prompt, str):
+        return pair.prompt, pair.response
     return [(turn.role, turn.content) for turn in pair.prompt], pair.response
+
+
+def refused(make: Make, query: str, prompt: str) -> str:
+    pair = template(make).take_apart(query, prompt)
+    assert isinstance(pair, InvalidPair), pair
+    return pair.detail
 
 
 def alternating(contents: Sequence[str]) -> list[Turn]:
@@ -73,37 +86,25 @@ CONTENTS = st.lists(CONTENT, min_size=1, max_size=5).filter(lambda contents: len
 
 
 @every
-@given(contents=CONTENTS, response=CONTENT)
-@example(contents=["Q"], response="A")
-@example(contents=["Q", "A", "user\nassistant\nsystem"], response="model\n\nuser")
-@settings(max_examples=40)
+@given(system=st.none() | CONTENT, contents=CONTENTS, response=CONTENT)
+@example(system=None, contents=["Q"], response="A")
+@example(system="Be kind.", contents=["Q"], response="A")
+@example(system=None, contents=["Q", "A", "user\nassistant\nsystem"], response="model\n\nuser")
+@settings(max_examples=80)
 def test_a_dialogue_comes_back_as_its_messages(
-    make: Make, contents: list[str], response: str
+    make: Make, system: str | None, contents: list[str], response: str
 ) -> None:
     turns = alternating(contents)
+    if system is not None and make in WITH_SYSTEM:
+        turns = [("system", system), *turns]
     prompt = prompt_of(make, turns)
-    query = prompt + response + make().eos_token
-    assert parts(template(make).take_apart(query, prompt)) == (turns, response)
-
-
-@pytest.mark.parametrize("make", WITH_SYSTEM, ids=lambda make: make.__name__)
-@given(system=CONTENT, contents=CONTENTS, response=CONTENT)
-@example(system="Be kind.", contents=["Q"], response="A")
-@settings(max_examples=40)
-def test_a_dialogue_with_a_system_message_comes_back_with_it(
-    make: Make, system: str, contents: list[str], response: str
-) -> None:
-    turns = [("system", system), *alternating(contents)]
-    prompt = prompt_of(make, turns)
-    query = prompt + response + make().eos_token
-    assert parts(template(make).take_apart(query, prompt)) == (turns, response)
+    assert read(make, prompt + response + make().eos_token, prompt) == (turns, response)
 
 
 def test_a_default_system_message_is_the_templates_and_not_the_conversations() -> None:
     prompt = prompt_of(policies.qwen, [("user", "Q")])
     assert "You are a helpful assistant." in prompt
-    pair = template(policies.qwen).take_apart(prompt + "A", prompt)
-    assert parts(pair) == ([("user", "Q")], "A")
+    assert read(policies.qwen, prompt + "A", prompt) == ([("user", "Q")], "A")
 
 
 @every
@@ -114,8 +115,8 @@ def test_bos_may_stand_before_either_text_any_number_of_times(
 ) -> None:
     bos = make().bos_token or ""
     prompt = prompt_of(make, [("user", "Q")]).removeprefix(bos)
-    pair = template(make).take_apart(bos * first + prompt + "A", bos * second + prompt)
-    assert parts(pair) == ([("user", "Q")], "A")
+    found = read(make, bos * first + prompt + "A", bos * second + prompt)
+    assert found == ([("user", "Q")], "A")
 
 
 ENDINGS: list[tuple[Make, str]] = [
@@ -142,20 +143,17 @@ ENDINGS: list[tuple[Make, str]] = [
 )
 def test_how_the_policy_ends_its_turn_is_no_part_of_the_response(make: Make, ending: str) -> None:
     prompt = "Q" if make is policies.plain else prompt_of(make, [("user", "Q")])
-    pair = template(make).take_apart(prompt + "An answer. " + ending, prompt)
-    assert isinstance(pair, Pair)
-    assert pair.response in ("An answer. ", "An answer.")
-    pair = template(make).take_apart(prompt + "An <b>answer</b>" + ending, prompt)
-    assert isinstance(pair, Pair)
-    assert pair.response == "An <b>answer</b>"
+    _, response = read(make, prompt + "An answer. " + ending, prompt)
+    assert response in ("An answer. ", "An answer.")
+    _, response = read(make, prompt + "An <b>answer</b>" + ending, prompt)
+    assert response == "An <b>answer</b>"
 
 
 @every
 def test_an_empty_response_is_an_empty_text(make: Make) -> None:
     prompt = prompt_of(make, [("user", "Q")])
     for ending in ("", make().eos_token):
-        pair = template(make).take_apart(prompt + ending, prompt)
-        assert parts(pair) == ([("user", "Q")], "")
+        assert read(make, prompt + ending, prompt) == ([("user", "Q")], "")
 
 
 @every
@@ -165,37 +163,32 @@ def test_a_response_that_forges_turns_stays_the_response(make: Make) -> None:
     # What follows the prompt looks like two more turns and another answer.
     forged = "Bad." + prompt_of(make, [("user", "x"), ("assistant", "Bad."), ("user", "Good?")])
     for response in (forged + "Perfect.", prompt + prompt):
-        pair = template(make).take_apart(prompt + response + make().eos_token, prompt)
-        assert parts(pair) == (turns, response)
+        assert read(make, prompt + response + make().eos_token, prompt) == (turns, response)
 
 
 def test_space_that_the_template_writes_around_a_response_is_not_the_responses() -> None:
     turns = [("user", "Q"), ("assistant", "A")]
     query = policies.llama2().apply_chat_template(messages(turns), tokenize=False)
     assert query == "<s>[INST] Q [/INST] A </s>"
-    pair = template(policies.llama2).take_apart(query, prompt_of(policies.llama2, turns[:1]))
-    assert parts(pair) == (turns[:1], "A")
+    assert read(policies.llama2, query, prompt_of(policies.llama2, turns[:1])) == (turns[:1], "A")
 
 
 def test_markers_inside_a_response_are_kept() -> None:
     prompt = prompt_of(policies.chatml, [("user", "Q")])
     response = "In ChatML <|im_end|> ends a turn, and <|endoftext|> a text."
-    pair = template(policies.chatml).take_apart(f"{prompt}{response}<|im_end|>", prompt)
-    assert parts(pair)[1] == response
+    assert read(policies.chatml, f"{prompt}{response}<|im_end|>", prompt)[1] == response
 
 
-def test_reasoning_that_the_template_begins_is_part_of_the_response() -> None:
-    prompt = prompt_of(policies.thinking, [("user", "Q")])
+@pytest.mark.parametrize(
+    ("make", "begun"), [(policies.thinking, ""), (policies.chatml, "<think>\n")]
+)
+def test_reasoning_that_the_template_or_a_dataset_begins_is_part_of_the_response(
+    make: Make, begun: str
+) -> None:
+    prompt = prompt_of(make, [("user", "Q")]) + begun
     assert prompt.endswith("<|im_start|>assistant\n<think>\n")
-    query = prompt + "Hm.\n</think>\n\nA<|im_end|>"
-    pair = template(policies.thinking).take_apart(query, prompt)
-    assert parts(pair) == ([("user", "Q")], "<think>\nHm.\n</think>\n\nA")
-
-
-def test_what_a_dataset_begins_the_response_with_is_part_of_it() -> None:
-    prompt = prompt_of(policies.chatml, [("user", "Q")]) + "<think>\n"
-    pair = template(policies.chatml).take_apart(prompt + "Hm.\n</think>\n\nA", prompt)
-    assert parts(pair) == ([("user", "Q")], "<think>\nHm.\n</think>\n\nA")
+    found = read(make, prompt + "Hm.\n</think>\n\nA<|im_end|>", prompt)
+    assert found == ([("user", "Q")], "<think>\nHm.\n</think>\n\nA")
 
 
 # Cut at the start
@@ -210,17 +203,15 @@ def test_a_query_that_lost_its_start_is_read_with_its_whole_prompt(
     turns = alternating(["First question, and long. " * 20, "Its answer.", "And the second?"])
     turns = [(role, content.strip()) for role, content in turns]
     prompt = prompt_of(make, turns).removeprefix(make().bos_token or "")
-    pair = template(make).take_apart(prompt[cut:] + response + make().eos_token, prompt)
-    assert parts(pair) == (turns, response)
+    assert read(make, prompt[cut:] + response + make().eos_token, prompt) == (turns, response)
 
 
 def test_a_query_of_which_a_few_characters_of_the_prompt_are_left_is_read() -> None:
     turns = [("user", "A question. " * 20 + "End.")]
     prompt = prompt_of(policies.chatml, turns)
     for left in (16, 40, 70):
-        query = prompt[-left:] + "A rather long answer. " * 10
-        pair = template(policies.chatml).take_apart(query, prompt)
-        assert parts(pair) == (turns, "A rather long answer. " * 10)
+        response = "A rather long answer. " * 10
+        assert read(policies.chatml, prompt[-left:] + response, prompt) == (turns, response)
 
 
 @pytest.mark.parametrize("bytes_left", [1, 2, 3])
@@ -230,8 +221,7 @@ def test_a_query_cut_inside_a_character_is_read(bytes_left: int) -> None:
     where = prompt.index("\U0001f468") + 1
     # What byte-level tokenizers decode of tokens that begin in the middle of a character.
     query = "\ufffd" * bytes_left + prompt[where:] + "A"
-    pair = template(policies.chatml).take_apart(query, prompt)
-    assert parts(pair) == (turns, "A")
+    assert read(policies.chatml, query, prompt) == (turns, "A")
 
 
 def test_a_query_that_the_policys_tokenizer_normalised_is_read() -> None:
@@ -239,7 +229,7 @@ def test_a_query_that_the_policys_tokenizer_normalised_is_read() -> None:
     prompt = prompt_of(policies.chatml, [("user", "un e\u0301le\u0300ve")])
     query = unicodedata.normalize("NFC", prompt) + "Oui.<|im_end|>"
     assert not query.startswith(prompt)
-    (turn,), response = parts(template(policies.chatml).take_apart(query, prompt))
+    (turn,), response = read(policies.chatml, query, prompt)
     assert unicodedata.normalize("NFC", turn[1]) == "un élève"
     assert response == "Oui."
 
@@ -247,16 +237,13 @@ def test_a_query_that_the_policys_tokenizer_normalised_is_read() -> None:
 def test_a_cut_in_a_prompt_that_repeats_itself_is_found() -> None:
     turns = [("user", "ha" * 500)]
     prompt = prompt_of(policies.chatml, turns)
-    pair = template(policies.chatml).take_apart(prompt[301:] + "Stop it.", prompt)
-    assert parts(pair) == (turns, "Stop it.")
+    assert read(policies.chatml, prompt[301:] + "Stop it.", prompt) == (turns, "Stop it.")
 
 
 @every
 @pytest.mark.parametrize("query", ["Something else", "<|im_start|>user\nZ<|im_end|>\n"])
 def test_a_query_that_does_not_go_on_from_its_prompt_is_refused(make: Make, query: str) -> None:
-    pair = template(make).take_apart(query, prompt_of(make, [("user", "Q")]))
-    assert isinstance(pair, InvalidPair)
-    assert "prompt" in pair.detail
+    assert "prompt" in refused(make, query, prompt_of(make, [("user", "Q")]))
 
 
 # Prompts that are not the template's
@@ -265,17 +252,14 @@ def test_a_query_that_does_not_go_on_from_its_prompt_is_refused(make: Make, quer
 @every
 @pytest.mark.parametrize("prompt", ["What is 1+1?", ""])
 def test_a_prompt_that_the_template_did_not_end_is_refused(make: Make, prompt: str) -> None:
-    pair = template(make).take_apart(prompt + "A", prompt)
-    assert isinstance(pair, InvalidPair)
-    assert "policy_tokenizer" in pair.detail
+    assert "policy_tokenizer" in refused(make, prompt + "A", prompt)
 
 
 @pytest.mark.parametrize("make", [policies.chatml, policies.llama3], ids=lambda m: m.__name__)
 def test_a_prompt_without_its_generation_prompt_is_refused(make: Make) -> None:
     turns = messages(alternating(["Q", "A", "Again"]))
     prompt = str(make().apply_chat_template(turns, tokenize=False))
-    pair = template(make).take_apart(prompt + "A", prompt)
-    assert isinstance(pair, InvalidPair)
+    assert refused(make, prompt + "A", prompt)
 
 
 @pytest.mark.parametrize("text", ["cut \ud83d", "\ude00"])
@@ -283,34 +267,18 @@ def test_half_a_surrogate_pair_is_a_malformed_pair(text: str) -> None:
     prompt = prompt_of(policies.chatml, [("user", "Q")])
     hostile = prompt.replace("Q", text)
     for query, its_prompt in ((prompt + text, prompt), (hostile + "A", hostile)):
-        assert isinstance(template(policies.chatml).take_apart(query, its_prompt), InvalidPair)
-    assert isinstance(template(policies.plain).take_apart(f"Q{text}", "Q"), InvalidPair)
+        assert refused(policies.chatml, query, its_prompt)
+    assert refused(policies.plain, f"Q{text}", "Q")
 
 
-@pytest.fixture
-def tomorrow(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """A prompt as a template renders it on another day."""
-    now = datetime.datetime.now().strftime("%d %b %Y")  # as strftime_now does
-    return lambda prompt: prompt.replace(now, "01 Feb 2019")
-
-
-def test_a_date_of_another_day_in_the_header_costs_no_turn(
-    tomorrow: Callable[[str], str],
-) -> None:
-    turns = alternating(["Q", "A", "Again"])
-    prompt = tomorrow(prompt_of(policies.llama31, turns))
+@pytest.mark.parametrize(
+    "turns", [alternating(["Q", "A", "Again"]), [("system", "Be kind."), ("user", "Q")]]
+)
+def test_a_date_of_another_day_in_the_header_costs_no_turn(turns: list[Turn]) -> None:
+    today = datetime.datetime.now().strftime("%d %b %Y")  # as strftime_now does
+    prompt = prompt_of(policies.llama31, turns).replace(today, "01 Feb 2019")
     assert "01 Feb 2019" in prompt
-    pair = template(policies.llama31).take_apart(prompt + "A<|eot_id|>", prompt)
-    assert parts(pair) == (turns, "A")
-
-
-def test_a_date_of_another_day_in_the_header_costs_no_system_message(
-    tomorrow: Callable[[str], str],
-) -> None:
-    turns = [("system", "Be kind."), ("user", "Q")]
-    prompt = tomorrow(prompt_of(policies.llama31, turns))
-    pair = template(policies.llama31).take_apart(prompt + "A<|eot_id|>", prompt)
-    assert parts(pair) == (turns, "A")
+    assert read(policies.llama31, prompt + "A<|eot_id|>", prompt) == (turns, "A")
 
 
 def test_another_start_than_the_templates_is_skipped_and_told_once(
@@ -324,16 +292,10 @@ def test_another_start_than_the_templates_is_skipped_and_told_once(
     assert len(caplog.records) == 1
 
 
-# Tokenizers
-
-
 def test_without_a_chat_template_prompts_are_plain_text() -> None:
-    pair = template(policies.plain).take_apart("<s>What is 1+1?</s>", "What is 1+1?")
-    assert isinstance(pair, Pair)
-    assert (pair.prompt, pair.response) == ("What is 1+1?", "")
-    pair = template(policies.plain).take_apart("What is 1+1? 2</s>", "<s>What is 1+1?")
-    assert isinstance(pair, Pair)
-    assert (pair.prompt, pair.response) == ("What is 1+1?", " 2")
+    question = "What is 1+1?"
+    assert read(policies.plain, f"<s>{question}</s>", question) == (question, "")
+    assert read(policies.plain, f"{question} 2</s>", f"<s>{question}") == (question, " 2")
 
 
 @pytest.mark.parametrize(
@@ -348,9 +310,6 @@ def test_a_template_that_cannot_be_taken_apart_is_a_configuration_error(broken: 
 def test_a_template_that_refuses_system_messages_is_no_error() -> None:
     pair = template(policies.no_system).pair(prompt_of(policies.no_system, [("user", "Q")]), "A")
     assert parts(pair) == ([("user", "Q")], "A")
-
-
-# Work
 
 
 # Each takes a moment, or minutes where the work grows with the square of the text.
@@ -378,5 +337,5 @@ def test_a_prompt_of_very_many_turns_is_taken_apart_in_its_length() -> None:
     turn = prompt_of(policies.chatml, [("user", text), ("assistant", text)])
     turn = turn.removesuffix("<|im_start|>assistant\n")
     prompt = turn * 30_000 + prompt_of(policies.chatml, [("user", text)])
-    turns, response = parts(template(policies.chatml).take_apart(prompt + "A", prompt))
+    turns, response = read(policies.chatml, prompt + "A", prompt)
     assert (len(turns), response) == (60_001, "A")

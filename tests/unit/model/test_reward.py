@@ -16,10 +16,7 @@ HELPSTEER2 = PRESETS["helpsteer2"]
 SCALAR = Manifest(outputs=2, reward=Affine(output=1, scale=-2.0, offset=0.5))
 SCALED = Manifest(
     outputs=3,
-    attributes={
-        "second": Affine(output=1, scale=10.0, offset=1.0),
-        "third": Affine(output=2),
-    },
+    attributes={"second": Affine(output=1, scale=10.0, offset=1.0), "third": Affine(output=2)},
     reward=Combined(weights={"second": 0.5, "third": -1.0}, bias=100.0),
 )
 BAD = (math.nan, math.inf, -math.inf)
@@ -61,57 +58,37 @@ def test_what_is_told_of_the_sequence_is_handed_on() -> None:
     assert (score.tokens, score.cached_tokens, score.truncated) == (9, 4, True)
 
 
-@pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("place", range(5))
-def test_an_output_that_is_not_finite_is_an_error_and_no_score(place: int, bad: float) -> None:
-    raw = [1.0] * 5
-    raw[place] = bad
+@pytest.mark.parametrize(
+    ("raw", "model", "weights"),
+    [
+        *(([1.0] * place + [bad] + [1.0] * (4 - place), HELPSTEER2, None)
+          for place in range(5) for bad in BAD),
+        *(([1.0] * 4 + [bad], HELPSTEER2, {"helpfulness": 1.0}) for bad in BAD),  # weighs nothing
+        *(([0.0, bad], SCALAR, None) for bad in BAD),
+        ([1e308] * 5, HELPSTEER2, {"helpfulness": 1e10}),  # the reward overflows
+    ],
+)  # fmt: skip
+def test_what_is_not_finite_is_an_error_and_no_score(
+    raw: list[float], model: Manifest, weights: dict[str, float] | None
+) -> None:
     with pytest.raises(NonFinite) as caught:
-        reward.score(raw, HELPSTEER2, tokens=3)
+        reward.score(raw, model, weights, tokens=3)
     assert caught.value.facts == {"tokens": 3}
 
 
-@pytest.mark.parametrize("bad", BAD)
-def test_an_attribute_that_is_not_finite_is_an_error_even_if_it_weighs_nothing(
-    bad: float,
+@pytest.mark.parametrize(
+    ("weights", "model", "told"),
+    [
+        ({"helpfulness": 1.0, "humor": 1.0}, HELPSTEER2, ("humor", *ATTRIBUTES)),
+        ({}, HELPSTEER2, ("empty",)),
+        ({"helpfulness": 1.0}, SCALAR, ("scalar reward",)),
+        *(({"helpfulness": 1.0, "verbosity": bad}, HELPSTEER2, ("verbosity",)) for bad in BAD),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name_and_others_pass(
+    weights: dict[str, float], model: Manifest, told: tuple[str, ...]
 ) -> None:
-    with pytest.raises(NonFinite):
-        reward.score([1.0, 1.0, 1.0, 1.0, bad], HELPSTEER2, {"helpfulness": 1.0}, tokens=1)
-
-
-@pytest.mark.parametrize("bad", BAD)
-def test_a_scalar_reward_that_is_not_finite_is_an_error(bad: float) -> None:
-    with pytest.raises(NonFinite):
-        reward.score([0.0, bad], SCALAR, tokens=1)
-
-
-def test_a_reward_that_overflows_is_an_error() -> None:
-    with pytest.raises(NonFinite):
-        reward.score([1e308] * 5, HELPSTEER2, {"helpfulness": 1e10}, tokens=1)
-
-
-def test_weights_of_known_attributes_pass() -> None:
     reward.check_weights({"helpfulness": 1.0, "verbosity": -0.2}, HELPSTEER2)
-
-
-def test_an_unknown_weight_is_named_with_what_there_is() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        reward.check_weights({"helpfulness": 1.0, "humor": 1.0}, HELPSTEER2)
-    assert "humor" in caught.value.detail
-    assert all(name in caught.value.detail for name in ATTRIBUTES)
-
-
-def test_empty_weights_are_refused() -> None:
-    with pytest.raises(InvalidRequest, match="empty"):
-        reward.check_weights({}, HELPSTEER2)
-
-
-def test_weights_for_a_scalar_model_are_refused_with_the_reason() -> None:
-    with pytest.raises(InvalidRequest, match="scalar reward"):
-        reward.check_weights({"helpfulness": 1.0}, SCALAR)
-
-
-@pytest.mark.parametrize("bad", BAD)
-def test_a_weight_that_is_not_finite_is_named(bad: float) -> None:
-    with pytest.raises(InvalidRequest, match="verbosity"):
-        reward.check_weights({"helpfulness": 1.0, "verbosity": bad}, HELPSTEER2)
+        reward.check_weights(weights, model)
+    assert all(word in caught.value.detail for word in told)
