@@ -20,9 +20,9 @@ from pathlib import Path
 WINDOW_SECONDS = 0.25
 """The least time before a decision: 25 of the ticks in which the kernel counts idle time."""
 LOST_CORES, FREE_CORES = 0.5, 0.75
-"""Averages over a window at which a thread is taken away and given back. Measured on two cores:
-0.1 to 0.2 cores are lost alone and 1.2 beside a busy program; 0.9 are free to one thread alone, and
-none beside a busy program."""
+"""Averages at which a thread is taken away and given back. Measured on two cores: 0.1 to 0.5 cores
+are lost in a window alone and 1.2 beside a busy program; 0.9 are free to one thread alone, and none
+beside a busy program."""
 TRIAL_SECONDS = 2.0
 """A thread that is taken away within this time was given back too early."""
 LEAST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 0.5, 60.0
@@ -150,7 +150,7 @@ class Threads:
         self._use = use
         self._look = look
         self._window: Sample | None = None
-        self._computed = 0.0
+        self._computed = self._lost = 0.0
         self._changed = time.monotonic()
         self._pause = LEAST_PAUSE_SECONDS
 
@@ -187,8 +187,10 @@ class Threads:
             return None
 
     def _decide(self, now: float, lost: float, free: float) -> None:
+        # Half of it counts for the next window too: one bad window in many is not another program.
+        self._lost = (self._lost + lost) / 2
         since = now - self._changed
-        if lost >= LOST_CORES and self.number > 1:
+        if self._lost >= LOST_CORES and self.number > 1:
             early = since < TRIAL_SECONDS
             self._pause = min(2 * self._pause, MOST_PAUSE_SECONDS) if early else LEAST_PAUSE_SECONDS
             self._change(now, max(1, self.number - max(1, round(lost))))
@@ -196,5 +198,5 @@ class Threads:
             self._change(now, min(self._most, self.number + max(1, int(free))))
 
     def _change(self, now: float, number: int) -> None:
-        self.number, self._changed = number, now
+        self.number, self._changed, self._lost = number, now, 0.0
         self._use(number)

@@ -76,6 +76,16 @@ def test_a_lost_core_is_noticed_within_a_window(machine: Machine) -> None:
     assert machine.seen == [1]
 
 
+def test_one_bad_window_is_not_another_program(machine: Machine) -> None:
+    engine = engine_on(machine)
+    for _ in range(10):
+        machine.busy = 1
+        machine.compute(engine, 0.6 * threads.WINDOW_SECONDS)
+        machine.busy = 0
+        machine.compute(engine, 5 * threads.WINDOW_SECONDS)
+    assert not machine.seen
+
+
 def test_never_more_threads_than_the_most(machine: Machine) -> None:
     machine.cores = 8
     engine = engine_on(machine, most=3)
