@@ -88,7 +88,7 @@ async def test_a_server_that_is_not_there_yet_is_waited_for(
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
     asked = asyncio.create_task(AsyncRewardClient(f"http://127.0.0.1:{port}").score([PAIR]))
-    while "trying again" not in caplog.text:  # noqa: ASYNC110
+    while "retrying for" not in caplog.text:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     async with server.running(port):
         assert [score.reward for score in await asked] == [1.0]
