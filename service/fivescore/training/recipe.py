@@ -266,6 +266,7 @@ def _range(name: str) -> str | None:
     """What a number must be, in words; None for a field that holds no number."""
     schema = Recipe.model_json_schema()["properties"][name]
     for kind in schema.get("anyOf", [schema]):
+        kind = kind.get("additionalProperties", kind)  # the values of a mapping
         if kind.get("type") in ("integer", "number"):
             least = (
                 f"at least {kind['minimum']:g}"
