@@ -36,7 +36,7 @@ class Served:
         return {"model": self.model, "manifest": self.manifest}
 
 
-def ask(urls: str | None, retry_seconds: float) -> Served:
+def served_at(urls: str | None, retry_seconds: float) -> Served:
     """The model that all replicas at ``urls`` serve; waits for one that is still loading.
 
     Raises:
