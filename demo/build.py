@@ -1,9 +1,9 @@
-"""Make the demo checkpoint again: ``python -m demo.build --text FOLDER``.
+"""Makes the demo checkpoint: ``python -m demo.build --text FOLDER``.
 
 Makes rows from texts and controlled damage, trains on them with ``fivescore train``, measures the
-result on held-out prompts and writes everything into ``fivescore/demo/fivescore-demo``, or wherever
-``--output`` says. The tokenizer there is kept, so that the token ids stay the same;
-``--train-tokenizer FILE...`` trains it again first (byte-level BPE) on the given text files.
+result on held-out prompts and writes everything into ``fivescore/demo/fivescore-demo``, or into
+``--output``. The tokenizer there is kept, so that the token ids stay the same;
+``--train-tokenizer FILE...`` first trains a new one (byte-level BPE) on text files.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from fivescore.settings import DEMO
 CHECKPOINT = Path(DEMO)
 SEED = 20240612  # the date of arXiv 2406.08673
 VALIDATION_ROWS = 400
+"""The most rows of the validation file."""
 RECIPE = {
     "epochs": "2",
     "batch-size": "16",
@@ -39,7 +40,8 @@ RECIPE = {
     "seed": "1",
 }
 """Flags of ``fivescore train`` that are not its defaults."""
-MADE = "made.json"
+RUN_FILE = "run.json"
+"""Name of the file with the facts of a run that the card needs."""
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 TEMPLATE = "chat_template.jinja"
 TRAINED = ("config.json", "model.safetensors", "reward.json")
@@ -53,14 +55,14 @@ CHAT_TEMPLATE = (
 
 
 def write_rows(text: Path, folder: Path) -> dict[str, int]:
-    """Write ``train.jsonl`` and ``validation.jsonl``; returns how many rows each has."""
-    found = texts.rm_bench(text)
-    made = {
-        "train": [one for one in found if one.split == "train"] + texts.documentation(),
-        "validation": [one for one in found if one.split == "validation"],
+    """Write ``train.jsonl`` and ``validation.jsonl``; returns the number of rows of each."""
+    bench = texts.rm_bench(text)
+    splits = {
+        "train": [one for one in bench if one.split == "train"] + texts.documentation(),
+        "validation": [one for one in bench if one.split == "validation"],
     }
     counts = {}
-    for name, some in made.items():
+    for name, some in splits.items():
         rows = data.rows(some, SEED)
         rows = rows[:VALIDATION_ROWS] if name == "validation" else rows
         lines = "".join(json.dumps(row) + "\n" for row in rows)
@@ -70,7 +72,7 @@ def write_rows(text: Path, folder: Path) -> dict[str, int]:
 
 
 def write_start(tokenizer: Path, folder: Path) -> None:
-    """Write the backbone that the training starts from, with the tokenizer."""
+    """Write the backbone with its initial weights, and the tokenizer."""
     special = SPECIAL_TOKENS.index
     config = LlamaConfig(
         vocab_size=VOCAB_SIZE,
@@ -94,7 +96,7 @@ def train(rows: Path, start: Path, output: Path) -> None:
     """Run ``fivescore train``.
 
     Raises:
-        SystemExit: it failed, and has said why.
+        SystemExit: training failed, after it printed the reason.
     """
     flags = [part for name, value in RECIPE.items() for part in (f"--{name}", value)]
     places = ["--data", str(rows / "train.jsonl"), "--validation", str(rows / "validation.jsonl")]
@@ -103,7 +105,7 @@ def train(rows: Path, start: Path, output: Path) -> None:
 
 
 def build(text: Path, output: Path, work: Path) -> None:
-    """All steps; what only they need stays in ``work``."""
+    """Run all steps, with intermediate files in ``work``."""
     counts = write_rows(text, work)
     start = work / "start"
     start.mkdir(exist_ok=True)
@@ -113,9 +115,9 @@ def build(text: Path, output: Path, work: Path) -> None:
     minutes = (time.monotonic() - began) / 60
     for name in TRAINED:
         shutil.copyfile(work / "trained" / name, output / name)
-    noted = {"rows": counts, "minutes": minutes, "recipe": RECIPE}
-    (work / MADE).write_text(json.dumps(noted) + "\n")
-    card.write(output, text, work / MADE)
+    facts = {"rows": counts, "minutes": minutes, "recipe": RECIPE}
+    (work / RUN_FILE).write_text(json.dumps(facts) + "\n")
+    card.write(output, text, work / RUN_FILE)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -137,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         work.mkdir(parents=True, exist_ok=True)
         build(args.text, args.output, work)
     for file in args.output.iterdir():
-        file.chmod(0o644)  # safetensors writes for its owner alone
+        file.chmod(0o644)  # safetensors makes files that only their owner can read
     size = sum(file.stat().st_size for file in args.output.iterdir())
     print(f"{args.output}: {size / 1e6:.1f} MB")
 

@@ -1,4 +1,4 @@
-"""What a demo checkpoint can do, measured on prompts that it was not trained on.
+"""Measures a demo checkpoint on prompts that it was not trained on.
 
 ``python -m demo.check --text FOLDER`` prints the table of the model card.
 """
@@ -24,7 +24,7 @@ from fivescore.data.markdown import table
 
 SEED = 11
 FEWEST_PARTS = 3
-"""A response of fewer sentences and lines than this is left out of the shuffling."""
+"""Responses with fewer sentences and lines are not shuffled."""
 REQUIRED = {
     "verbosity": 0.80,
     "complexity": 0.80,
@@ -34,34 +34,34 @@ REQUIRED = {
 }
 LLMBAR = ("Neighbor", "GPTInst", "GPTOut", "Manual")
 Measured = dict[str, tuple[float, int]]
-"""A number between -1 and 1, and of how many responses, pairs or comparisons it is."""
+"""Per criterion, a value from -1 to 1 and the number of responses, pairs or comparisons."""
 
 
-def criteria(found: Sequence[Text], scorer: Scorer, seed: int = SEED) -> Measured:
-    """Rank correlation with the made labels, and how often the intact response is preferred."""
+def criteria(intact_texts: Sequence[Text], scorer: Scorer, seed: int = SEED) -> Measured:
+    """Rank correlations with the labels, and how often the intact response is preferred."""
     rng = random.Random(seed)
     pairs: list[tuple[str, str]] = []
     versions: dict[str, list[tuple[int, int]]] = {}
-    for text in found:
+    for text in intact_texts:
         intact = len(pairs)
         pairs.append((text.prompt, text.response))
-        for name, damaged in _damaged(text, found, rng):
+        for name, damaged in _damaged(text, intact_texts, rng):
             versions.setdefault(name, []).append((intact, len(pairs)))
             pairs.append((text.prompt, damaged))
     scores = scorer.score(pairs)
     measured: Measured = {}
     for name, rule in (("verbosity", verbosity), ("complexity", complexity)):
-        made = [rule(response) for _, response in pairs]
-        given = [score.attributes[name] for score in scores]
-        measured[name] = (spearman(made, given), len(pairs))
+        labels = [rule(response) for _, response in pairs]
+        predicted = [score.attributes[name] for score in scores]
+        measured[name] = (spearman(labels, predicted), len(pairs))
     for name, compared in sorted(versions.items()):
         wins = [scores[intact].reward > scores[other].reward for intact, other in compared]
         measured[name] = (float(np.mean(wins)), len(wins))
     return measured
 
 
-def _damaged(text: Text, found: Sequence[Text], rng: random.Random) -> Iterable[tuple[str, str]]:
-    same_style = [other for other in found if other.style == text.style]
+def _damaged(text: Text, others: Sequence[Text], rng: random.Random) -> Iterable[tuple[str, str]]:
+    same_style = [other for other in others if other.style == text.style]
     same_domain = [other for other in same_style if other.domain == text.domain]
     yield "mismatched", data.another(text, same_style, rng).response
     yield "mismatched, same domain", data.another(text, same_domain, rng).response
@@ -73,13 +73,13 @@ def _damaged(text: Text, found: Sequence[Text], rng: random.Random) -> Iterable[
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:
-    """Spearman's rank correlation; NaN where one of them does not vary."""
-    found = statistics.spearman(np.asarray(one), np.asarray(other))
-    return float("nan") if found is None else found
+    """Spearman's rank correlation; NaN if it is undefined."""
+    value = statistics.spearman(np.asarray(one), np.asarray(other))
+    return float("nan") if value is None else value
 
 
 def llmbar(folder: Path, scorer: Scorer) -> Measured:
-    """Accuracy by subset; a tie is wrong."""
+    """Accuracy by subset; a tie counts as wrong."""
     measured: Measured = {}
     for name in LLMBAR:
         rows = json.loads((folder / f"llmbar-adver-{name}.json").read_text())
@@ -91,7 +91,7 @@ def llmbar(folder: Path, scorer: Scorer) -> Measured:
 
 
 def rm_bench(folder: Path, scorer: Scorer) -> dict[str, dict[str, tuple[float, int]]]:
-    """Accuracy by domain and level, on held-out prompts alone where the others were trained on."""
+    """Accuracy by domain and level; of domains in the training data, on held-out prompts alone."""
     measured = {}
     for domain in (*texts.RM_BENCH, "safety-refuse"):
         rows = json.loads((folder / f"rmbench-{domain}_filtered.json").read_text())

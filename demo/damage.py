@@ -1,4 +1,4 @@
-"""Controlled damage to a response. Each function leaves everything else about the text as it is."""
+"""Controlled damage to a response. Each function changes one property of the text."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _SIMPLE_TO_SPECIAL = {
 
 
 def units(text: str) -> tuple[list[str], list[str]]:
-    """Sentences and lines, and what separates them (one separator fewer)."""
+    """Sentences and lines, and the separators between them (one fewer)."""
     return _BREAK.split(text), _BREAK.findall(text)
 
 
@@ -71,7 +71,7 @@ def join(parts: list[str], breaks: list[str]) -> str:
 
 
 def shuffled(text: str, rng: random.Random) -> str | None:
-    """Every sentence and line in random order, the white space in its place; None if it cannot."""
+    """Sentences and lines in random order, separators in place; None with fewer than two."""
     parts, breaks = units(text)
     if len(set(parts)) < 2:
         return None
@@ -92,7 +92,7 @@ def truncated(text: str, rng: random.Random) -> str | None:
 
 
 def repeated(text: str, rng: random.Random) -> str:
-    """Padded with its own sentences, said again after the end."""
+    """Padded with repetitions of its own sentences."""
     parts, breaks = units(text)
     gap = breaks[-1] if breaks else " "
     times = rng.randint(1, 3)
@@ -109,7 +109,7 @@ def specialised(text: str) -> str:
 
 
 def simplified(text: str, rng: random.Random) -> str:
-    """Every other long word of the text left out or replaced by a short one."""
+    """About half of the long words replaced by short ones."""
     short = ("thing", "it", "one", "part", "way", "do", "so", "big")
 
     def replace(match: re.Match[str]) -> str:
@@ -123,7 +123,7 @@ def _replace(text: str, table: dict[str, str]) -> str:
 
 
 def excerpt(text: str, rng: random.Random) -> str:
-    """The first sentences, up to a sentence's end: a shorter, still whole response."""
+    """The first sentences, up to a sentence's end: a shorter, but complete response."""
     parts, breaks = units(text)
     ends = [i + 1 for i, part in enumerate(parts) if part[-1:] in ".!?" and i + 1 < len(parts)]
     if not ends:

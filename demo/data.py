@@ -1,4 +1,4 @@
-"""Rows in HelpSteer2's shape, made from real texts and controlled damage to them (seeded)."""
+"""Makes rows in HelpSteer2's format from real texts and controlled damage to them (seeded)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from demo.texts import Text
 
 Row = dict[str, Any]
 PER_TEXT = {"chat": 24, "safety-response": 24, "code": 9, "docs": 1}
-"""Rows per text; a code text is long and has five others for its problem."""
+"""Rows per text, by domain; code texts are long, and six of them solve one problem."""
 WORD_ROWS = 3000
+"""Rows that ``_word_rows`` tries to make."""
 KINDS = {
     "intact": 2.0,
     "mismatched": 2.5,
@@ -24,12 +25,13 @@ KINDS = {
     "specialised": 0.5,
     "simplified": 0.5,
 }
-"""How often each kind is made, relative to the others."""
+"""Relative frequency of each kind of row."""
 PAIRED = ("shuffled", "truncated")
+"""Kinds whose intact response is a row too."""
 WHOLE = 0.2
-"""How often a response is used whole and not up to one of its first sentence ends."""
+"""Share of responses that are used whole, not up to one of their first sentence ends."""
 LONGEST, KEPT_LONG = 200, 0.4
-"""Words; of the longer rows few are kept, because they take most of the time."""
+"""Words from which rows count as long, and the share of them that is kept, to save time."""
 _ASK = (
     "Tell me about {}.",
     "What do you know about {}?",
@@ -58,7 +60,7 @@ def rows(texts: list[Text], seed: int) -> list[Row]:
 
 
 def _rows(text: Text, others: list[Text], rng: random.Random) -> list[Row]:
-    """A damaged version; what was shuffled or cut off comes intact as well."""
+    """One row for a text, damaged or not; the kinds in ``PAIRED`` also give the intact row."""
     kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
     response = text.response
     damages: tuple[str, ...] = ()
@@ -103,7 +105,7 @@ def another(text: Text, others: list[Text], rng: random.Random) -> Text:
 def _word_rows(texts: list[Text], rng: random.Random) -> Iterator[Row]:
     """Questions about words of a response, and about words that it does not have.
 
-    They teach to look for the prompt's words in the response, whatever the words are.
+    They teach the model to look for the prompt's words in the response.
     """
     vocabulary = sorted({word for text in texts for word in _words(text.response)})
     for _ in range(WORD_ROWS):

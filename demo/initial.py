@@ -1,13 +1,13 @@
-"""The weights that the training starts from: random, with three hints for so small a run.
+"""Makes the initial weights: random, with three hints for so small a run.
 
-* A token's embedding is made from its characters, so that words of one stem start alike; a few
-  dimensions of their own (``FEATURES``) tell its length, and whether it begins a word.
-* One head of the first layer looks for the end of the user's turn: its output is a mark that
-  tokens of the response have and tokens of the prompt have not.
-* The second layer's heads look for earlier occurrences of a token, however far away, and report
-  whether they are unmarked, that is, in the prompt.
+* A token's embedding is made from its characters, so that words with one stem are similar; some
+  dimensions (``FEATURES``) hold properties such as its length and whether it begins a word.
+* One head of the first layer looks for the end of the user's turn: its output marks the tokens of
+  the response.
+* The second layer's heads look for earlier occurrences of a token at any distance, and report
+  whether they are unmarked, and so in the prompt.
 
-Everything is trained after that; nothing is frozen.
+All weights are trained after that; none is frozen.
 """
 
 from __future__ import annotations
@@ -33,17 +33,21 @@ FEATURES = (
     IN_PROMPT,
     *SHARED,
 ) = range(17)
-"""Dimensions of the residual stream with a meaning at the start."""
+"""Dimensions of the residual stream that hold a feature at the start."""
 SCALE = 1.0
-"""Of the embeddings, and ``STRONG`` times that of their features."""
+"""Standard deviation of the embeddings."""
 STRONG = 3.0
+"""Size of the features that attention looks for, relative to ``SCALE``."""
 SLOW = 0.005
-"""Radians a token: rotary frequencies below it hardly tell positions, so they can match."""
+"""Radians per token: rotary frequencies below it hardly depend on position, so they can match."""
 MATCHING, MATCH = 2, 4.0
+"""Heads that match tokens, and the strength of a match in the attention's logits."""
 FAST, BACK = 0.3, 3.0
+"""Radians per token from which frequencies locate a position, and the strength of that."""
 _LOOKS = ((1.0, 0.0), (1.0, 1.0))
-"""How much a head's attention goes by a word's rarity, and by its being in the prompt."""
+"""Per head, the weights of a word's rarity and of its presence in the prompt in attention."""
 _GRAMS = 4096
+"""Vectors for three-character pieces, which are hashed to them."""
 
 
 def write(folder: Path, config: LlamaConfig, tokenizer: Any, seed: int) -> None:
@@ -72,8 +76,8 @@ def _spread(layer: Any, config: LlamaConfig) -> None:
 
 
 def _mark_response(attention: Any, config: LlamaConfig) -> None:
-    """The first head: all look for the turn's end, which has a value; written to a feature."""
-    slowest = config.head_dim // 2 - 1  # hardly turns over a whole context
+    """First head: every token attends to the end of the turn, whose value becomes IN_RESPONSE."""
+    slowest = config.head_dim // 2 - 1  # it hardly depends on position in the whole context
     q, k, v = attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight
     for weight in (q, k, v):
         weight[: config.head_dim] = 0.0
@@ -85,7 +89,7 @@ def _mark_response(attention: Any, config: LlamaConfig) -> None:
 
 
 def _look_back(attention: Any, config: LlamaConfig) -> None:
-    """The second and third head: look at the token before and the one before that."""
+    """Second and third head: attend to the previous token and to the one before it."""
     half = config.head_dim // 2
     turns = torch.tensor([config.rope_parameters["rope_theta"] ** (-i / half) for i in range(half)])
     for head in (1, 2):
@@ -100,7 +104,7 @@ def _look_back(attention: Any, config: LlamaConfig) -> None:
 
 
 def _find_in_prompt(attention: Any, config: LlamaConfig) -> None:
-    """Two heads: equal queries and keys where it turns slowly; the value is high if unmarked."""
+    """Heads with equal queries and keys at slow frequencies; the value is high in the prompt."""
     half = config.head_dim // 2
     base = config.rope_parameters["rope_theta"]
     slow = torch.tensor([base ** (-i / half) < SLOW for i in range(half)]).repeat(2)
@@ -119,7 +123,7 @@ def _find_in_prompt(attention: Any, config: LlamaConfig) -> None:
 
 
 def _share(attention: Any, config: LlamaConfig) -> None:
-    """Heads that look at the response's rare words, more or less at those in the prompt alone."""
+    """Heads that attend to the response's rare words, and to those that the prompt has too."""
     slowest = config.head_dim // 2 - 1
     q, k, v = attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight
     for head, (rarity, in_prompt) in enumerate(_LOOKS):
@@ -137,7 +141,7 @@ def _share(attention: Any, config: LlamaConfig) -> None:
 
 
 def _average(attention: Any, config: LlamaConfig, head: int) -> None:
-    """A head that looks at the whole response alike, and tells the mean of some features."""
+    """A head that attends evenly to the response, and so returns the mean of some features."""
     rows = slice(head * config.head_dim, (head + 1) * config.head_dim)
     slowest = head * config.head_dim + config.head_dim // 2 - 1
     for weight in (attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight):
@@ -151,7 +155,7 @@ def _average(attention: Any, config: LlamaConfig, head: int) -> None:
 
 
 def _embeddings(config: LlamaConfig, tokenizer: Any) -> torch.Tensor:
-    """Sums of random vectors for the token itself and its three-character pieces, and features."""
+    """Random vectors of the tokens and of their three-character pieces, summed, with features."""
     size = config.hidden_size
     pieces = torch.randn(_GRAMS, size)
     rows = torch.randn(config.vocab_size, size)

@@ -1,12 +1,12 @@
-"""The made labels, 0 to 4: what each rule measures is all that the checkpoint can learn.
+"""The labels, from 0 to 4, which rules compute: the checkpoint can learn nothing else.
 
 ``verbosity``
     The response's length in words w, as log2(w / 8) * 2/3: 8 words are 0, 512 words are 4.
 ``complexity``
-    The share of words longer than six letters, the part of the readability index LIX (Bjoernsson
-    1968) that is about words: 10% are 0, 50% are 4.
+    The share of words longer than six letters, one part of the readability index LIX (Bjoernsson
+    1968): 10% are 0, 50% are 4.
 ``coherence``, ``correctness``, ``helpfulness``
-    4, less what the damage costs (``COSTS``), never below 0.
+    4 minus the cost of the damage (``COSTS``), and at least 0.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ COSTS: dict[str, tuple[float, float, float]] = {
     "repeated": (1.0, 0.0, 2.0),
     "simplified": (0.5, 0.5, 0.5),
 }
-"""Damage to its cost in (helpfulness, correctness, coherence)."""
+"""The cost of each kind of damage in (helpfulness, correctness, coherence)."""
 _WORD = re.compile(r"[^\W\d_]+")
 
 
 def labels(response: str, damage: tuple[str, ...] = ()) -> dict[str, float]:
-    """The five labels of a response that got these kinds of damage."""
+    """The five labels of a response with these kinds of damage."""
     costs = [sum(COSTS[name][i] for name in damage) for i in range(3)]
     values = [max(0.0, 4.0 - cost) for cost in costs]
     values += [complexity(response), verbosity(response)]
@@ -36,12 +36,12 @@ def labels(response: str, damage: tuple[str, ...] = ()) -> dict[str, float]:
 
 
 def verbosity(response: str) -> float:
-    """Length, on a logarithmic scale."""
+    """The label for the length in words, on a logarithmic scale."""
     return _clip(math.log2(max(len(response.split()), 1) / 8) * 2 / 3)
 
 
 def complexity(response: str) -> float:
-    """Long words, as LIX counts them."""
+    """The label for the share of long words, as LIX counts them."""
     words = _WORD.findall(response)
     share = sum(len(word) > 6 for word in words) / max(len(words), 1)
     return _clip((share - 0.1) * 10)

@@ -1,4 +1,4 @@
-"""Scores of a checkpoint in this process, float32 on the CPU, read as the server reads them."""
+"""Scores pairs with transformers in this process: float32, on the CPU, read as by the server."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from fivescore.model.conversation import Conversation
 from fivescore.types import Pair, Score
 
 BATCH = 32
+"""Sequences per forward pass."""
 
 
 class Scorer:
-    """A folder that ``fivescore serve`` takes."""
+    """Scores with the checkpoint in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._manifest = manifest.read(str(folder / manifest.FILE_NAME))
@@ -28,7 +29,7 @@ class Scorer:
         self._model = model.eval()
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
-        """Scores of (prompt, response), in order."""
+        """The scores of (prompt, response) pairs, in order."""
         encoded = self._conversation.encode([Pair(prompt=p, response=r) for p, r in pairs])
         ids = [one for one in encoded if not isinstance(one, InvalidPair)]
         assert len(ids) == len(pairs)
@@ -41,7 +42,7 @@ class Scorer:
         return [score for score in scores if score is not None]
 
     def _outputs(self, batch: list[list[int]]) -> list[list[float]]:
-        # Padding on the right is after the last token, so a causal model never sees it.
+        # Padding is right of the last token, which a causal model does not attend to.
         tensors = [torch.tensor(ids) for ids in batch]
         padded = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)
         last = torch.tensor([len(ids) - 1 for ids in batch])

@@ -1,8 +1,8 @@
-"""The real texts: prompts with a response that answers them, whole and in order.
+"""Reads the real texts: prompts with good and complete responses.
 
-From RM-Bench's chat, code and safety-response prompts (the chosen responses in three styles) and
-from the documentation inside installed Python packages. LLMBar and RM-Bench's safety-refuse are
-left out of the training, so that they stay unseen.
+They come from RM-Bench's chat, code and safety-response prompts (the chosen responses in three
+styles) and from the documentation in installed Python packages. LLMBar and RM-Bench's
+safety-refuse are not used for training, so that they stay unseen.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ APACHE = ("huggingface_hub", "transformers", "vllm")
 PACKAGES = (*PSF, *BSD, *APACHE)
 """Packages whose documentation is used, by their licences."""
 TOPIC_WORDS = (50, 200)
-"""How long a part of the Python language reference is, at least and about at most."""
+"""Words in a part of the Python language reference: the least, and about the most."""
 RM_BENCH = ("chat", "code", "safety-response")
 HELD_OUT_PERCENT, VALIDATION_PERCENT = 20, 12
 _WHOLE = re.compile(r"[.!?)}\]\"'`*|]\s*$|[^\x00-\u2fff]\s*$")
@@ -44,7 +44,7 @@ _ROLE = re.compile(r":(?:\w+:)?\w+:`~?([^`]*)`")
 class Text:
     """A prompt and a response to it.
 
-    ``group`` tells which prompts are one task; all of a group are on one side of the split.
+    Prompts with the same ``group`` are one task, and all in the same split.
     """
 
     group: str
@@ -60,7 +60,7 @@ class Text:
 
 
 def split_of(group: str) -> str:
-    """The split of a group of prompts: its hash decides, and nothing else."""
+    """The split of a group of prompts, by its hash alone."""
     digest = hashlib.sha256(group.encode()).digest()
     place = int.from_bytes(digest[:4], "big") % 100
     if place < HELD_OUT_PERCENT:
@@ -69,14 +69,17 @@ def split_of(group: str) -> str:
 
 
 def group_of(domain: str, row: dict[str, Any]) -> str:
-    """HumanEvalPack poses a problem in six languages: "CPP/8" and "Go/8" are one group."""
+    """The group of an RM-Bench row.
+
+    HumanEvalPack has each problem in six languages: "CPP/8" and "Go/8" are one group.
+    """
     if domain == "code":
         return f"code/{row['task_id'].rsplit('/', 1)[-1]}"
     return f"{domain} {row['prompt']}"
 
 
 def rm_bench(folder: Path) -> list[Text]:
-    """The chosen responses; those that the data set cuts off end at their last whole sentence."""
+    """The chosen responses; ones that the data set truncates end at their last whole sentence."""
     texts = []
     for domain in RM_BENCH:
         for row in json.loads((folder / f"rmbench-{domain}_filtered.json").read_text()):
@@ -89,16 +92,16 @@ def rm_bench(folder: Path) -> list[Text]:
 
 
 def _mend(response: str, cut_off: bool) -> str:
-    # The plain style is made from the markdown one and got a full stop where that is cut off.
+    # The plain style was made from the markdown one, with a full stop where that is truncated.
     response = response.rstrip()
     if _WHOLE.search(response) and not cut_off:
         return response
-    found = _LAST_SENTENCE.match(response[:-1])
-    return found.group(1) if found else response
+    whole = _LAST_SENTENCE.match(response[:-1])
+    return whole.group(1) if whole else response
 
 
 def documentation() -> list[Text]:
-    """Functions and classes of installed packages: questions about them, and their docstrings."""
+    """Questions about functions and classes of installed packages, with their docstrings."""
     seen: set[str] = set()
     texts = _topics()
     for package in PACKAGES:
@@ -115,7 +118,7 @@ def documentation() -> list[Text]:
 
 
 def _topics() -> list[Text]:
-    """Paragraphs of the Python language reference, which Python brings for its ``help()``."""
+    """Paragraphs of the Python language reference, which Python includes for ``help()``."""
     least, most = TOPIC_WORDS
     texts: list[Text] = []
     for name, topic in sorted(topics.items()):
@@ -136,8 +139,8 @@ def _topic(name: str, paragraphs: list[str], number: int) -> Text:
 
 
 def _docstrings(package: str) -> Iterator[tuple[str, str]]:
-    found = importlib.util.find_spec(package)
-    for folder in (found.submodule_search_locations or []) if found else []:
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
         for file in sorted(Path(folder).rglob("*.py")):
             if "tests" in file.parts or "_vendor" in file.parts:
                 continue
@@ -151,7 +154,7 @@ def _docstrings(package: str) -> Iterator[tuple[str, str]]:
 def _parsed(file: Path) -> ast.Module:
     try:
         return ast.parse(file.read_text(errors="replace"))
-    except SyntaxError:  # packages carry files for other versions of Python
+    except SyntaxError:  # packages include files for other versions of Python
         return ast.Module([], [])
 
 
@@ -165,9 +168,9 @@ def _prose(text: str) -> str:
 def _ask(package: str, name: str, summary: str) -> str:
     topic = summary.rstrip(".")
     topic = topic[:1].lower() + topic[1:]
-    asked = (
+    questions = (
         (f"What does `{name}` in {package} do?", f"Explain {name} from the {package} library.")
         if not summary
         else (f"Tell me more about this: {topic}.", f"In {package}, {topic}: how does it work?")
     )
-    return asked[len(name) % 2]
+    return questions[len(name) % 2]

@@ -1,4 +1,4 @@
-"""The demo's tokenizer: a byte-level BPE in Llama 3's manner."""
+"""The demo's tokenizer: a byte-level BPE with Llama 3's pattern and turn format."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SETTINGS = {
 
 
 def byte_level_bpe() -> Tokenizer:
-    """An empty byte-level BPE that cuts text as Llama 3's does; it is to be trained."""
+    """An untrained byte-level BPE that splits text as Llama 3's does."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

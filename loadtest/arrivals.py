@@ -1,4 +1,4 @@
-"""When requests are due: seconds from the start, drawn beforehand from a seed."""
+"""Arrival times of requests, in seconds from the start, drawn beforehand from a seed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Arrivals = list[float]
 
 
 def constant(rate: float, seconds: float) -> Arrivals:
-    """Evenly, ``rate`` a second."""
+    """Evenly spaced arrivals, ``rate`` per second."""
     return [number / rate for number in range(int(rate * seconds))]
 
 
 def poisson(rate: float, seconds: float, seed: int = 7) -> Arrivals:
-    """As independent clients send, ``rate`` a second on average."""
+    """Arrivals of independent clients, ``rate`` per second on average."""
     rng = random.Random(seed)
     due: Arrivals = []
     at = rng.expovariate(rate)
@@ -25,7 +25,7 @@ def poisson(rate: float, seconds: float, seed: int = 7) -> Arrivals:
 
 
 def bursts(rate: float, seconds: float, size: int) -> Arrivals:
-    """As an RL step: ``size`` at once, again and again, ``rate`` a second on average."""
+    """Arrivals of RL steps: bursts of ``size``, ``rate`` per second on average."""
     return [burst * size / rate for burst in range(int(rate * seconds / size)) for _ in range(size)]
 
 

@@ -1,4 +1,4 @@
-"""What the plots show: latency against offered load, and speed against batch, length and group."""
+"""Measures the curves of the plots: latency over load, and rate over batch, length and group."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from loadtest.sides import FIVESCORE, LIMIT, TRANSFORMERS, VLLM, Http, Side, Wor
 from loadtest.texts import Texts, shuffled
 
 SHARES = (0.25, 0.5, 0.7, 0.85, 1.0, 1.2)
-"""Of fivescore's own closed-loop speed that are offered: the knee is at about 1."""
+"""Offered load as shares of fivescore's closed-loop rate; it saturates at about 1."""
 SECONDS = 5.0
+"""Duration of a point of an open loop."""
 WARM = 0.2
-"""The part of an open loop's answers that comes first and does not count."""
+"""Share of an open loop's first answers that are a warm-up and do not count."""
 MOST_INFLIGHT = 1024
+"""The most requests of an open loop in flight; further ones are dropped."""
 KNEE = 0.85
-"""A side that answers less of what is offered is not offered more."""
+"""A side that answers a smaller share of the load gets no higher load."""
 CLIENTS = 64
 BATCHES = (1, 8, 64, 512)
 LENGTHS = (64, 128, 256, 512, 1024)
@@ -34,14 +36,14 @@ Curve = dict[str, list[Point]]
 
 
 async def curves(regime: str, running: Mapping[str, Side], texts: Texts) -> dict[str, Any]:
-    """Each curve by its name, with a list of points by side."""
-    ours = await running[FIVESCORE].take(Work(texts.take(8 * CLIENTS), 1, CLIENTS))
-    found = {"offered load": await _ramp(ours.rate, running, texts)}
+    """All curves by name, each with a list of points per side."""
+    ours = await running[FIVESCORE].run(Work(texts.take(8 * CLIENTS), 1, CLIENTS))
+    result = {"offered load": await _ramp(ours.rate, running, texts)}
     if regime == "nano":
-        found["shapes of arrivals"] = await _shapes(ours.rate / 2, running, texts)
+        result["shapes of arrivals"] = await _shapes(ours.rate / 2, running, texts)
     else:
-        found |= {name: await _scaling(name, running, texts) for name in SCALING}
-    return found
+        result |= {name: await _scaling(name, running, texts) for name in SCALING}
+    return result
 
 
 def _batches(texts: Texts, batch: int) -> Work:
@@ -67,45 +69,45 @@ SCALING: dict[str, tuple[tuple[int, ...], Callable[[Texts, int], Work]]] = {
 async def _scaling(name: str, running: Mapping[str, Side], texts: Texts) -> Curve:
     values, make = SCALING[name]
     sides = [side for side in (*HTTP, LIMIT) if side in running]
-    found: Curve = {side: [] for side in sides}
+    curve: Curve = {side: [] for side in sides}
     for value in values:
         for side in sides:
-            took = await running[side].take(make(texts, value))
-            found[side].append({"at": value, "pairs_per_second": took.rate})
-            print(f"  {name}, {value}: {side} {took.rate:.0f} pairs/s", file=sys.stderr)
-    return found
+            rate = (await running[side].run(make(texts, value))).rate
+            curve[side].append({"at": value, "pairs_per_second": rate})
+            print(f"  {name}, {value}: {side} {rate:.0f} pairs/s", file=sys.stderr)
+    return curve
 
 
 async def _ramp(capacity: float, running: Mapping[str, Side], texts: Texts) -> Curve:
-    """Single pairs at rising rates, Poisson arrivals, until a side no longer keeps up."""
+    """Single pairs at rising rates with Poisson arrivals, until a side no longer keeps up."""
     sides = {name: side for name in HTTP if isinstance(side := running.get(name), Http)}
-    found: Curve = {name: [] for name in sides}
+    curve: Curve = {name: [] for name in sides}
     for share in SHARES:
         for name in list(sides):
             point = await _offer(sides[name], texts, poisson(share * capacity, SECONDS))
-            found[name].append(point)
+            curve[name].append(point)
             print(f"  {name}, offered {share * capacity:.0f}/s: {point}", file=sys.stderr)
             if point["achieved"] < KNEE * point["offered"]:
                 del sides[name]
-    return found
+    return curve
 
 
 async def _shapes(rate: float, running: Mapping[str, Side], texts: Texts) -> Curve:
-    """So many single pairs a second, in every shape of arrivals."""
-    found: Curve = {}
+    """Single pairs at one rate (pairs per second), in every shape of arrivals."""
+    curve: Curve = {}
     for name in (FIVESCORE, VLLM):
         if isinstance(side := running.get(name), Http):
-            found[name] = [
+            curve[name] = [
                 {"shape": shape, **await _offer(side, texts, arrivals(rate, SECONDS))}
                 for shape, arrivals in SHAPES.items()
             ]
-    return found
+    return curve
 
 
 async def _offer(side: Http, texts: Texts, due: Arrivals) -> Point:
     requests = [side.request([pair]) for pair in texts.take(len(due))]
     await settled()
-    with _ahead():
+    with _high_priority():
         async with Driver(side.url) as driver:
             run = await driver.open(requests, due, MOST_INFLIGHT)
     latencies = run.latencies[int(WARM * len(run.latencies)) :]
@@ -121,13 +123,13 @@ async def _offer(side: Http, texts: Texts, due: Arrivals) -> Point:
 
 
 @contextmanager
-def _ahead() -> Iterator[None]:
-    """The generator before the servers, where the system allows it: it must not lag."""
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
+def _high_priority() -> Iterator[None]:
+    """Raise this process's priority above the servers', if allowed, so that it sends on time."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
     with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, usual - 10)
+        os.setpriority(os.PRIO_PROCESS, 0, before - 10)
     try:
         yield
     finally:
         with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, 0, usual)
+            os.setpriority(os.PRIO_PROCESS, 0, before)

@@ -1,9 +1,9 @@
-"""Sends requests and measures them, on aiohttp, which costs a fifth of httpx a request.
+"""Sends requests and measures them, with aiohttp, which takes a fifth of httpx's time per request.
 
-What an idle server takes for one request is asked by a blocking client: that adds least of its own.
-A closed loop has a number of workers, each with one request on its way: trainers. An open loop
-sends at times drawn beforehand, whatever the server does, and counts the latency of an answer from
-the time when its request was to be sent, so that a slow server does not slow its own test down.
+A closed loop has a number of workers with one request in flight each, as trainers do. An open loop
+sends at times drawn beforehand, whatever the server does, and counts latency from the time at which
+a request was due, so that a slow server does not slow its own test down. The latency of an idle
+server is measured by a blocking client, which adds the least time of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 MOST_LAG_SECONDS = 0.005
-"""Of the 99th percentile: a generator that sends later than this has measured itself."""
+"""The largest 99th percentile of lags; with a larger one the run measured its own generator."""
 TIMEOUT_SECONDS = 600
 JSON = {"Content-Type": "application/json"}
 
@@ -35,18 +35,18 @@ class Request:
 
 @dataclass
 class Run:
-    """What came of one: ``seconds`` from its start to its last answer; latencies in seconds."""
+    """The results of a run: ``seconds`` from its start to its last answer; latencies in seconds."""
 
     seconds: float = 0.0
     pairs: int = 0
-    """In requests that were answered with 200."""
+    """Pairs in requests that were answered with 200."""
     latencies: list[float] = field(default_factory=list)
     lags: list[float] = field(default_factory=list)
-    """By how much requests were sent after their time; empty for a closed loop."""
+    """Seconds by which requests were sent after they were due; empty for a closed loop."""
     dropped: int = 0
-    """Requests that were not sent, because too many were on their way."""
+    """Requests that were not sent, because too many were in flight."""
     failed: dict[str, int] = field(default_factory=dict)
-    """By status or by the name of what went wrong."""
+    """Counts of failures by status or by the error's type."""
     answers: list[bytes] = field(default_factory=list)
 
     @property
@@ -57,8 +57,8 @@ class Run:
     def fail(self, what: str) -> None:
         self.failed[what] = self.failed.get(what, 0) + 1
 
-    def ended(self, request: Request, since: float, status: int, body: bytes) -> None:
-        """Count one that was answered just now."""
+    def add(self, request: Request, since: float, status: int, body: bytes) -> None:
+        """Count a request that was answered now; its latency counts from ``since``."""
         if status != 200:
             self.fail(str(status))
             return
@@ -71,7 +71,7 @@ class Driver:
     """Sends to one URL.
 
     Args:
-        new_connections: one for each request, as ``requests.post`` makes; else they are kept.
+        new_connections: open one for each request, as ``requests.post`` does, and keep none.
     """
 
     def __init__(self, url: str, *, new_connections: bool = False) -> None:
@@ -87,7 +87,7 @@ class Driver:
         await self._http.close()
 
     async def closed(self, requests: Iterable[Request], workers: int) -> Run:
-        """All of them, always ``workers`` on their way."""
+        """Send all requests with ``workers`` of them in flight."""
         run, waiting = Run(), iter(requests)
         began = time.perf_counter()
 
@@ -100,8 +100,10 @@ class Driver:
         return run
 
     async def open(self, requests: Iterable[Request], due: Sequence[float], most: int) -> Run:
-        """One at each of ``due``, seconds from now; at most ``most`` on their way, others are
-        dropped and counted. Ends with the last answer."""
+        """Send one request at each time in ``due``, in seconds from now, and wait for all answers.
+
+        Requests that are due while ``most`` are in flight are dropped and counted.
+        """
         run, sending = Run(), set[asyncio.Task[None]]()
         began = time.perf_counter()
         for request, at in zip(requests, due, strict=False):
@@ -124,14 +126,14 @@ class Driver:
         except (aiohttp.ClientError, TimeoutError) as error:
             run.fail(type(error).__name__)
             return
-        run.ended(request, due, answer.status, body)
+        run.add(request, due, answer.status, body)
 
 
 def one_by_one(url: str, requests: Iterable[Request]) -> Run:
-    """Each when the one before is answered, on one kept connection.
+    """Send each request after the answer to the one before, on one connection.
 
     Raises:
-        OSError, http.client.HTTPException: the connection failed, and with it the run.
+        OSError, http.client.HTTPException: the connection failed.
     """
     run, parts = Run(), urllib.parse.urlsplit(url)
     client = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
@@ -142,13 +144,13 @@ def one_by_one(url: str, requests: Iterable[Request]) -> Run:
             client.request("POST", parts.path, request.body, JSON)
             answer = client.getresponse()
             body = answer.read()
-            run.ended(request, sent, answer.status, body)
+            run.add(request, sent, answer.status, body)
     run.seconds = time.perf_counter() - began
     return run
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that ``share`` of all do not exceed; 0 of none."""
+    """The smallest value that ``share`` of all values do not exceed; 0 without values."""
     if not values:
         return 0.0
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]

@@ -1,9 +1,9 @@
-"""vLLM's engine alone, as a process: questions and answers are JSON lines.
+"""vLLM's engine alone in a process that reads requests and writes results as JSON lines.
 
-``async`` is AsyncLLM, with everything submitted at once: its own process beside the engine's.
-``offline`` is ``LLM.encode``. The engine arguments are exactly those that ``fivescore serve`` gives
-to AsyncLLM, with the options of the third argument, in JSON, and garbage collection is as it is
-there.
+``async`` is AsyncLLM, which gets all sequences at once, in a process beside the engine's.
+``offline`` is ``LLM.encode``. Engine arguments are exactly those that ``fivescore serve`` passes to
+AsyncLLM, with the engine options in the third argument, as JSON. Garbage collection is set as in
+the server.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Alone(Protocol):
 
 
 class _Shared(PoolingParams):  # type: ignore[misc]  # vllm is Any to mypy
-    """Parameters of all requests, which nothing changes; vLLM copies them deeply for each."""
+    """Parameters for all requests, without vLLM's deep copy for each: nothing changes them."""
 
     def clone(self) -> PoolingParams:
         return self
@@ -52,11 +52,11 @@ class Async:
     def __init__(self, engine: VllmEngine) -> None:
         self._engine = AsyncLLM.from_vllm_config(engine.configure())
         self._parameters = _Shared(task=RAW_SCORES.task, use_activation=RAW_SCORES.use_activation)
-        self._asked = 0
+        self._calls = 0
 
     async def all_at_once(self, sequences: Sequences) -> Outputs:
-        self._asked += 1
-        names = (f"{self._asked}-{i}" for i in range(len(sequences)))
+        self._calls += 1
+        names = (f"{self._calls}-{i}" for i in range(len(sequences)))
         return await asyncio.gather(*map(self._score, sequences, names))
 
     async def _score(self, token_ids: list[int], name: str) -> list[float]:
@@ -86,11 +86,11 @@ class Offline:
 
 def engine_arguments(engine: VllmEngine) -> dict[str, object]:
     """The engine's arguments that differ from vLLM's defaults."""
-    given = engine.arguments
-    defaults = type(given)(model=given.model)
-    names = [field.name for field in dataclasses.fields(given)]
-    changed = [name for name in names if getattr(given, name) != getattr(defaults, name)]
-    return {name: getattr(given, name) for name in ("model", *changed)}
+    arguments = engine.arguments
+    defaults = type(arguments)(model=arguments.model)
+    names = [field.name for field in dataclasses.fields(arguments)]
+    changed = [name for name in names if getattr(arguments, name) != getattr(defaults, name)]
+    return {name: getattr(arguments, name) for name in ("model", *changed)}
 
 
 def _load(kind: str, model: str, options: dict[str, str]) -> Alone:
@@ -101,9 +101,9 @@ def _load(kind: str, model: str, options: dict[str, str]) -> Alone:
     return alone
 
 
-async def _answer(alone: Alone, question: dict[str, Any]) -> dict[str, Any]:
-    sequences: Sequences = question["token_ids"]
-    at_once: int = question["at_once"]
+async def _answer(alone: Alone, request: dict[str, Any]) -> dict[str, Any]:
+    sequences: Sequences = request["token_ids"]
+    at_once: int = request["at_once"]
     parts = [sequences[i : i + at_once] for i in range(0, len(sequences), at_once)]
     outputs: Outputs = []
     latencies = []

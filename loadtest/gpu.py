@@ -1,9 +1,9 @@
-"""On a GPU: what ``POST /score`` keeps of the engine's speed, and the engine of the device's.
+"""Compares ``POST /score`` with the engine, and the engine with the device, on a GPU.
 
-``python -m loadtest.gpu`` makes checkpoints of known models' shapes with five outputs and no
-weights (vLLM fills them in) and measures fivescore, ``vllm serve`` and the engine alone by turns,
-as ``make bench`` does, all on the one device. The share of the device is of a matrix product of the
-same dtype, measured in the same run. ``--cases tiny`` tries the script on a CPU.
+``python -m loadtest.gpu`` makes checkpoints with the sizes of known models, five outputs and no
+weights (vLLM fills in random ones). It measures fivescore, ``vllm serve`` and the engine alone in
+turns, as ``make bench`` does, on one device. The device's speed is that of a matrix product of the
+same dtype in the same run. ``--cases tiny`` tries the script on a CPU.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Shape(NamedTuple):
 
     @property
     def weights(self) -> int:
-        """Of all layers' matrices."""
+        """The number of weights in the matrices of all layers."""
         heads = self.num_attention_heads + self.num_key_value_heads
         layer = 2 * self.head_dim * heads + 3 * self.intermediate_size
         return self.num_hidden_layers * self.hidden_size * layer
 
     @property
     def cached_numbers(self) -> int:
-        """Keys and values of one token."""
+        """The number of cached keys and values per token."""
         return 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
 
 
@@ -63,17 +63,17 @@ TINY = Shape(64, 128, 1, 2, 2, 32, 8192)
 
 
 class Case(NamedTuple):
-    """A checkpoint and who is measured with it: so many sides as fit into 80 GB together."""
+    """A checkpoint and the sides to measure: as many as fit into 80 GB together."""
 
     shape: Shape
     dtype: str
     quantization: str | None
     sides: Sequence[str]
     pairs: int
-    """A round of each side."""
+    """Pairs per round and side."""
     front_end: bool
-    """Whether it matters, as it does where the engine is fast: then there are loads to show it, and
-    no bars against the engine."""
+    """Whether the front end limits the rate, as with a fast engine: then there are loads that show
+    it, and no bars against the engine."""
 
 
 CASES = {
@@ -83,16 +83,18 @@ CASES = {
     "tiny": Case(TINY, "float32", None, (FIVESCORE, VLLM, LIMIT, OFFLINE), 512, True),
 }
 TOKENS = 512
+"""Tokens per pair."""
 LATENCIES = 50
+"""Single pairs per round whose latencies are measured."""
 ROUNDS = 3
 CACHE_TOKENS = 48 * 1024
-"""Of each engine: more than a step computes and the groups' prompts have together."""
+"""Tokens in each engine's KV cache: more than a step and all the groups' prompts together."""
 MEMORY_SHARE = 0.2
-"""Of the device, which an engine must find free; the KV cache is set, not what is left of that."""
+"""Share of the device's memory that vLLM requires to be free; the KV cache has a fixed size."""
 
 
 def main() -> int:
-    given = _arguments()
+    arguments = _arguments()
     ceilings = _ceilings()
     result = {
         "device": _device(),
@@ -102,15 +104,15 @@ def main() -> int:
     }
     failed = []
 
-    def keep(row: Row) -> None:  # at once, so that a failure leaves what came before it
+    def keep(row: Row) -> None:  # at once, so that a later failure does not lose it
         result["loads"].append(row)
-        write_gpu(given.output, result)
+        write_gpu(arguments.output, result)
 
-    for name in given.cases:
+    for name in arguments.cases:
         began = time.monotonic()
         try:
-            _case(name, ceilings, given.logs, keep)
-        except Exception:  # the device's time is dear: the other cases go on
+            _case(name, ceilings, arguments.logs, keep)
+        except Exception:  # the other cases still run: time on the device is expensive
             traceback.print_exc()
             failed.append(name)
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
@@ -122,7 +124,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtest.gpu", description=__doc__)
     cases = [name for name in CASES if name != "tiny"]
     parser.add_argument("--cases", nargs="+", choices=CASES, default=cases, metavar="CASE",
-                        help=f"of {', '.join(CASES)} [all but tiny]")  # fmt: skip
+                        help=f"from {', '.join(CASES)} [all but tiny]")  # fmt: skip
     parser.add_argument("--logs", type=Path, help="keep the servers' logs there")
     parser.add_argument("--output", type=Path, default=GPU, metavar="FOLDER",
                         help="for files named for the device [%(default)s]")  # fmt: skip
@@ -182,10 +184,10 @@ async def _measure(
         for load in _loads(name, case):
             row = await compete(load, running, texts, ROUNDS)
             if load.name.startswith("one POST"):
-                for found in row["contenders"].values():
-                    rate = found["tokens_per_second"] = found["pairs_per_second"] * tokens
-                    # 2 FLOP a weight and token; attention's are left out
-                    found["of the device"] = 2 * case.shape.weights * rate / ceiling
+                for measured in row["contenders"].values():
+                    rate = measured["tokens_per_second"] = measured["pairs_per_second"] * tokens
+                    # 2 FLOP per weight and token, without those of attention
+                    measured["of the device"] = 2 * case.shape.weights * rate / ceiling
             keep(row)
 
 
@@ -200,17 +202,17 @@ def _loads(name: str, case: Case) -> list[Load]:
         return Load(what, name, contenders, [bar for bar in bars if bar.other in sides])
 
     pairs = f"texts of {TOKENS} tokens"
-    found = [
+    loads = [
         load(f"one POST of {case.pairs} {pairs}", _texts(case.pairs, case.pairs), case.sides),
         load("64 prompts x 8 responses, 300-token prompts, shuffled", _groups, case.sides),
     ]
     if front_end:
-        found += [
+        loads += [
             load(f"POSTs of 64 {pairs}", _texts(case.pairs, 64), front_end),
             load(f"64 clients, {pairs}, one a POST", _texts(case.pairs, 1, 64), front_end),
         ]
     idle = {side: Contender(side, _one_by_one) for side in case.sides}
-    return [*found, Load(IDLE, name, idle, [])]
+    return [*loads, Load(IDLE, name, idle, [])]
 
 
 def _texts(pairs: int, batch: int, workers: int = 1) -> Make:
@@ -226,19 +228,19 @@ def _one_by_one(texts: Texts, _: int) -> Work:
 
 
 def _ceilings() -> dict[str, float]:
-    """FLOP/s of one large matrix product by dtype: the median of what a second has room for."""
+    """FLOP/s of one large matrix product by dtype: the median over a second of runs."""
     if not torch.cuda.is_available():
         return {"float32": _ceiling("a @ b", *torch.randn(2, 512, 512))}
     a, b = torch.randn(2, 8192, 8192, device="cuda", dtype=torch.bfloat16)
     one = torch.ones((), device="cuda")
     product = "torch._scaled_mm(a, b.t(), one, one, out_dtype=torch.bfloat16, use_fast_accum=True)"
     kind = torch.float8_e4m3fn
-    found = {
+    ceilings = {
         "bfloat16": _ceiling("a @ b", a, b),
         "float8_e4m3fn": _ceiling(product, a.to(kind), b.to(kind), one=one),
     }
     torch.cuda.empty_cache()
-    return found
+    return ceilings
 
 
 def _ceiling(product: str, a: torch.Tensor, b: torch.Tensor, **names: Any) -> float:

@@ -1,4 +1,4 @@
-"""What ``make bench`` measures: the rows of its table, who contends in each, and the bars."""
+"""The loads of ``make bench``, one per row of its table, with their contenders and bars."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from loadtest.sides import FIVESCORE, LIMIT, OFFLINE, TRANSFORMERS, VLLM, Work
 from loadtest.texts import Texts, shuffled
 
 PAIRS = 512
-"""A round of each contender, unless its load says otherwise."""
+"""Default number of pairs per round and contender."""
 SLOW_PAIRS, SLOWEST_PAIRS = 256, 128
+"""The same for ``vllm serve`` and for transformers, because only rates are compared."""
 LONG = 4
-"""So many times the pairs, where a turn would be over before cores that idled are at full speed."""
+"""Factor on the pairs of short loads, so that idle cores reach full speed during a turn."""
 PROMPTS, RESPONSES, PROMPT_TOKENS = 64, 8, 300
 ROLLOUTS = 256
 LATENCIES = 200
-"""Single pairs of one round, for quantiles."""
+"""Single pairs per round whose latencies are measured."""
 UNCACHED = f"{FIVESCORE} --engine.enable-prefix-caching false"
 SMALL = f"{FIVESCORE} --engine.kv-cache-memory-bytes {24 * 2**20}"
-"""5,800 tokens of the demo: far fewer than the 25,000 of the groups' texts."""
+"""A KV cache of 5,800 tokens of the demo: far fewer than the 25,000 of the groups' texts."""
 Make = Callable[[Texts, int], Work]
 """The work of one round, from the texts and the round's number."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A side, and what it does in this load."""
+    """A side and its work in a load."""
 
     side: str
     make: Make
@@ -35,7 +36,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Bar:
-    """``ours`` must be at least ``least`` times as fast as ``other``; 0 where it is only told."""
+    """The rate of ``ours`` must be ``least`` times that of ``other``; 0 only reports the ratio."""
 
     ours: str
     other: str
@@ -45,7 +46,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Load:
-    """One row. ``regime`` is the checkpoint's name."""
+    """One row of the table; ``regime`` is the name of the checkpoint."""
 
     name: str
     regime: str
@@ -58,7 +59,7 @@ def _same(make: Make, *sides: str) -> dict[str, Contender]:
 
 
 def _all(batch: int, workers: int = 1, *more: str, times: int = 1) -> dict[str, Contender]:
-    """Everybody with texts; slow peers with fewer of them, since rates are compared."""
+    """All HTTP sides with texts; slow peers get fewer, because only rates are compared."""
     slowest = min(batch, SLOWEST_PAIRS)
     return {
         **_same(_texts(batch, workers, times * PAIRS), FIVESCORE, *more),
@@ -103,12 +104,12 @@ def _groups(texts: Texts) -> list[Pair]:
 
 
 IN_TURN = "engine, 64 at a time"
-"""What the engine alone can do where it is idle between one POST and the next."""
+"""The engine alone in turns of 64 pairs, between which it is idle as between two POSTs."""
 IDLE = "single pairs, idle server"
-"""Its bars are of latencies: ``loadtest.bench``."""
+"""The load that measures latencies; it has no bars."""
 ALONE, FIXED_ALONE = "fivescore alone", "fixed threads, alone"
 FIXED = f"{FIVESCORE} --engine.worker-cls vllm.v1.worker.cpu_worker.CPUWorker"
-"""vLLM's own worker, whose number of threads does not follow the cores."""
+"""vLLM's own worker, with a fixed number of threads."""
 _GROUPS = f"{PROMPTS} prompts x {RESPONSES} responses, {PROMPT_TOKENS}-token prompts, shuffled"
 ENGINE_BOUND = (
     Bar(FIVESCORE, LIMIT, 0.97, 0.99),

@@ -1,10 +1,10 @@
-"""What the service's own metrics cost a pair and a request: ``python -m loadtest.metrics_cost``.
+"""Time that the service's metrics take per pair and request: ``python -m loadtest.metrics_cost``.
 
-The event loop pays it, so a hundred microseconds a pair would bound it at ten thousand pairs a
-second. Each call is timed against the same loop around a call that does nothing, in rounds that
-alternate; the answer is the difference of the fastest rounds, since all that disturbs a round makes
-it slower. Beside it stands what prometheus_client's own histograms would cost, which
-``fivescore.telemetry.distribution`` replaces for what is counted for every pair.
+The event loop spends it, so 100 us per pair would limit the service to 10,000 pairs per second.
+Each call is timed against the same loop around an empty call, in alternating rounds. The result is
+the difference of the fastest rounds, because disturbances only make rounds slower. The cost of
+prometheus_client's histograms is measured too: ``fivescore.telemetry.distribution`` replaces them
+for values that are counted per pair.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fivescore.types import Score
 from loadtest.report import RESULTS, save, surroundings
 
 CALLS = 2000
-"""In a row, in one round: short enough for rounds that nothing disturbs on a busy machine."""
+"""Calls per round: few enough that some rounds run undisturbed on a busy machine."""
 SCORE = Score(
     dict(zip(ATTRIBUTES, (0.4, 1.3, 2.2, 3.1, 4.0), strict=True)), 4.4, 187, cached_tokens=96
 )
@@ -41,9 +41,9 @@ def main() -> int:
         "a pair with prometheus_client's histograms": _pair_of_prometheus_client(),
     }
     fastest = _fastest(calls, arguments.rounds)
-    cost = {name: 1e6 * (took - fastest["nothing"]) for name, took in fastest.items()}
+    cost = {name: 1e6 * (seconds - fastest["nothing"]) for name, seconds in fastest.items()}
     result = {
-        "microseconds": {name: round(took, 2) for name, took in cost.items() if name != "nothing"},
+        "microseconds": {name: round(us, 2) for name, us in cost.items() if name != "nothing"},
         "calls": CALLS,
         "rounds": arguments.rounds,
         **surroundings("metrics_cost", ("fivescore", "prometheus_client")),
@@ -55,21 +55,21 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=300, help="rounds a call [300]")
+    parser.add_argument("--rounds", type=int, default=300, help="rounds per call [300]")
     parser.add_argument("--output", type=Path, help=f"JSON, such as {RESULTS}/metrics_cost.json")
     return parser.parse_args()
 
 
 def _fastest(calls: dict[str, Call], rounds: int) -> dict[str, float]:
-    """Seconds a call, of the fastest round of each."""
-    took = dict.fromkeys(calls, float("inf"))
+    """Seconds per call, in the fastest round of each."""
+    seconds = dict.fromkeys(calls, float("inf"))
     for _ in range(rounds):
         for name, call in calls.items():
             began = time.perf_counter()
             for _ in range(CALLS):
                 call()
-            took[name] = min(took[name], (time.perf_counter() - began) / CALLS)
-    return took
+            seconds[name] = min(seconds[name], (time.perf_counter() - began) / CALLS)
+    return seconds
 
 
 def _nothing() -> None:
@@ -77,7 +77,7 @@ def _nothing() -> None:
 
 
 def _pair() -> Call:
-    """What the scorer does for a pair beside scoring it."""
+    """The measurements that the scorer makes per pair."""
     metrics, trace = Metrics(), Trace()
 
     def call() -> None:
@@ -111,7 +111,7 @@ def _pair_of_prometheus_client() -> Call:
 
 
 def _request() -> Call:
-    """What the scorer and the middleware do for a request of all stages."""
+    """The measurements of scorer and middleware for a request with all stages."""
     metrics, trace = Metrics(), Trace()
     for stage in STAGES:
         trace.add(stage, 0.0, 0.01)

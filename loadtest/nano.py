@@ -1,5 +1,5 @@
-"""The nano checkpoint: so small that the front end is the limit, as it is for a small reward model
-on a fast GPU. The bundled demo's tokenizer, manifest and template; random weights.
+"""Makes the nano checkpoint: so small that the front end is the limit, as with a small reward model
+on a fast GPU. It has the demo's tokenizer, manifest and template, and random weights.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SEED = 7
 
 
 def make(folder: Path) -> Path:
-    """Write it: Llama, one layer, hidden size 64, five outputs, float32."""
+    """Write the checkpoint: Llama, one layer, hidden size 64, five outputs, float32."""
     import torch
     from transformers import LlamaConfig, LlamaForSequenceClassification
 

@@ -1,4 +1,4 @@
-"""What a benchmark starts and stops: servers, and vLLM's engine alone."""
+"""Starts and stops the processes of a benchmark: servers, and vLLM's engine alone."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ READY_SECONDS = 600
 STOP_SECONDS = 20
 LOOK_SECONDS = 0.05
 LOG_TAIL = 2000
+"""Characters of a log's end that an error quotes."""
 SETTLE_SECONDS = 5.0
+"""The longest wait for idle sides."""
 SETTLE_LOOK_SECONDS = 0.2
 QUIET_SHARE = 0.3
-"""Of a core, by all sides together: an idle engine takes about 0.02."""
+"""Cores that all idle sides together may use; an idle engine uses about 0.02."""
 
 
 def free_port() -> int:
@@ -39,20 +41,22 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Running:
-    """A server: ``seconds`` are from its start to being ready."""
+    """A running server; ``seconds`` is the time from its start until it was ready."""
 
     url: str
     process: psutil.Process
     seconds: float
 
     def cpu_seconds(self) -> float:
-        """Of the process that speaks HTTP."""
+        """CPU time of the HTTP process."""
         return _cpu_seconds(self.process)
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
-    """By its clock (clock_getcpuclockid(3)): /proc counts in hundredths of a second, a turn's time
-    of a process that speaks HTTP is a tenth."""
+    """CPU time by the process's clock (clock_getcpuclockid(3)).
+
+    /proc counts in hundredths of a second, too coarse for a turn that takes a tenth of one.
+    """
     return time.clock_gettime((~process.pid << 3) | 2)
 
 
@@ -67,7 +71,7 @@ def server(
     """A running server; ``--port`` is added to its command, ``extra`` to its environment.
 
     Raises:
-        RuntimeError: it does not answer at the path ``ready``; the log says why.
+        RuntimeError: it does not answer at the path ``ready``; quotes its log.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -85,7 +89,7 @@ def server(
 
 @contextmanager
 def busy_programs(count: int) -> Iterator[None]:
-    """Other programs that compute while the body runs, each on one core."""
+    """Run ``count`` other programs that each use a whole core."""
     command = [sys.executable, "-S", "-c", "while True: pass"]
     programs = [subprocess.Popen(command) for _ in range(count)]
     try:
@@ -97,9 +101,11 @@ def busy_programs(count: int) -> Iterator[None]:
 
 
 async def settled() -> None:
-    """Wait until what this process has started computes nothing, so that one side's end does not
-    slow the next: vLLM's worker processes look for work for a second before they sleep. One that
-    never rests is told of and not waited for."""
+    """Wait until the processes that this one started are idle, so that none slows the next side.
+
+    vLLM's worker processes poll for a second before they sleep. After ``SETTLE_SECONDS`` a line
+    says that they are still busy.
+    """
     until = time.monotonic() + SETTLE_SECONDS
     busy = math.inf
     while busy > QUIET_SHARE and time.monotonic() < until:
@@ -113,7 +119,7 @@ async def settled() -> None:
 def _started_cpu_seconds() -> float:
     seconds = 0.0
     for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the process has ended
             seconds += _cpu_seconds(process)
     return seconds
 
@@ -130,17 +136,17 @@ def fivescore_server(model: str, log: Path, *flags: str) -> Iterator[str]:
 
 
 async def metric(http: httpx.AsyncClient, name: str) -> float:
-    """The sum over its labels, as the server's ``/metrics`` tells it now.
+    """The current sum of a metric over its labels, from the server's ``/metrics``.
 
     Raises:
         RuntimeError: the server has no such metric.
     """
     lines = (await http.get("/metrics")).text.splitlines()
     starts = (name + " ", name + "{")
-    found = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(starts)]
-    if not found:
+    values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(starts)]
+    if not values:
         raise RuntimeError(f"{http.base_url}: no metric {name}")
-    return sum(found)
+    return sum(values)
 
 
 def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -156,7 +162,7 @@ def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _stop(process: subprocess.Popen[Any]) -> None:
-    """Ask it to end; one that does not is killed, with all that it has started."""
+    """Terminate a process; kill it with its children if it does not end in time."""
     process.terminate()
     try:
         process.wait(STOP_SECONDS)
@@ -176,22 +182,28 @@ class Engine:
         self._process = process
 
     def score(self, token_ids: Sequence[list[int]], at_once: int) -> dict[str, Any]:
-        """``seconds``, ``cpu_seconds`` of vLLM's client, ``latencies`` and ``outputs`` of all
-        sequences; ``at_once`` of them are submitted when those before are answered."""
+        """Score sequences, ``at_once`` at a time.
+
+        Returns ``seconds``, ``cpu_seconds`` of vLLM's client, ``latencies`` and ``outputs``.
+        """
         assert self._process.stdin is not None
-        question = {"token_ids": list(token_ids), "at_once": at_once}
-        self._process.stdin.write(json.dumps(question) + "\n")
+        request = {"token_ids": list(token_ids), "at_once": at_once}
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return self.read()
 
     def read(self) -> dict[str, Any]:
-        """The process's next answer; its other output is passed over."""
+        """The process's next result; other lines of its output are skipped.
+
+        Raises:
+            RuntimeError: the process ended.
+        """
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):
                 answer: dict[str, Any] = json.loads(line)
                 return answer
-        raise RuntimeError("the engine ended: see its log")
+        raise RuntimeError("the engine's process ended: its log says why")
 
 
 @contextmanager
@@ -209,12 +221,12 @@ def engine(
             env=_environment(extra),
         )
     try:
-        found = Engine(process)
-        found.read()
-        yield found
+        loaded = Engine(process)
+        loaded.read()
+        yield loaded
     finally:
         assert process.stdin is not None
-        process.stdin.close()  # it ends by itself then, and its engine with it
+        process.stdin.close()  # which makes the process and its engine end
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""What a run of ``make bench`` becomes: JSON, a Markdown table, plots, and README's table.
+"""Writes the results of ``make bench``: JSON, a Markdown table, plots, and the README's table.
 
 ``python -m loadtest.report`` writes them again from the committed JSON.
 """
@@ -41,24 +41,24 @@ Result = Mapping[str, Any]
 
 
 def surroundings(program: str, packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """Machine, versions and command of this process, which runs ``loadtest.<program>``."""
+    """Machine, versions and command of this run of ``loadtest.<program>``."""
     return {
         "machine": f"{os.cpu_count()} cores, {_processor()}, {platform.system()}",
-        "versions": {name: found for name in packages if (found := _version(name))},
+        "versions": {name: number for name in packages if (number := _version(name))},
         "command": " ".join([f"python -m loadtest.{program}", *map(_word, sys.argv[1:])]),
     }
 
 
 def _word(argument: str) -> str:
-    """A file by its name: where it lay says nothing."""
+    """An argument of the command; files without their paths."""
     return Path(argument).name if Path(argument).is_file() else argument
 
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return found[1] if found else platform.machine()
+    name = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return name[1] if name else platform.machine()
 
 
 def _version(package: str) -> str | None:
@@ -68,15 +68,15 @@ def _version(package: str) -> str | None:
         return None
 
 
-def save(result: Result, file: Path | None, told: str | None = None) -> None:
-    """As JSON, all of it to ``file`` if there is one; ``told`` of it, else all, is printed."""
+def save(result: Result, file: Path | None, shown: str | None = None) -> None:
+    """Write the result as JSON to ``file``, if any; print its member ``shown``, or all of it."""
     if file:
         file.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result[told] if told else result, indent=1))
+    print(json.dumps(result[shown] if shown else result, indent=1))
 
 
 def write(folder: Path, result: Result) -> None:
-    """``bench.json``, ``bench.md`` and the plots."""
+    """Write ``bench.json``, ``bench.md`` and the plots."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
     (folder / "bench.md").write_text(full(result))
@@ -86,7 +86,7 @@ def write(folder: Path, result: Result) -> None:
 
 
 def write_gpu(folder: Path, result: Result) -> None:
-    """JSON and Markdown named for the device."""
+    """Write JSON and Markdown files that are named for the device."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / result["device"].replace(" ", "-")
     file.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
@@ -94,7 +94,7 @@ def write_gpu(folder: Path, result: Result) -> None:
 
 
 def gpu(result: Result) -> str:
-    """As ``full``, with the shares of the device."""
+    """The Markdown of ``full``, and the shares of the device's speed."""
     rows = [
         [row["regime"], name, f"{one['tokens_per_second']:,.0f}", f"{one['of the device']:.2f}"]
         for row in result["loads"]
@@ -103,12 +103,13 @@ def gpu(result: Result) -> str:
     ]
     shares = markdown.table(["checkpoint", "side", "tokens/s", "of the matrix product"], rows)
     ceilings = result["FLOP/s of a matrix product"].items()
-    told = ", ".join(f"{name} {rate / 1e12:.0f}" for name, rate in ceilings)
-    return f"{full(result)}\n{shares}\n\n{result['device']}; TFLOP/s of a matrix product: {told}\n"
+    speeds = ", ".join(f"{name} {rate / 1e12:.0f}" for name, rate in ceilings)
+    device = result["device"]
+    return f"{full(result)}\n{shares}\n\n{device}; TFLOP/s of a matrix product: {speeds}\n"
 
 
 def full(result: Result) -> str:
-    """Every load, every contender, every bar."""
+    """Every load, contender and bar as Markdown."""
     rows = []
     for row in result["loads"]:
         rates = ", ".join(
@@ -120,18 +121,18 @@ def full(result: Result) -> str:
             end = [ratio["other"], f"{ratio['ratio']:.2f}", _bar(ratio)] if ratio else ["", "", ""]
             rows.append([*start, *end])
     head = ["load", "checkpoint", "pairs/s", "against", "ratio", "bar"]
-    return "\n".join([markdown.table(head, rows), "", *_told(result)]) + "\n"
+    return "\n".join([markdown.table(head, rows), "", *_notes(result)]) + "\n"
 
 
 def _bar(ratio: Mapping[str, Any]) -> str:
     least, aim = ratio["least"], ratio["aim"]
     kept = "kept" if ratio["ratio"] >= least else "MISSED"
-    told = f"{least}: {kept}" if least else ""
-    return told + (f" (aim {aim})" if aim else "")
+    result = f"{least}: {kept}" if least else ""
+    return result + (f" (aim {aim})" if aim else "")
 
 
-def _told(result: Result) -> list[str]:
-    found = []
+def _notes(result: Result) -> list[str]:
+    notes = []
     for row in result["loads"]:
         cpu = [
             f"{name} {one['cpu_seconds_per_1000_pairs']:.2f}"
@@ -139,24 +140,24 @@ def _told(result: Result) -> list[str]:
             if one["cpu_seconds_per_1000_pairs"]
         ]
         if row["regime"] == "nano" and cpu:
-            found.append(f"- CPU seconds per 1,000 pairs beside the engine's, {row['load']}: "
+            notes.append(f"- CPU seconds per 1,000 pairs beside the engine's, {row['load']}: "
                          + ", ".join(cpu))  # fmt: skip
         for name, one in row["contenders"].items():
             if one["failed"]:
-                found.append(f"- {row['load']}, {name}: failed {one['failed']}")
+                notes.append(f"- {row['load']}, {name}: failed {one['failed']}")
         if overhead := row.get("overhead, ms"):
-            told = ", ".join(f"{name} {value:.2f} ms" for name, value in overhead.items())
+            latencies = ", ".join(f"{name} {value:.2f} ms" for name, value in overhead.items())
             where = f"{row['load']}, {row['regime']}"
-            found.append(f"- {where}, latency over the engine's own: {told}")
+            notes.append(f"- {where}, latency over the engine's own: {latencies}")
     names = ("start to ready, s", "computed of 512 pairs that were asked for twice")
-    found += [f"- {name}: {result[name]}" for name in names if name in result]
-    found += [f"- {name}: {value:.1e}" for name, value in result.items() if "differ" in name]
+    notes += [f"- {name}: {result[name]}" for name in names if name in result]
+    notes += [f"- {name}: {value:.1e}" for name, value in result.items() if "differ" in name]
     versions = ", ".join(f"{name} {value}" for name, value in result["versions"].items())
-    return [*found, "", f"{result['machine']}; {versions}; `{result['command']}`"]
+    return [*notes, "", f"{result['machine']}; {versions}; `{result['command']}`"]
 
 
 def short(result: Result) -> str:
-    """README's table: pairs per second with the bundled checkpoint, of what people choose from."""
+    """The README's table: pairs per second of the HTTP servers with the demo checkpoint."""
     names = ("fivescore", "vllm serve", "transformers", "engine limit")
     rows = []
     for row in result["loads"]:
@@ -167,18 +168,18 @@ def short(result: Result) -> str:
 
 
 def plots(result: Result) -> dict[str, Figure]:
-    """By file name; none where the run has no curves."""
-    found: dict[str, Figure] = {}
+    """The plots by file name; empty if the run has no curves."""
+    figures: dict[str, Figure] = {}
     for regime in ("nano", "demo"):
         if curves := result.get(f"curves, {regime}"):
-            found[f"load-{regime}"] = _against_load(regime, curves["offered load"])
+            figures[f"load-{regime}"] = _against_load(regime, curves["offered load"])
     if demo := result.get("curves, demo"):
         figure = Figure(figsize=(12, 3.6), layout="constrained")
         names = [name for name in demo if name != "offered load"]
         for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
             _scaling(axes, name, demo[name])
-        found["scaling"] = figure
-    return found
+        figures["scaling"] = figure
+    return figures
 
 
 def _against_load(regime: str, curve: Mapping[str, Any]) -> Figure:
@@ -213,7 +214,7 @@ def _scaling(axes: Axes, name: str, curve: Mapping[str, Any]) -> None:
 
 
 def tables() -> list[tuple[Path, str, str]]:
-    """Of documents: each with its mark and what stands there, by the committed results."""
+    """Tables in documents: the file, the marker's name, and the Markdown of committed results."""
     bench = json.loads((RESULT / "bench.json").read_text())
     gpus = [gpu(json.loads(file.read_text())) for file in sorted(GPU.glob("*.json"))]
     readme, performance = PLACES
@@ -225,7 +226,7 @@ def tables() -> list[tuple[Path, str, str]]:
 
 
 def marked(name: str) -> re.Pattern[str]:
-    """What stands between two marks."""
+    """The pattern of the text between two markers in a document."""
     return re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
 
 
@@ -234,7 +235,7 @@ def main() -> int:
     for file in GPU.glob("*.json"):
         write_gpu(GPU, json.loads(file.read_text()))
     for place, name, table in tables():
-        new = table.replace("\\", r"\\")  # nothing of it is a reference to a group
+        new = table.replace("\\", r"\\")  # so that no backslash is a group reference
         place.write_text(marked(name).sub(new, place.read_text()))
     return 0
 

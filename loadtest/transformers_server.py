@@ -1,7 +1,7 @@
-"""A peer: a transformers model behind FastAPI, as OpenRLHF's ``serve_rm`` is written.
+"""A peer: a transformers model behind FastAPI, written like OpenRLHF's ``serve_rm``.
 
-Rendered texts in, the head's raw outputs out, in padded batches of ``--batch``, one request after
-the other. ``python -m loadtest.transformers_server --model FOLDER --port N``.
+It takes rendered texts and returns the head's raw outputs, in padded batches of ``--batch``, one
+request after the other. ``python -m loadtest.transformers_server --model FOLDER --port N``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 
 class Query(BaseModel):
-    """``serve_rm``'s name for its texts."""
+    """The body of ``serve_rm``."""
 
     query: list[str]
 
 
 class Model:
-    """The checkpoint, and one batch at a time of it."""
+    """The checkpoint, which computes one batch at a time."""
 
     def __init__(self, folder: str, batch: int) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -66,10 +66,10 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--batch", type=int, default=32)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    app = make_app(Model(given.model, given.batch))
-    uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning")
+    app = make_app(Model(arguments.model, arguments.batch))
+    uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning")
 
 
 if __name__ == "__main__":

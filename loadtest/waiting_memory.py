@@ -1,8 +1,8 @@
-"""What a waiting pair holds in memory: ``python -m loadtest.waiting_memory``.
+"""Memory that a waiting pair takes: ``python -m loadtest.waiting_memory``.
 
-A server of the nano checkpoint gets far more pairs than it can score, at once. What its processes
-hold when all are admitted and wait, and at most until all are answered, each less what they held
-before and over the pairs: it is what ``--max-inflight-pairs`` costs when it is reached.
+A server of the nano checkpoint gets far more pairs at once than it can score. The result is the
+growth of its processes' memory per pair, when all pairs are admitted and wait, and at its highest
+until all are answered. It is the cost of ``--max-inflight-pairs`` when that limit is reached.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from loadtest.report import RESULTS, save, surroundings
 from loadtest.texts import made
 
 WARM, PER_REQUEST = 512, 5000
+"""Pairs of the warm-up, and pairs per request."""
 LOOK_SECONDS = 0.05
 SETTLE_SECONDS = 2
-"""From the last body read to the look: what bodies took is given back by then."""
+"""Wait between the last body and the measurement, in which the memory of bodies is freed."""
 INFLIGHT = "fivescore_inflight_pairs"
 
 
@@ -43,7 +44,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=50_000, help="that wait [50000]")
+    parser.add_argument("--pairs", type=int, default=50_000, help="pairs that wait [50000]")
     parser.add_argument("--output", type=Path, help=f"JSON, such as {RESULTS}/waiting_memory.json")
     return parser.parse_args()
 
@@ -78,7 +79,7 @@ async def _measure(url: str, pairs: list[Pair]) -> dict[str, Any]:
 
 
 async def _score(http: httpx.AsyncClient, pairs: list[Pair]) -> int:
-    """The tokens of all of them."""
+    """Score pairs; returns the sum of their tokens."""
     body = {"pairs": [{"prompt": pair.prompt, "response": pair.response} for pair in pairs]}
     answer = await http.post("/score", json=body)
     answer.raise_for_status()
@@ -86,7 +87,7 @@ async def _score(http: httpx.AsyncClient, pairs: list[Pair]) -> int:
 
 
 def _resident() -> dict[str, int]:
-    """Bytes of the HTTP process, and of the engine's below it."""
+    """Resident bytes of the HTTP process, and of the engine's processes below it."""
     (server,) = psutil.Process().children()
     engine = sum(child.memory_info().rss for child in server.children(recursive=True))
     return {"service": server.memory_info().rss, "engine": engine}

@@ -1,8 +1,8 @@
 """Writes the dashboards: ``python -m deploy.grafana.generate [--check]``.
 
-Edit ``service.py`` and ``model.py``, never the JSON. It fails, and writes nothing, when a panel, a
-variable, an alert or a recording rule asks for a metric, a label or a label's value that no code
-defines.
+Edit ``service.py`` and ``model.py``, never the JSON. The command fails, and writes nothing, when a
+panel, a variable, an alert or a recording rule queries a metric, a label or a label's value that no
+code defines.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ FOLDER = Path(__file__).parent / "dashboards"
 
 
 def boards() -> dict[str, Json]:
-    """Every dashboard, by its file's name."""
+    """All dashboards by file name."""
     return {"service.json": service(rules()), "model.json": model()}
 
 
 def queries(board: Json) -> Iterator[tuple[str, str]]:
-    """Where each expression of a board stands, and the expression."""
+    """The place and the text of each expression in a board."""
     for panel in board["panels"]:
         for one in (panel, *panel.get("panels", ())):
             for target in one.get("targets", ()):
@@ -42,29 +42,29 @@ def _series(values: str) -> str:
     return values.removeprefix("label_values(").removesuffix(")").rsplit(",", 1)[0]
 
 
-def mistakes(found: dict[str, Json]) -> list[str]:
-    """What asks for something that does not exist, and where."""
+def mistakes(dashboards: dict[str, Json]) -> list[str]:
+    """A line for each query of something that does not exist, with its place."""
     names = known()
-    asked = [
+    expressions = [
         (f"{file}: {place}", expression)
-        for file, board in found.items()
+        for file, board in dashboards.items()
         for place, expression in queries(board)
     ]
-    asked += [(f"rule {rule.name}", rule.expression) for rule in rules()]
-    return [f"{place}: {fault}" for place, text in asked for fault in faults(text, names)]
+    expressions += [(f"rule {rule.name}", rule.expression) for rule in rules()]
+    return [f"{place}: {fault}" for place, text in expressions for fault in faults(text, names)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the files, or say which are not up to date; the exit status."""
+    """Write the files, or print which are not up to date; returns the exit status."""
     parser = argparse.ArgumentParser(description="Writes Grafana's dashboards.")
-    parser.add_argument("--check", action="store_true", help="only say what is not up to date")
+    parser.add_argument("--check", action="store_true", help="only print what is not up to date")
     check: bool = parser.parse_args(arguments).check
-    found = boards()
-    if wrong := mistakes(found):
+    dashboards = boards()
+    if wrong := mistakes(dashboards):
         print("\n".join(wrong), file=sys.stderr)
         return 1
     stale = 0
-    for name, board in found.items():
+    for name, board in dashboards.items():
         path, text = FOLDER / name, json.dumps(board, indent=1, ensure_ascii=False) + "\n"
         if path.exists() and path.read_text() == text:
             continue

@@ -1,4 +1,4 @@
-"""Rows, variables and boards as Grafana's JSON model has them."""
+"""Rows, variables and boards in Grafana's JSON model."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from deploy.grafana.panels import DATASOURCE, GRID, Json
 
 TAG = "fivescore"
 SCHEMA = 39
-"""Version of the JSON model that Grafana 10.4 and later read without converting it."""
+"""Version of the JSON model that Grafana 10.4 and later read without conversion."""
 
 
 def row(title: str, *panels: Json, collapsed: bool = False, repeat: str = "") -> Json:
-    """A heading with its panels; ``repeat`` is a variable each value of which gets its own."""
-    found: Json = {"type": "row", "title": title, "collapsed": collapsed, "panels": list(panels)}
-    return {**found, "repeat": repeat} if repeat else found
+    """A heading with its panels; repeated for each value of the variable ``repeat``."""
+    heading: Json = {"type": "row", "title": title, "collapsed": collapsed, "panels": list(panels)}
+    return {**heading, "repeat": repeat} if repeat else heading
 
 
 def variable(name: str, label: str, values: str, *, several: bool = True) -> Json:
-    """Values of a label, by ``label_values(...)``; ``several`` allows a choice, and all of them."""
+    """A variable with a label's values (``label_values(...)``); ``several`` allows many at once."""
     return {
         "type": "query",
         "name": name,
@@ -50,7 +50,7 @@ def choice(name: str, label: str, values: Sequence[str], default: str, descripti
 
 
 def source() -> Json:
-    """The variable that says which Prometheus is asked."""
+    """The variable for the Prometheus to query."""
     return {
         "type": "datasource",
         "name": "datasource",
@@ -93,7 +93,7 @@ def board(uid: str, title: str, description: str, variables: Sequence[Json],
 
 
 def _placed(rows: Sequence[Json]) -> list[Json]:
-    """Panels from left to right and row after row; only a collapsed row holds its own."""
+    """Panels placed from left to right, row after row; only a collapsed row contains its own."""
     placed: list[Json] = []
     ids = count(1)
     top = 0
@@ -109,7 +109,7 @@ def _placed(rows: Sequence[Json]) -> list[Json]:
 
 
 def _flowed(panels: Sequence[Json], top: int, ids: Iterator[int]) -> tuple[list[Json], int]:
-    """Panels with their ids and places from ``top`` on, and the first line below them."""
+    """Panels with ids and places from line ``top`` on, and the first line below them."""
     placed: list[Json] = []
     left = tallest = 0
     for panel in panels:

@@ -1,4 +1,4 @@
-"""What may be queried: metrics that some code defines, with their labels where they are known."""
+"""The metrics that may be queried, with the labels that are known, and checks of queries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VLLM = {
     "vllm:iteration_tokens_total": "histogram",
     "vllm:request_queue_time_seconds": "histogram",
 }
-"""vLLM's own that the boards show (vllm/v1/metrics/loggers.py); a test looks them up there."""
+"""vLLM's metrics on the boards (vllm/v1/metrics/loggers.py, in which a test looks them up)."""
 PROCESS = (
     "process_resident_memory_bytes",
     "process_cpu_seconds_total",
@@ -42,7 +42,7 @@ DCGM = (
 )
 """Source: NVIDIA's dcgm-exporter, etc/default-counters.csv."""
 PROMETHEUS = ("up", "ALERTS")
-"""Prometheus makes these itself."""
+"""Series that Prometheus itself adds."""
 ENDINGS = {
     "counter": ("_total",),
     "gauge": ("",),
@@ -86,7 +86,7 @@ def rules() -> list[Rule]:
 
 
 def known() -> dict[str, Labels]:
-    """Every name that may be queried."""
+    """Every series name that may be queried, with its labels."""
     names: dict[str, Labels] = dict.fromkeys((*PROCESS, *DCGM, *PROMETHEUS))
     names |= {name + end: None for name, kind in VLLM.items() for end in ENDINGS[kind]}
     names |= {rule.name: None for rule in rules() if not rule.is_alert}
@@ -96,12 +96,12 @@ def known() -> dict[str, Labels]:
 
 
 def _own(family: Metric) -> Iterator[tuple[str, Labels]]:
-    """The names of one of our metrics. Those without series yet have labels not known here."""
+    """The series names of one of fivescore's metrics; None as labels until there are series."""
     values: dict[str, set[str]] = {}
     for sample in family.samples:
         for label, value in sample.labels.items():
             values.setdefault(label, set()).add(value)
-    labels = {label: frozenset(found) for label, found in values.items()}
+    labels = {label: frozenset(known) for label, known in values.items()}
     present = {sample.name for sample in family.samples}
     for end in ENDINGS[family.type]:
         if not present or family.name + end in present:
@@ -109,34 +109,34 @@ def _own(family: Metric) -> Iterator[tuple[str, Labels]]:
 
 
 def bounds(metric: str) -> list[float]:
-    """The finite upper bounds of a histogram of ours, rising.
+    """The finite upper bounds of one of fivescore's histograms, in ascending order.
 
     Raises:
         LookupError: the metric has no series before the first request, or does not exist.
     """
     for family in Metrics().registry.collect():
         if family.name == metric:
-            found = {s.labels["le"] for s in family.samples if "le" in s.labels} - {"+Inf"}
-            if found:
-                return sorted(map(float, found))
+            les = {s.labels["le"] for s in family.samples if "le" in s.labels} - {"+Inf"}
+            if les:
+                return sorted(map(float, les))
     raise LookupError(f"{metric}: no buckets known")
 
 
 def faults(expression: str, names: Mapping[str, Labels]) -> list[str]:
-    """What is wrong with an expression: its syntax, a name, a label, or a label's value."""
+    """The faults of an expression: its syntax, names, labels and labels' values."""
     try:
         tree = promql_parser.parse(expression.replace("$__rate_interval", "5m"))
     except ValueError as error:
         return [f"not PromQL: {error}"]
-    found: list[str] = []
+    result: list[str] = []
 
     def visit(node: promql_parser.Expr) -> bool:
         if isinstance(node, promql_parser.VectorSelector):
-            found.extend(_selector_faults(node, names))
+            result.extend(_selector_faults(node, names))
         return True
 
     promql_parser.walk(tree, visit)
-    return found
+    return result
 
 
 def _selector_faults(
@@ -159,7 +159,7 @@ def _selector_faults(
 
 
 def _missing(matcher: promql_parser.Matcher, values: Iterable[str]) -> str:
-    """The first alternative of a matcher that no series has."""
+    """The first alternative of a matcher that no series has; empty if there is none."""
     literal = matcher.op in (promql_parser.MatchOp.Equal, promql_parser.MatchOp.NotEqual)
     for one in [re.escape(matcher.value)] if literal else matcher.value.split("|"):
         if not any(re.fullmatch(one, value) for value in values):

@@ -1,4 +1,4 @@
-"""The board "Model behaviour": what the model says, and whether that changes."""
+"""The board "Model behaviour": the model's scores and how they change."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ SCORES = "fivescore_attribute_score"
 REWARD = "fivescore_reward"
 SPREAD = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
 AGO = "1d"
+"""How far back the past that shifts are measured against lies."""
 DEVIATIONS = 3
-"""The alert FivescoreAttributeDrift's bound."""
+"""The limit in the alert FivescoreAttributeDrift, in standard deviations."""
 
 
 def model() -> Json:
@@ -43,21 +44,21 @@ def model() -> Json:
 def _glance() -> Json:
     return row(
         "At a glance",
-        stat("Reward, mean", "Of the pairs scored now, from the histogram's buckets.",
+        stat("Reward, mean", "Mean of the pairs scored now, from the histogram's buckets.",
              bucket_mean(REWARD, bounds(REWARD))),
-        stat("Reward, shift in a day", "Mean now less mean a day ago.", _shift(REWARD),
+        stat("Reward, shift in a day", "Mean now minus mean a day ago.", _shift(REWARD),
              empty="no traffic now or a day ago"),
         stat("Pairs per second", "Pairs that were scored.", sum_rate(f"{REWARD}_count"),
              unit="suffix: pairs/s"),
-        stat("Truncated", "Share of scored pairs that were too long and lost their start.",
+        stat("Truncated", "Share of scored pairs that were too long: their start was dropped.",
              _share("fivescore_truncated_pairs_total"), unit="percentunit",
              colours=steps((None, GOOD), (0.01, WARNING), (0.1, BAD))),
         stat("Not finite, in an hour", "Attributes and rewards that were NaN or infinite: their"
-             " pairs failed. Any is a fault of the model.",
+             " pairs failed. Each one is a fault of the model.",
              or_zero(f"sum(increase({select('fivescore_nonfinite_scores_total')}[1h]))"),
              colours=steps((None, GOOD), (1, BAD))),
-        stat("Largest drift", "How far an attribute's hourly mean is from its last day's, in"
-             " standard deviations of that; needs six hours of history.",
+        stat("Largest drift", "Largest distance of an attribute's hourly mean from its means"
+             " of the last day, in their standard deviations; needs six hours of history.",
              'max(abs(fivescore:attribute_score:deviations{job=~"$job"}))',
              colours=steps((None, GOOD), (2, WARNING), (DEVIATIONS, BAD)),
              empty="no history yet"),
@@ -80,8 +81,8 @@ def _attributes() -> Json:
         "Attributes",
         graph("Mean by attribute", "From the histograms' buckets: within an eighth of a point."
               " HelpSteer2's scale is 0 to 4.", query(means), bottom=None),
-        graph("Shift against a day ago", "Mean now less mean a day ago. One attribute that rises"
-              " while the others fall is what reward hacking looks like.",
+        graph("Shift against a day ago", "Mean now minus mean a day ago. Reward hacking often shows"
+              " as one attribute that rises while the others fall.",
               query(_shift(SCORES, by="attribute")), bottom=None,
               empty="no traffic now or a day ago"),
         graph("Drift", "Distance of the last hour's mean from the means of the day before, in"
@@ -140,8 +141,8 @@ def _each() -> Json:
     chosen = 'attribute=~"$attribute"'
     return row(
         "$attribute",
-        graph("$attribute, spread", "A spread that collapses means that the model no longer tells"
-              " responses apart.",
+        graph("$attribute, spread", "If the spread collapses, the model no longer distinguishes"
+              " responses.",
               *(query(quantile(q, SCORES, chosen), name) for name, q in SPREAD.items()),
               query(bucket_mean(SCORES, bounds(SCORES), chosen), "mean"), bottom=None, width=12),
         heatmap("$attribute, distribution", "Pairs by score.", _increase(SCORES, chosen)),

@@ -1,4 +1,4 @@
-"""Panels as Grafana's JSON model has them."""
+"""Panels in Grafana's JSON model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 GRID = 24
 """Columns of Grafana's grid."""
 NO_TRAFFIC = "no traffic"
+"""What a panel without data shows."""
 GOOD, WARNING, BAD, PLAIN = "green", "orange", "red", "blue"
 
 
@@ -21,12 +22,12 @@ def query(expression: str, legend: str = "__auto", **more: Any) -> Json:
 
 
 def now(expression: str, legend: str = "__auto") -> Json:
-    """A query of the latest value alone, as a table's."""
+    """A query of the latest value alone, for a table."""
     return query(expression, legend, instant=True, range=False, format="table")
 
 
 def steps(*bounds: tuple[float | None, str]) -> Json:
-    """Colours from each value on; the first has no lower bound."""
+    """The colour from each value on; None starts the lowest range."""
     return {"mode": "absolute", "steps": [{"value": v, "color": c} for v, c in bounds]}
 
 
@@ -100,7 +101,7 @@ def heatmap(title: str, description: str, expression: str, *, width: int = 12) -
 
 def states(title: str, description: str, expression: str, names: Mapping[int, tuple[str, str]],
            *, width: int = 12) -> Json:  # fmt: skip
-    """Which state each instance is in; ``names`` gives a value its text and colour."""
+    """The state of each instance over time; ``names`` maps values to text and colour."""
     mapped = {str(v): {"text": text, "color": colour} for v, (text, colour) in names.items()}
     defaults = {"mappings": [{"type": "value", "options": mapped}], "noValue": "no instance"}
     options = {"mergeValues": True, "showValue": "auto", "rowHeight": 0.8}
@@ -110,7 +111,7 @@ def states(title: str, description: str, expression: str, names: Mapping[int, tu
 
 def table(title: str, description: str, expression: str, columns: Sequence[str], *,
           empty: str, width: int = 12) -> Json:  # fmt: skip
-    """The labels of the series that there are now."""
+    """A table with the labels of the current series."""
     transformations = [
         {"id": "filterFieldsByName", "options": {"include": {"names": list(columns)}}},
         {"id": "organize", "options": {"indexByName": {n: i for i, n in enumerate(columns)}}},
@@ -121,7 +122,7 @@ def table(title: str, description: str, expression: str, columns: Sequence[str],
 
 
 def text(title: str, markdown: str, *, width: int = GRID, height: int = 4) -> Json:
-    """Words."""
+    """A panel of Markdown text."""
     return {
         "type": "text",
         "title": title,

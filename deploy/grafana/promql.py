@@ -1,4 +1,4 @@
-"""PromQL in small pieces, scoped by the dashboards' variables."""
+"""Builds PromQL expressions that are filtered by the dashboards' variables."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from itertools import pairwise
 
 TARGET = 'job=~"$job",instance=~"$instance"'
 WINDOW = "$__rate_interval"
-"""Grafana's own: at least four scrapes, so that a rate always has its two samples."""
+"""Grafana's variable: at least four scrapes, so that a rate has its two samples."""
 SCORING = 'method="POST",route!~"unknown|/seed_session"'
-"""Requests that score: not probes, scrapes, unknown paths, nor NeMo-Gym's start of a session."""
+"""Requests that score: no probes, scrapes, unknown paths or NeMo-Gym's start of a session."""
 
 
 def select(metric: str, *matchers: str) -> str:
-    """The series of a metric that the dashboard's variables choose."""
+    """The series of a metric that the dashboard's variables select."""
     return f"{metric}{{{','.join((TARGET, *matchers))}}}"
 
 
 def rate(metric: str, *matchers: str, window: str = WINDOW, offset: str = "") -> str:
-    """Events a second of a counter; ``offset`` as in ``1d`` looks that far back."""
+    """Events per second of a counter; an ``offset`` such as ``1d`` looks that far back."""
     past = f" offset {offset}" if offset else ""
     return f"rate({select(metric, *matchers)}[{window}]{past})"
 
 
 def sum_rate(metric: str, *matchers: str, by: str = "", offset: str = "") -> str:
-    """Events a second of a counter, all series of one ``by`` together."""
+    """Events per second of a counter, summed over the series with the same ``by``."""
     return f"sum{_by(by)}({rate(metric, *matchers, offset=offset)})"
 
 
 def divide(part: str, whole: str, matching: str = "") -> str:
-    """A ratio that is absent, not NaN, while there is nothing to divide by."""
+    """A ratio that is absent, instead of NaN, while the whole is 0."""
     return f"{part} / {matching}({whole} > 0)"
 
 

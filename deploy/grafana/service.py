@@ -35,7 +35,7 @@ from fivescore.telemetry.metrics import SECONDS
 
 REQUESTS = "fivescore_http_request_duration_seconds"
 TARGET_SECONDS = 2.5
-"""What the board starts with and the alert FivescoreSlow has; ours to choose, yours to change."""
+"""Default target of the board and of the alert FivescoreSlow; change both to your own."""
 OBJECTIVE = 0.99
 """The share of requests that should be answered within the target."""
 STATES = {
@@ -49,7 +49,7 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def service(rules: Iterable[Rule]) -> Json:
-    """The whole board; ``rules`` hold the alerts that its last row explains."""
+    """The whole board; its last row lists the alerts among ``rules``."""
     bounds = [str(float(bound)) for bound in SECONDS]
     return board(
         "fivescore-service",
@@ -82,8 +82,8 @@ def _health() -> Json:
         stat("Within target", "Share of scoring requests answered within $slo s.", _attainment(),
              unit="percentunit",
              colours=steps((None, BAD), (0.95, WARNING), (OBJECTIVE, GOOD))),
-        stat("Errors", "Share of scoring requests that failed with 5xx, other than 503, which"
-             " refuses work and says when to come again.",
+        stat("Errors", "Share of scoring requests that failed with 5xx, without 503, which"
+             " refuses work and says when to retry.",
              divide(f"({errors} or vector(0))", requests), unit="percentunit",
              colours=steps((None, GOOD), (0.001, WARNING), (0.01, BAD))),
         stat("Pairs per second", "Pairs that were scored.",
@@ -102,7 +102,7 @@ def _health() -> Json:
         stat("Model load time", "From the start to the model being ready, the slowest instance.",
              f"max({select('fivescore_model_load_seconds')} > 0)", unit="s",
              empty="not loaded yet"),
-        stat("Restarts in an hour", "Starts of a process at an address that Prometheus knew.",
+        stat("Restarts in an hour", "Starts of a process at an address that was already scraped.",
              or_zero(f"sum(changes({select('process_start_time_seconds')}[1h]))"),
              colours=steps((None, GOOD), (1, WARNING), (3, BAD))),
     )  # fmt: skip
@@ -138,8 +138,8 @@ def _traffic() -> Json:
               unit="percentunit", limit=0.01),
         graph("Requests by route", "Requests that score.",
               query(sum_rate(count, SCORING, by="route")), unit="reqps", width=12),
-        graph("Requests by status", "429 and 503 refuse work and say when to come again; other"
-              " 4xx are the client's to correct.",
+        graph("Requests by status", "429 and 503 refuse work and say when to retry; other 4xx"
+              " are mistakes of the client.",
               query(sum_rate(count, SCORING, by="status")), unit="reqps", width=12),
     )  # fmt: skip
 
@@ -167,13 +167,13 @@ def _saturation() -> Json:
     waiting = "vllm:request_queue_time_seconds"
     return row(
         "Saturation",
-        graph("Saturation", "Pairs and tokens in flight as a share of what may be. At 1 the"
+        graph("Saturation", "Pairs and tokens in flight as a share of their limits. At 1 the"
               " service refuses work.",
               query(select("fivescore:saturation:ratio"), "{{instance}} {{kind}}"),
               unit="percentunit", limit=0.9),
         graph("In flight", "Pairs admitted and not answered.",
               query(select("fivescore_inflight_pairs"), "{{instance}}")),
-        graph("Rejections", "Requests that were not let in, by reason: a limit or the state.",
+        graph("Rejections", "Requests that were not admitted, by reason: a limit or the state.",
               query(sum_rate("fivescore_admission_rejections_total", by="reason")), unit="reqps"),
         graph("Engine queue", "vLLM's sequences: computed now, and waiting for room.",
               query(f"sum({select('vllm:num_requests_running')})", "running"),
@@ -182,27 +182,27 @@ def _saturation() -> Json:
         graph("KV cache", "Share of vLLM's KV cache in use. Near 1, sequences wait or are"
               " preempted.", query(select("vllm:kv_cache_usage_perc"), "{{instance}}"),
               unit="percentunit", top=1, empty="vLLM exports nothing yet"),
-        graph("Engine waiting time", "Of sequences in vLLM's queue, and preemptions per second.",
+        graph("Engine waiting time", "Time in vLLM's queue, and preemptions per second.",
               query(quantile(0.5, waiting), "p50"), query(quantile(0.95, waiting), "p95"),
               query(sum_rate("vllm:num_preemptions_total"), "preemptions/s"), unit="s"),
     )  # fmt: skip
 
 
 def _batches() -> Json:
-    hits, asked = "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"
+    hits, queries = "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"
     ours = "fivescore_cached_prompt_tokens_total"
     return row(
         "Batches and prefix cache",
-        graph("Prefix cache hits", "Share of tokens that the prefix cache had: of answers, and of"
+        graph("Prefix cache hits", "Share of tokens from the prefix cache: of all answers, and of"
               " vLLM's look-ups. Send all responses to one prompt in one request to raise it.",
               query(divide(sum_rate(ours), sum_rate("fivescore_prompt_tokens_sum")), "answers"),
-              query(divide(sum_rate(hits), sum_rate(asked)), "vLLM"),
+              query(divide(sum_rate(hits), sum_rate(queries)), "vLLM"),
               unit="percentunit", top=1),
-        graph("Pairs per request", "Few pairs a request cost more time a pair.",
+        graph("Pairs per request", "With few pairs per request, each pair takes more time.",
               *(query(quantile(q, "fivescore_request_pairs"), name)
                 for name, q in QUANTILES.items()),
               query(mean("fivescore_request_pairs"), "mean")),
-        graph("Tokens per engine step", "vLLM's batches: more a step is better use of a GPU.",
+        graph("Tokens per engine step", "vLLM's batches: larger steps use a GPU better.",
               *(query(quantile(q, "vllm:iteration_tokens_total"), name)
                 for name, q in QUANTILES.items()),
               query(mean("vllm:iteration_tokens_total"), "mean")),
@@ -213,7 +213,7 @@ def _process() -> Json:
     each = "{{instance}}"
     return row(
         "Process",
-        graph("Memory", "Resident memory of the serving process; on a GPU the engine is another.",
+        graph("Memory", "Resident memory of the serving process; on a GPU the engine has its own.",
               query(select("process_resident_memory_bytes"), each), unit="bytes"),
         graph("CPU", "Cores that the serving process uses.",
               query(rate("process_cpu_seconds_total"), each), unit="suffix: cores"),
@@ -234,7 +234,7 @@ def _gpu() -> Json:
               query("DCGM_FI_DEV_GPU_UTIL / 100", each), unit="percentunit", top=1, empty=empty),
         graph("GPU memory", "vLLM takes its share when it starts: full is normal.",
               query(f"{used} / ({used} + {free})", each), unit="percentunit", top=1, empty=empty),
-        graph("GPU power and temperature", "A GPU that is hot is slowed down.",
+        graph("GPU power and temperature", "A hot GPU slows down.",
               query("DCGM_FI_DEV_POWER_USAGE", f"{each} W"),
               query("DCGM_FI_DEV_GPU_TEMP", f"{each} °C"), empty=empty),
         collapsed=True,

@@ -17,7 +17,7 @@ from fivescore.errors import ConfigurationError, FivescoreError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command line.
 
     Returns the exit status: 0, 1 after a failure (one line on standard error), 2 for wrong usage,
     130 when interrupted.
@@ -25,11 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         engine = _take_engine_flags(arguments) if arguments[:1] == ["serve"] else {}
-        given = vars(_parser(arguments[:1] == ["serve"]).parse_args(arguments))
-        run = given.pop("run")
+        flags = vars(_parser(arguments[:1] == ["serve"]).parse_args(arguments))
+        run = flags.pop("run")
         if engine:
-            given["engine"] = engine
-        return int(run(given))
+            flags["engine"] = engine
+        return int(run(flags))
     except ConfigurationError as error:
         print(f"fivescore: error: {error.detail}", file=sys.stderr)
         return 1
@@ -52,7 +52,7 @@ def _parser(serving: bool) -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     if serving:
         _add_settings(serve)
-    if not serving:  # a server imports nothing of these
+    if not serving:  # these import what a server does not need
         _add_score(commands)
         from fivescore.evaluation.command import add_command as add_evaluate
         from fivescore.training.command import add_command as add_train
@@ -71,7 +71,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         if field.default not in (None, (), {}) and name != "model":
             text += f" [{field.default}]"
         if name == "engine":
-            parser.add_argument("--engine.NAME", metavar="VALUE", help=text, dest="_never_given",
+            parser.add_argument("--engine.NAME", metavar="VALUE", help=text, dest="_unused",
                                 default=argparse.SUPPRESS)  # fmt: skip
         elif field.annotation is bool:
             parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
@@ -82,11 +82,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 def _take_engine_flags(arguments: list[str]) -> dict[str, Any]:
     """Remove ``--engine.NAME VALUE``, ``--engine.NAME=VALUE`` and bare ``--engine.NAME``.
 
-    Returns the values by name; that of a bare name is True. A value that begins with ``--`` needs
-    the form with ``=``.
+    Returns the values by name, True for a bare name. A value that begins with ``--`` needs the form
+    with ``=``.
 
     Raises:
-        ConfigurationError: an option is given twice.
+        ConfigurationError: an option occurs twice.
     """
     engine: dict[str, Any] = {}
     rest: list[str] = []
@@ -111,7 +111,7 @@ def _add_once(engine: dict[str, Any], name: str, value: Any) -> None:
     spelling = name.replace("-", "_")
     if not name.endswith("+") and spelling in (one.replace("-", "_") for one in engine):
         raise ConfigurationError(f"--engine.{name} is given twice: keep one of them")
-    if name in engine:  # each adds to a list
+    if name in engine:  # ``name+`` adds to a list each time
         value = f"{engine[name]},{value}"
     engine[name] = value
 
@@ -124,8 +124,8 @@ def _add_score(commands: Any) -> None:
         help="score pairs on a running server",
         description="Score one pair, or a file of pairs (prompt and response), on a running"
         " server. The file is JSON Lines unless its name ends in .json, .csv or .parquet; each may"
-        " be compressed (.gz). The output is JSON Lines, one line per row. Start a run again to go"
-        " on where it stopped.",
+        " be compressed (.gz). The output is JSON Lines, one line per row. A run that is started"
+        " again continues where it stopped.",
         allow_abbrev=False,
     )
     score.add_argument("file", nargs="?", type=Path, help="the file of pairs to score")
@@ -134,7 +134,7 @@ def _add_score(commands: Any) -> None:
     score.add_argument("--response", help="the response of a single pair")
     score.add_argument(
         "--url",
-        help="the server's address, or several with commas; also FIVESCORE_URL"
+        help="the server's address, or several separated by commas; also FIVESCORE_URL"
         " [http://127.0.0.1:8000]; FIVESCORE_API_KEY holds its key",
     )
     score.add_argument("--truncate", choices=("never", "prompt_start"), default="never",
@@ -142,17 +142,17 @@ def _add_score(commands: Any) -> None:
     score.add_argument("--batch-size", type=int, default=BATCH_SIZE,
                        help=f"pairs per request [{BATCH_SIZE}]")  # fmt: skip
     score.add_argument("--concurrency", type=int, default=FEW_REQUESTS,
-                       help=f"requests at a time [{FEW_REQUESTS}]")  # fmt: skip
+                       help=f"concurrent requests [{FEW_REQUESTS}]")  # fmt: skip
     score.add_argument("--retry", type=float, metavar="SECONDS",
-                       help="how long one request may take, with all its tries; 0 asks once"
+                       help="time limit of one request with all its tries; 0 tries once"
                        f" [0 for a pair, {RETRY_SECONDS:.0f} for a file]")  # fmt: skip
-    score.set_defaults(run=lambda given: _score(score, given))
+    score.set_defaults(run=lambda flags: _score(score, flags))
 
 
-def _serve(given: dict[str, Any]) -> int:
+def _serve(flags: dict[str, Any]) -> int:
     with _server_extra():
         from fivescore.serve import serve
-    return serve(given)
+    return serve(flags)
 
 
 @contextmanager
@@ -166,53 +166,53 @@ def _server_extra() -> Iterator[None]:
         ) from error
 
 
-def _score(parser: argparse.ArgumentParser, given: dict[str, Any]) -> int:
-    one = given["prompt"] is not None and given["response"] is not None
-    many = given["file"] is not None and given["output"] is not None
+def _score(parser: argparse.ArgumentParser, flags: dict[str, Any]) -> int:
+    one = flags["prompt"] is not None and flags["response"] is not None
+    many = flags["file"] is not None and flags["output"] is not None
     if one == many:
         parser.error("give --prompt and --response, or a file and -o")
-    if min(given["batch_size"], given["concurrency"]) < 1:
+    if min(flags["batch_size"], flags["concurrency"]) < 1:
         parser.error("--batch-size and --concurrency must be at least 1")
     try:
-        return asyncio.run(_score_one(given) if one else _score_many(given))
+        return asyncio.run(_score_one(flags) if one else _score_many(flags))
     except (FivescoreError, OSError) as error:
         print(f"fivescore: error: {error}", file=sys.stderr)
         return 1
 
 
-async def _score_one(given: dict[str, Any]) -> int:
+async def _score_one(flags: dict[str, Any]) -> int:
     from fivescore.client.client import AsyncRewardClient
     from fivescore.client.files import row_of
 
-    client = AsyncRewardClient(given["url"], deadline_seconds=given["retry"] or 0)
-    pair = {"prompt": given["prompt"], "response": given["response"]}
-    (result,) = await client.score([pair], truncate=given["truncate"], errors="return")
+    client = AsyncRewardClient(flags["url"], deadline_seconds=flags["retry"] or 0)
+    pair = {"prompt": flags["prompt"], "response": flags["response"]}
+    (result,) = await client.score([pair], truncate=flags["truncate"], errors="return")
     row = row_of(result)
     print(json.dumps(row, indent=1))
     return 1 if "error" in row else 0
 
 
-async def _score_many(given: dict[str, Any]) -> int:
+async def _score_many(flags: dict[str, Any]) -> int:
     from fivescore.client.client import AsyncRewardClient
     from fivescore.client.defaults import RETRY_SECONDS
     from fivescore.client.files import score_file
 
-    retry = RETRY_SECONDS if given["retry"] is None else given["retry"]
+    retry = RETRY_SECONDS if flags["retry"] is None else flags["retry"]
     async with AsyncRewardClient(
-        given["url"],
-        batch_size=given["batch_size"],
-        concurrency=given["concurrency"],
+        flags["url"],
+        batch_size=flags["batch_size"],
+        concurrency=flags["concurrency"],
         deadline_seconds=retry,
     ) as client:
         scored = await score_file(
             client,
-            given["file"],
-            given["output"],
-            batch_size=given["batch_size"],
-            concurrency=given["concurrency"],
-            truncate=given["truncate"],
+            flags["file"],
+            flags["output"],
+            batch_size=flags["batch_size"],
+            concurrency=flags["concurrency"],
+            truncate=flags["truncate"],
         )
-    print(f"{given['output']}: {scored.rows} lines, {scored.failed} with an error", file=sys.stderr)
+    print(f"{flags['output']}: {scored.rows} lines, {scored.failed} with an error", file=sys.stderr)
     for code, count in scored.bad.counts.most_common():
         print(f"  {count} with {code} (first: {scored.bad.first[code]})", file=sys.stderr)
     return 0

@@ -166,6 +166,13 @@ class Settings(BaseSettings):
     def _expand_home(cls, model: str | None) -> str | None:
         return str(Path(model).expanduser()) if model and model.startswith("~") else model
 
+    @field_validator("name")
+    @classmethod
+    def _not_empty(cls, name: str | None) -> str | None:
+        if name is not None and not name.strip():
+            raise ValueError("the name is empty: give one, or leave it out for the model's own")
+        return name
+
     @field_validator("api_key", "open_routes", "score_range", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -208,7 +215,8 @@ def load(flags: dict[str, Any]) -> Settings:
         # A key is never shown, and an endpoint that is refused may hold one.
         secret = name in ("api_key", "otlp_traces_endpoint")
         got = "" if secret else f", got {fault['input']!r}"
-        raise ConfigurationError(f"{given}: {fault['msg']}{got}") from error
+        message = fault["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{given}: {message}{got}") from error
     except Exception as error:  # pydantic-settings: a value that should be JSON and is not
         raise ConfigurationError(f"environment: {error}") from error
 

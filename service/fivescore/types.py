@@ -1,4 +1,4 @@
-"""Pairs, which go in, and scores, which come out. Knows neither HTTP nor torch."""
+"""Pairs, scores and the engine's types. Knows neither HTTP nor torch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from fivescore.errors import InvalidPair, printable
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 """HelpSteer2's five attributes in the data set's order (arXiv 2406.08673)."""
 _UNION_TAGS = ("text", "messages")
+"""Names that pydantic puts into the place of a fault, and that are no fields."""
 MOST_FAULTS = 100
-"""The most faults of one pair or request that are listed; each takes time and answer."""
+"""The most faults that an error lists, to limit its time and size."""
 
 
 def _refuse_surrogates(text: str) -> str:
@@ -37,7 +38,7 @@ def _refuse_surrogates(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_refuse_surrogates)]
-"""A string of valid Unicode: JSON can also spell halves of surrogate pairs."""
+"""A string of valid Unicode; JSON can also encode halves of surrogate pairs."""
 
 
 class Message(BaseModel):
@@ -64,7 +65,7 @@ TokenIds = Annotated[
 
 
 class Pair(BaseModel):
-    """One thing to score: a prompt with a response, or both rendered as text or as token ids."""
+    """A prompt and a response to score, or both rendered as text or as token ids."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -83,8 +84,8 @@ class Pair(BaseModel):
 
     @model_validator(mode="after")
     def _one_form(self) -> Pair:
-        given = {name for name in PAIR_FIELDS if getattr(self, name) is not None}
-        if given in FORMS:
+        present = {name for name in PAIR_FIELDS if getattr(self, name) is not None}
+        if present in FORMS:
             return self._check_turns()
         raise ValueError("give prompt and response, or text alone, or token_ids alone")
 
@@ -97,26 +98,28 @@ class Pair(BaseModel):
 
 
 PAIR_FIELDS = frozenset(Pair.model_fields)
-_GIVEN = set(PAIR_FIELDS)
+_FIELDS_SET = set(PAIR_FIELDS)
+"""Shared by all pairs as pydantic's ``__pydantic_fields_set__``."""
 FORMS = ({"prompt", "response"}, {"text"}, {"token_ids"})
+"""The fields of a pair's three forms."""
 
 
 def parse_pair(value: Any) -> Pair | InvalidPair:
-    """The pair that ``value`` describes, or the error that says what is wrong with it."""
+    """The pair in ``value``, or the error with everything that is wrong with it."""
     try:
         pair = Pair.model_validate(value)
     except ValidationError as error:
         return InvalidPair(sentence(faults(error)))
-    # The set of given fields takes 216 bytes per pair and is not used; many pairs may wait.
-    object.__setattr__(pair, "__pydantic_fields_set__", _GIVEN)
+    # A set of its own would take 216 bytes per pair, is not used, and many pairs may wait.
+    object.__setattr__(pair, "__pydantic_fields_set__", _FIELDS_SET)
     return pair
 
 
 def faults(error: ValidationError) -> list[dict[str, str]]:
-    """Every fault that pydantic found, with its ``field`` and its ``detail``.
+    """The faults of a validation, each with its ``field`` and its ``detail``.
 
-    More than ``MOST_FAULTS`` become one entry with their number; of a list's faults only the first
-    is found.
+    More than ``MOST_FAULTS`` become one entry with their number. Validation stops at the first
+    fault in a list.
     """
     if (count := error.error_count()) > MOST_FAULTS:
         return [{"field": "", "detail": f"{count} fields are unknown or wrong"}]
@@ -131,10 +134,10 @@ def faults(error: ValidationError) -> list[dict[str, str]]:
     ]
 
 
-def sentence(found: Sequence[dict[str, str]], most: int = 5) -> str:
+def sentence(listed_faults: Sequence[dict[str, str]], most: int = 5) -> str:
     """The first ``most`` faults as one sentence, with the number of the others."""
-    listed = [": ".join(filter(None, fault.values())) for fault in found[:most]]
-    more = len(found) - most
+    listed = [": ".join(filter(None, fault.values())) for fault in listed_faults[:most]]
+    more = len(listed_faults) - most
     return "; ".join(listed + ([f"and {more} more"] if more > 0 else []))
 
 
@@ -142,8 +145,8 @@ def sentence(found: Sequence[dict[str, str]], most: int = 5) -> str:
 class Score:
     """The scores of one pair: the model's outputs after the manifest's arithmetic, all finite.
 
-    ``tokens`` is the number of tokens that the model was given; ``cached_tokens`` of them came from
-    the prefix cache.
+    ``tokens`` is the length of the model's input; ``cached_tokens`` of them came from the prefix
+    cache. ``truncated`` says whether the start of the pair was cut off.
     """
 
     attributes: dict[str, float]
@@ -172,7 +175,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One sequence's raw head outputs, shape ``[outputs]``, and its prefix-cache hit in tokens."""
+    """The raw head outputs of one sequence, shape ``[outputs]``, and its cached tokens."""
 
     values: list[float]
     cached_tokens: int = 0

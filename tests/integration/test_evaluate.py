@@ -264,7 +264,7 @@ def test_a_server_that_dies_loses_no_score_and_another_takes_over(
     assert "401" in capsys.readouterr().err
     assert evaluate(*common, "--url", keyed(faulty)) == 1
     err = capsys.readouterr().err
-    assert re.search(r"fivescore: error: \d+ of 600 pairs are not scored: .*again to go on", err)
+    assert re.search(r"fivescore: error: \d+ of 600 pairs are not scored: .*again to continue", err)
     assert not (out / "preferences.json").exists()
     known = (out / "scores.jsonl").read_bytes().count(b"\n") - 1
     assert known >= 64

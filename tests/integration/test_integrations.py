@@ -236,9 +236,9 @@ def test_attribute_functions_do_not_keep_a_failure_for_the_next_batch() -> None:
 
 def test_attribute_functions_remember_few_batches() -> None:
     helpfulness, verbosity = counting(Fleet())
-    for number in range(trl.REMEMBERED_BATCHES + 5):
+    for number in range(trl.KEPT_BATCHES + 5):
         helpfulness(["Q"], [str(number)])
-    assert len(helpfulness._shared._batches) == trl.REMEMBERED_BATCHES
+    assert len(helpfulness._shared._batches) == trl.KEPT_BATCHES
     assert verbosity(["Q"], ["0"]) == [0]
 
 

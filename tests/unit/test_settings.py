@@ -59,6 +59,8 @@ def test_every_setting_has_a_description_for_the_help() -> None:
         ({"max_pairs": "0"}, "--max-pairs"),
         ({"backend": "tensorrt"}, "--backend"),
         ({"log_level": "loud"}, "--log-level"),
+        ({"name": ""}, "--name: the name is empty: give one, or leave it out"),
+        ({"name": " "}, "--name: the name is empty: give one, or leave it out"),
         ({"shutdown_grace_seconds": "-1"}, "--shutdown-grace-seconds"),
     ],
 )
@@ -67,8 +69,8 @@ def test_a_faulty_flag_is_named_with_its_value(
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(flags)
-    assert caught.value.detail.startswith(f"{name}: ")
-    assert caught.value.detail.endswith(f"got {next(iter(flags.values()))!r}")
+    assert caught.value.detail.startswith(name)
+    assert caught.value.detail.endswith(f", got {next(iter(flags.values()))!r}")
 
 
 NUMBERS = [

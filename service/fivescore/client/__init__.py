@@ -1,4 +1,4 @@
-"""Clients of running fivescore servers, for people and trainers.
+"""Clients of running fivescore servers, for scripts and trainers.
 
 ::
 
@@ -7,7 +7,7 @@
     scores = RewardClient("http://127.0.0.1:8000").score([("What is 1+1?", "1+1=2")])
     scores[0].reward, scores[0].attributes["helpfulness"]
 
-``fivescore.client.integrations`` has the reward functions of trainers.
+``fivescore.client.integrations`` holds the reward functions that trainers call.
 """
 
 from __future__ import annotations

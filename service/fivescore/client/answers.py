@@ -1,4 +1,4 @@
-"""Reads what a server answered: scores in order, or the error of the request."""
+"""Reads a server's HTTP response: one result per pair in order, or the error of the request."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 import httpx
 
 from fivescore.client.errors import BadAnswer, rebuilt
-from fivescore.client.retry import Cure, Failure, cure
+from fivescore.client.retry import Failure, Retry, retry_for
 from fivescore.errors import FivescoreError, RequestError, ScoringError, Unauthorized
 from fivescore.types import Score
 
 Result = Score | FivescoreError
-_SHOWN_BYTES = 200
-"""How much of an answer that is no problem document its error repeats."""
+_QUOTED_BYTES = 200
+"""Bytes of a response that its error quotes where the response is no problem document."""
 _CODES = {401: Unauthorized.code, 413: "body_too_large", 429: "overloaded"}
-"""What statuses mean when a proxy, and not the server, gave them."""
+"""Error codes of statuses that a proxy answers: its responses carry no code."""
 
 
 def results(response: httpx.Response, url: str, count: int) -> list[Result]:
     """One result per pair, in order.
 
     Raises:
-        Failure: the request as a whole failed, or its answer is not one score per pair.
+        Failure: the request as a whole failed, or the response does not hold one score per pair.
     """
     if not response.is_success:
         raise failure(response)
@@ -33,8 +33,10 @@ def results(response: httpx.Response, url: str, count: int) -> list[Result]:
             return [_result(entry) for entry in entries]
         reason = f"{url} answered {len(entries)} scores to {count} pairs"
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
-        reason = f"{url} answered {response.status_code}, but not with scores: is it a fivescore?"
-    raise Failure(BadAnswer(reason), Cure.NOTHING)
+        reason = (
+            f"{url} answered {response.status_code}, but not with scores: is it a fivescore server?"
+        )
+    raise Failure(BadAnswer(reason), Retry.NEVER)
 
 
 def _result(entry: dict[str, Any]) -> Result:
@@ -51,28 +53,27 @@ def _result(entry: dict[str, Any]) -> Result:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it should be one; what a later server may add to a score is left out."""
+    """Whether a field is an attribute or count; other fields of newer servers are ignored."""
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def failure(response: httpx.Response) -> Failure:
-    """The failure that an answer other than 2xx is."""
-    status, advised = response.status_code, _retry_after(response)
+    """The failure for a response whose status is not 2xx."""
+    status, retry_after = response.status_code, _retry_after(response)
     try:
         problem = response.json()
         problem = {**problem, "code": problem["code"], "detail": problem["detail"]}
     except (ValueError, KeyError, TypeError):
-        problem = {"code": _CODES.get(status, f"http_{status}"), "detail": _shown(response)}
+        problem = {"code": _CODES.get(status, f"http_{status}"), "detail": _summary(response)}
     unknown = RequestError if status < 500 else FivescoreError
-    error = rebuilt(problem, advised, unknown)
-    return Failure(error, cure(status, error.code), advised)
+    error = rebuilt(problem, retry_after, unknown)
+    return Failure(error, retry_for(status, error.code), retry_after)
 
 
-def _shown(response: httpx.Response) -> str:
-    text = " ".join(response.text[:_SHOWN_BYTES].split())
-    return f"{response.url} answered {response.status_code} {response.reason_phrase}: {text}".strip(
-        " :"
-    )
+def _summary(response: httpx.Response) -> str:
+    text = " ".join(response.text[:_QUOTED_BYTES].split())
+    status = f"{response.status_code} {response.reason_phrase}"
+    return f"{response.url} answered {status}: {text}".strip(" :")
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -1,4 +1,4 @@
-"""Pairs as callers give them, checked, and cut into requests."""
+"""Checks the pairs of a call and cuts them into requests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fivescore.errors import InvalidPair, InvalidRequest
 from fivescore.types import Pair, parse_pair
 
 PairLike = Mapping[str, Any] | Pair | tuple[Any, Any]
-"""A pair of ``POST /score``, a ``Pair``, or ``(prompt, response)``."""
+"""A pair as ``POST /score`` takes it, a ``Pair``, or ``(prompt, response)``."""
 
 
 def checked(value: PairLike) -> Pair | InvalidPair:
-    """A pair, or what is wrong with it: what the server would say, before anything is sent."""
+    """The pair, or the error that the server would answer, before anything is sent."""
     if isinstance(value, Pair):
         return value
     if isinstance(value, tuple) and len(value) == 2:
@@ -23,9 +23,10 @@ def checked(value: PairLike) -> Pair | InvalidPair:
 
 
 def prompt_of(pair: Pair) -> str:
-    """What pairs have in common whose prefix the same replica should keep.
+    """The text by which a replica is chosen: pairs of one prompt share a prefix cache.
 
-    A pair that is rendered already is on its own: where its prompt ends is not known.
+    A rendered pair (``text``, ``token_ids``) returns all of itself: where its prompt ends is not
+    known.
     """
     if isinstance(pair.prompt, str):
         return pair.prompt
@@ -50,22 +51,22 @@ def cut(groups: Sequence[list[int]], size: int) -> Iterator[list[int]]:
 
 
 def body(pairs: Sequence[Pair], options: str) -> bytes:
-    """A request of ``POST /score``; ``options`` as ``encoded_options`` gives them."""
+    """The body of ``POST /score``; ``options`` is what ``encoded_options`` returned."""
     values = json.dumps([pair.model_dump(exclude_none=True) for pair in pairs], ensure_ascii=False)
     return f'{{"pairs":{values}{options}}}'.encode()
 
 
 def encoded_options(**options: Any) -> str:
-    """What follows the pairs in a request's JSON; options that are None are left out.
+    """The options as JSON members that follow the pairs in a body; None is left out.
 
     Raises:
-        InvalidRequest: an option is no JSON value.
+        InvalidRequest: an option cannot be written as JSON.
     """
-    given = {name: value for name, value in options.items() if value is not None}
     try:
         return "".join(
             f",{json.dumps(name)}:{json.dumps(value, allow_nan=False)}"
-            for name, value in given.items()
+            for name, value in options.items()
+            if value is not None
         )
     except (TypeError, ValueError) as error:
         raise InvalidRequest(f"weights, truncate: {error}") from error

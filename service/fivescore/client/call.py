@@ -1,4 +1,4 @@
-"""Carries one ``score()`` to its end: requests out, retried, moved and halved, results in order."""
+"""One call of ``score()``: sends, retries, moves and splits its requests."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fivescore.client import answers, batches
 from fivescore.client.answers import Result
 from fivescore.client.errors import Unreachable, at_pair
 from fivescore.client.replicas import Replica, Replicas
-from fivescore.client.retry import Clock, Cure, Failure, backoff, exhausted
+from fivescore.client.retry import Clock, Failure, Retry, backoff, exhausted
 from fivescore.errors import FivescoreError
 from fivescore.types import Pair
 
 
 @dataclass(frozen=True)
 class Limits:
-    """``RewardClient`` says what each means."""
+    """The limits of a client; ``AsyncRewardClient`` documents each."""
 
     batch_size: int
     concurrency: int
@@ -33,7 +33,7 @@ class Limits:
 
 @dataclass
 class Pool:
-    """Connections of one event loop; ``slots`` bounds the requests on them."""
+    """Connections of one event loop; ``slots`` limits the concurrent requests on them."""
 
     http: httpx.AsyncClient
     slots: asyncio.Semaphore
@@ -42,28 +42,28 @@ class Pool:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs of one request, by their places, and what has become of it so far."""
+    """The pairs of one request, by their places in the call, and the state of its tries."""
 
     places: list[int]
     replica: Replica
-    patience: float = 0.0
-    """Seconds that it may be tried for; with 0 every replica is asked once."""
+    retry_seconds: float = 0.0
+    """Seconds within which it is retried; with 0 every replica is tried once."""
     give_up_at: float = math.inf
-    """By the clock; infinite until it is first looked at."""
+    """Time on the clock, in seconds, of the last retry; infinite before the first try."""
     tries: int = 0
-    """Tries that the server failed on."""
-    asked: frozenset[str] = frozenset()
-    """Replicas that could not take it since it last waited."""
+    """Tries to which the server answered with an error of its own."""
+    tried: frozenset[str] = frozenset()
+    """URLs of the replicas that could not take it since it last waited."""
     failure: FivescoreError | None = None
 
 
 class Call:
-    """One list of pairs on its way.
+    """Scores one list of pairs.
 
     Args:
-        options: the request's, as ``batches.encoded_options`` gives them.
+        options: the requests' options, as ``batches.encoded_options`` returns them.
         raising: whether the first failure ends the call.
-        bar: advances with every pair that is done.
+        bar: advances by one per pair that has a result.
     """
 
     def __init__(
@@ -88,11 +88,12 @@ class Call:
         """One result per pair, in order.
 
         Raises:
-            FivescoreError: the first failure, if ``raising``; what the caller must change, always.
+            FivescoreError: the first failure, if ``raising``; in any case an error that holds for
+                every request, such as a wrong key.
         """
-        found = [batches.checked(pair) for pair in pairs]
-        self._pairs = {place: pair for place, pair in enumerate(found) if isinstance(pair, Pair)}
-        bad = {place: error for place, error in enumerate(found) if not isinstance(error, Pair)}
+        parsed = dict(enumerate(map(batches.checked, pairs)))
+        self._pairs = {place: pair for place, pair in parsed.items() if isinstance(pair, Pair)}
+        bad = {place: error for place, error in parsed.items() if not isinstance(error, Pair)}
         self._settle(list(bad), list(bad.values()))
         self._prompts = {place: batches.prompt_of(pair) for place, pair in self._pairs.items()}
         self._queue.extend(self._planned())
@@ -109,7 +110,7 @@ class Call:
         return [self._results[place] for place in range(len(pairs))]
 
     def _planned(self) -> list[Batch]:
-        """Pairs of one prompt side by side, each prompt at its own replica."""
+        """Batches in which pairs of one prompt are neighbours, each prompt at its own replica."""
         groups: dict[str, list[int]] = {}
         for place, prompt in self._prompts.items():
             groups.setdefault(prompt, []).append(place)
@@ -127,51 +128,53 @@ class Call:
             self._queue.extendleft(reversed(await self._advance(self._queue.popleft())))
 
     async def _advance(self, batch: Batch) -> list[Batch]:
-        """Bring a batch one step further; returns what is left of it to do."""
+        """Send a batch, move it or wait; returns the batches that are left of it."""
         now = self._clock.now()
         if batch.give_up_at == math.inf:
-            patience = 0.0 if self._gave_up else self._limits.deadline_seconds
-            batch = replace(batch, patience=patience, give_up_at=now + patience)
-        if batch.replica.is_up(now) and batch.replica.url not in batch.asked:
+            seconds = 0.0 if self._gave_up else self._limits.deadline_seconds
+            batch = replace(batch, retry_seconds=seconds, give_up_at=now + seconds)
+        if batch.replica.is_up(now) and batch.replica.url not in batch.tried:
             return await self._try(batch, now)
         if moved := self._moved(batch, now):
             return moved
         back_at = self._replicas.back_at()
-        if batch.patience and back_at <= batch.give_up_at:
+        if batch.retry_seconds and back_at <= batch.give_up_at:
             await self._clock.sleep(max(0.0, back_at - now))
-            return self._moved(replace(batch, asked=frozenset()), self._clock.now()) or [batch]
-        if batch.failure is None:  # another request found them all away: it may be over
+            return self._moved(replace(batch, tried=frozenset()), self._clock.now()) or [batch]
+        if batch.failure is None:  # all replicas failed for other batches, maybe not for this one
             return await self._try(batch, now)
         return self._give_up(batch, batch.failure)
 
     def _moved(self, batch: Batch, now: float) -> list[Batch]:
-        """The batch at its prompts' next choices; empty when no other replica is there."""
+        """The batch at its prompts' next replicas; empty when no other replica is up."""
         at: dict[Replica, list[int]] = {}
         for place in batch.places:
             for replica in self._replicas.ranked(self._prompts[place]):
-                if replica.is_up(now) and replica.url not in batch.asked:
+                if replica.is_up(now) and replica.url not in batch.tried:
                     at.setdefault(replica, []).append(place)
                     break
         return [replace(batch, places=places, replica=replica) for replica, places in at.items()]
 
     async def _try(self, batch: Batch, now: float) -> list[Batch]:
-        if batch.failure is not None and batch.patience and now >= batch.give_up_at:
+        if batch.failure is not None and batch.retry_seconds and now >= batch.give_up_at:
             return self._give_up(batch, batch.failure)
         started = now
         try:
             async with self._pool.slots:
                 started = self._clock.now()
-                found = await self._ask(batch, batch.give_up_at - started)
+                results = await self._send(batch, batch.give_up_at - started)
         except Failure as failure:
             return await self._failed(batch, failure, started)
         batch.replica.succeed(started)
         self._gave_up = False
-        self._settle(batch.places, found)
+        self._settle(batch.places, results)
         return []
 
-    async def _ask(self, batch: Batch, left: float) -> list[Result]:
+    async def _send(self, batch: Batch, left: float) -> list[Result]:
         replica, seconds = batch.replica, self._limits.timeout_seconds
-        if left > 0:  # every batch is tried once, however long it waited for its turn
+        if (
+            left > 0
+        ):  # otherwise its deadline passed in the queue, and it is tried once all the same
             seconds = min(seconds, left)
         content = batches.body([self._pairs[place] for place in batch.places], self._options)
         try:
@@ -185,55 +188,55 @@ class Call:
             reason = str(error) or type(error).__name__
         else:
             return answers.results(response, replica.url, len(batch.places))
-        raise Failure(Unreachable(f"{replica.url}: {reason}"), Cure.ELSEWHERE)
+        raise Failure(Unreachable(f"{replica.url}: {reason}"), Retry.ANOTHER_REPLICA)
 
     async def _failed(self, batch: Batch, failure: Failure, started: float) -> list[Batch]:
         error, now = failure.error, self._clock.now()
-        match failure.cure:
-            case Cure.CALLER:
+        match failure.retry:
+            case Retry.FATAL:
                 raise error
-            case Cure.HALVES if len(batch.places) > 1:
+            case Retry.SPLIT if len(batch.places) > 1:
                 half = len(batch.places) // 2
                 return [
                     replace(batch, places=batch.places[:half]),
                     replace(batch, places=batch.places[half:]),
                 ]
-            case Cure.HALVES:
+            case Retry.SPLIT:
                 self._settle(batch.places, [error])
                 return []
-            case Cure.ELSEWHERE:
-                batch.replica.fail(started, now, failure.advised)
+            case Retry.ANOTHER_REPLICA:
+                batch.replica.fail(started, now, failure.retry_after)
                 self._log(batch, error)
-                return [replace(batch, failure=error, asked=batch.asked | {batch.replica.url})]
-        return await self._again(batch, failure, now)
+                return [replace(batch, failure=error, tried=batch.tried | {batch.replica.url})]
+        return await self._retry_here(batch, failure, now)
 
-    async def _again(self, batch: Batch, failure: Failure, now: float) -> list[Batch]:
-        """The same request to the same replica a little later, unless it was tried enough."""
+    async def _retry_here(self, batch: Batch, failure: Failure, now: float) -> list[Batch]:
+        """Wait, for another try at the same replica; give up when no further try is due."""
         tries = batch.tries + 1
-        pause = backoff(tries, failure.advised)
-        enough = exhausted(failure.cure, tries)
-        if enough or now + pause > batch.give_up_at:
-            return self._give_up(batch, failure.error, patient=not enough)
+        wait = backoff(tries, failure.retry_after)
+        enough = exhausted(failure.retry, tries)
+        if enough or now + wait > batch.give_up_at:
+            return self._give_up(batch, failure.error, timed_out=not enough)
         self._log(batch, failure.error)
-        await self._clock.sleep(pause)
+        await self._clock.sleep(wait)
         return [replace(batch, tries=tries, failure=failure.error)]
 
     def _log(self, batch: Batch, error: FivescoreError) -> None:
-        if batch.patience:
-            batch.replica.log(error, batch.patience)
+        if batch.retry_seconds:
+            batch.replica.log(error, batch.retry_seconds)
 
-    def _give_up(self, batch: Batch, error: FivescoreError, patient: bool = True) -> list[Batch]:
-        """The request has failed for good; if ``patient``, the ones after it wait no more."""
+    def _give_up(self, batch: Batch, error: FivescoreError, timed_out: bool = True) -> list[Batch]:
+        """Fail the request for good; after one that ``timed_out``, the next ones do not wait."""
         if self._raising:
             raise error
-        self._gave_up |= patient
+        self._gave_up |= timed_out
         self._settle(batch.places, [error] * len(batch.places))
         return []
 
-    def _settle(self, places: Sequence[int], found: Sequence[Result]) -> None:
-        self._results.update(zip(places, found, strict=True))
+    def _settle(self, places: Sequence[int], results: Sequence[Result]) -> None:
+        self._results.update(zip(places, results, strict=True))
         self._bar.update(len(places))
-        failed = [(place, result) for place, result in zip(places, found, strict=True)
+        failed = [(place, result) for place, result in zip(places, results, strict=True)
                   if isinstance(result, FivescoreError)]  # fmt: skip
         if failed and self._raising:
             place, error = min(failed, key=lambda one: one[0])

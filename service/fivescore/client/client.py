@@ -1,4 +1,4 @@
-"""Clients of running servers: pairs in, scores out in their order."""
+"""Clients of running servers: they send pairs and return scores in the same order."""
 
 from __future__ import annotations
 
@@ -26,34 +26,35 @@ from fivescore.errors import ConfigurationError, FivescoreError
 from fivescore.types import Score
 
 CONNECT_SECONDS = 10.0
+"""Time limit for opening a connection."""
 Truncate = Literal["never", "prompt_start"]
 Errors = Literal["raise", "none", "return"]
 
-# One for all clients: reading the certificates takes longer than scoring a pair.
+# Shared by all clients: reading the certificates takes longer than scoring a pair.
 _tls = functools.cache(httpx.create_ssl_context)
 
 
 class AsyncRewardClient:
     """Scores pairs on one or more running fivescore servers.
 
-    ``async with`` keeps its connections open; outside of it every call opens its own. So it may be
-    used in any event loop, and be pickled.
+    ``async with`` keeps its connections open; outside of it every call opens its own. It can be
+    used in any event loop and can be pickled.
 
     Args:
-        urls: address or addresses of replicas; a text may have several, with commas
-            [FIVESCORE_URL, else http://127.0.0.1:8000]. ``http://user:KEY@host`` gives a key.
+        urls: address or addresses of replicas; one string may hold several, separated by commas
+            [FIVESCORE_URL, else http://127.0.0.1:8000]. ``http://user:KEY@host`` includes a key.
         api_key: the servers' key [the first of FIVESCORE_API_KEY].
-        batch_size: pairs per request; a request that is too much for the server is halved.
-        concurrency: requests at a time.
-        deadline_seconds: how long one request may take, with all its tries and waits; 0 asks every
+        batch_size: pairs per request; a request that the server finds too large is halved.
+        concurrency: concurrent requests.
+        deadline_seconds: time limit of one request with all its tries and waits; 0 tries every
             replica once.
-        timeout_seconds: how long one try may take; with several replicas less than the deadline,
-            so that another one can stand in for one that hangs.
-        transport: how httpx connects, where not as usual; cannot be pickled.
-        clock: tests bring their own.
+        timeout_seconds: time limit of one try; with several replicas choose less than the
+            deadline, so that another one can replace one that hangs.
+        transport: httpx's transport, if not the usual one; it cannot be pickled.
+        clock: replaced in tests.
 
     Raises:
-        ConfigurationError: an argument is out of range, or an address is none.
+        ConfigurationError: an argument is out of range, or an address is not a server's.
     """
 
     def __init__(
@@ -69,9 +70,14 @@ class AsyncRewardClient:
         clock: Clock | None = None,
     ) -> None:
         if min(batch_size, concurrency) < 1:
-            raise ConfigurationError("batch_size and concurrency must be at least 1")
+            raise ConfigurationError(
+                f"batch_size {batch_size}, concurrency {concurrency}: both must be at least 1"
+            )
         if not (deadline_seconds >= 0 and timeout_seconds > 0):
-            raise ConfigurationError("deadline_seconds may be 0, timeout_seconds must be more")
+            raise ConfigurationError(
+                f"deadline_seconds {deadline_seconds} must be at least 0, timeout_seconds"
+                f" {timeout_seconds} above 0"
+            )
         self._limits = Limits(batch_size, concurrency, deadline_seconds, timeout_seconds)
         self._addresses = addresses(urls, api_key)
         self._transport = transport
@@ -83,7 +89,7 @@ class AsyncRewardClient:
         self._pool: Pool | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # What it learned of its replicas is by this process's clock, its pool is of this loop.
+        # The replicas' times are this process's clock, and the pool belongs to this event loop.
         fresh = ("_replicas", "_pool")
         return {name: value for name, value in vars(self).items() if name not in fresh}
 
@@ -104,7 +110,7 @@ class AsyncRewardClient:
             await pool.http.aclose()
 
     def _new_pool(self) -> Pool:
-        # Waiting for a connection is bounded by ``slots``, one try by its own deadline.
+        # ``slots`` bounds the wait for a connection, and each try has its own timeout.
         http = httpx.AsyncClient(
             verify=_tls(),
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
@@ -151,19 +157,19 @@ class AsyncRewardClient:
 
         Args:
             pairs: as ``POST /score`` takes them, ``Pair`` objects, or (prompt, response) tuples.
-            weights: ``{attribute: weight}``, another combined reward than the manifest's.
+            weights: ``{attribute: weight}`` of the combined reward, instead of the manifest's.
             truncate: ``prompt_start`` drops the oldest tokens of a pair that is too long.
-            errors: what stands for a pair that failed for good: ``raise`` raises its error at
+            errors: what to do with a pair that failed for good: ``raise`` raises its error at
                 once, ``none`` puts None in its place, ``return`` puts the error there.
-            progress: show a bar.
+            progress: show a progress bar.
 
         Raises:
-            RequestError: the request is wrong whatever its pairs are: key, address or options.
+            RequestError: the key, the address or an option is wrong, so that any pair would fail.
             FivescoreError: with ``errors="raise"``, the first failure: the pair's own, or
                 ``Unreachable``, ``BadAnswer`` or the server's when a request has failed for good.
         """
         if errors not in ("raise", "none", "return"):
-            raise ConfigurationError(f"errors: {errors!r} is none of raise, none and return")
+            raise ConfigurationError(f"errors: {errors!r} must be raise, none or return")
         options = encoded_options(weights=weights, truncate=truncate)
         with tqdm(total=len(pairs), unit="pair", disable=not progress) as bar:
             async with self._connected() as pool:
@@ -179,9 +185,8 @@ class AsyncRewardClient:
 class RewardClient:
     """Scores pairs on one or more running fivescore servers, from any thread.
 
-    Its requests run on a daemon thread, started when first needed: so it works where an event loop
-    is running, and after a fork. ``close`` it or use ``with`` to end the thread early. It may be
-    pickled.
+    Its requests run on a daemon thread that the first call starts, so it works where an event loop
+    is running and after a fork. ``close`` or ``with`` ends the thread early. It can be pickled.
 
     Takes the arguments of ``AsyncRewardClient``.
     """
@@ -212,7 +217,7 @@ class RewardClient:
         self.close()
 
     def close(self) -> None:
-        """End the thread and its connections; another call starts them again."""
+        """End the thread and close its connections; the next call starts them again."""
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -222,13 +227,14 @@ class RewardClient:
         with self._lock:
             if self._thread is None:
                 self._thread = LoopThread(self._core)
-                # Collected in any thread, even its own: it may not wait.
+                # Garbage collection may run in that thread, which cannot join itself.
                 weakref.finalize(self, self._thread.end).atexit = False
             return self._thread
 
-    def _forked(self) -> None:
+    def after_fork(self) -> None:
+        """Forget the parent's thread in a forked child; called by the interpreter."""
         if self._thread is not None:
-            self._thread.leave_behind()
+            self._thread.abandon()
         self._start()
 
     @overload
@@ -247,7 +253,7 @@ class RewardClient:
         truncate: Truncate = ..., errors: Literal["return"], progress: bool = ...,
     ) -> list[Score | FivescoreError]: ...  # fmt: skip
     def score(self, pairs: Sequence[PairLike], **options: Any) -> Any:
-        """``AsyncRewardClient.score``, waited for; interrupting the caller cancels it."""
+        """``AsyncRewardClient.score``, blocking; an interrupt of the caller cancels it."""
         future = self.submit(pairs, **options)
         try:
             return future.result()
@@ -255,7 +261,7 @@ class RewardClient:
             future.cancel()
 
     def submit(self, pairs: Sequence[PairLike], **options: Any) -> Future[Any]:
-        """``score``, not waited for."""
+        """``score`` without blocking: returns a future of its result."""
         return self._running().submit(self._core.score(pairs, **options))
 
 
@@ -264,7 +270,7 @@ _clients: weakref.WeakSet[RewardClient] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for client in list(_clients):
-        client._forked()
+        client.after_fork()
 
 
 def _at_exit() -> None:

@@ -1,14 +1,13 @@
-"""How much is asked at a time unless somebody says otherwise: of the clients, the commands and the
-integrations."""
+"""Default sizes, concurrency and deadlines of the clients, the commands and the integrations."""
 
 from __future__ import annotations
 
 BATCH_SIZE = 64
-"""Pairs per request: the server's default window takes several, and one that fails costs little."""
+"""Pairs per request: several fit the server's default window, and a retry repeats little work."""
 CONCURRENCY = 8
-"""Requests at a time of a client, which all callers of a trainer's process share."""
+"""Concurrent requests of a client, shared by all callers in a trainer's process."""
 FEW_REQUESTS = 4
-"""Requests at a time of a command or of a gatherer: the server tokenises the next while it computes
-one, and other clients find room."""
+"""Concurrent requests of a command or a gatherer: the server tokenises one while it computes
+another, and other clients are still admitted."""
 RETRY_SECONDS = 600.0
-"""How long one request may take with all its tries: longer than a server takes to load."""
+"""Time limit of one request with all its tries: longer than a server takes to load."""

@@ -2,11 +2,11 @@
 
 FivescoreError
 ├── Unreachable    unreachable    no replica could be reached, or none answered in time
-├── BadAnswer      bad_answer     the answer is not one score per pair, or not a finite number
-└── OtherInput     other_input    the file to write holds the scores of another input
+├── BadAnswer      bad_answer     the answer lacks scores, or a value is not a finite number
+└── OtherInput     other_input    the output file holds the scores of another input
 
-What a server answers is raised as the class of ``fivescore.errors`` that has its code; a code that
-this version does not know keeps its code and detail in one of that tree's inner classes.
+A server's error is raised as the class of ``fivescore.errors`` with its code. An unknown code,
+from a newer server, keeps its code and detail in one of that tree's inner classes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _classes(base: type[FivescoreError]) -> Iterator[type[FivescoreError]]:
 
 _BY_CODE = {kind.code: kind for kind in _classes(FivescoreError)}
 _NO_FACTS = frozenset({"type", "title", "status", "detail", "code", "errors"})
-"""Members of a problem document that have a place of their own, or none, in an error."""
+"""Members of a problem document that are no facts of the error."""
 
 
 class Unreachable(FivescoreError):
@@ -46,12 +46,12 @@ class OtherInput(FivescoreError):
 def rebuilt(
     problem: Mapping[str, Any], retry_after: float, unknown: type[FivescoreError]
 ) -> FivescoreError:
-    """The error of a problem document, or of a pair's ``error``.
+    """The error in a problem document or in a pair's ``error``.
 
     Args:
-        problem: has ``code`` and ``detail``; numbers and texts beside them become facts.
-        retry_after: of the answer, in seconds.
-        unknown: the class of a code that this version does not know.
+        problem: has ``code`` and ``detail``; its other numbers and strings become facts.
+        retry_after: the response's Retry-After, in seconds.
+        unknown: the class for a code that this version does not know.
     """
     code, detail = str(problem["code"]), str(problem["detail"])
     error = _BY_CODE.get(code, unknown)(detail)
@@ -70,11 +70,11 @@ def rebuilt(
 
 def at_pair(error: Error, index: int, failed: int, scored: int) -> Error:
     """A copy of a pair's error that names its place; ``index`` and ``failed`` become facts."""
-    found = copy.copy(error)
-    found.detail = (
+    copied = copy.copy(error)
+    copied.detail = (
         f"pair {index}: {error.detail}; {failed} of the {scored} pairs answered so far failed"
         ' (errors="none" and errors="return" keep the others)'
     )
-    found.args = (found.detail,)
-    found.facts = {**error.facts, "index": index, "failed": failed}
-    return found
+    copied.args = (copied.detail,)
+    copied.facts = {**error.facts, "index": index, "failed": failed}
+    return copied

@@ -1,8 +1,8 @@
-"""``fivescore score pairs.jsonl -o scores.jsonl``: a file of pairs to a file of scores.
+"""``fivescore score pairs.jsonl -o scores.jsonl``: scores a file of pairs into a file of scores.
 
-Line n of the output answers row n of the input (its line n in JSON Lines). Each output line carries
-a hash of its input row, so that a run that was stopped goes on where it stopped, and refuses
-another input's output.
+Line n of the output answers row n of the input (line n in JSON Lines). Each output line carries a
+hash of its input row, so that a restarted run continues where it stopped, and refuses an output
+that belongs to another input.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from fivescore.errors import FivescoreError, InvalidPair, RequestError, ScoringE
 from fivescore.types import PAIR_FIELDS, Pair, Score, parse_pair
 
 ANSWER_START = b'{"input": "'
-"""How an output line starts; a last line that was cut short starts so too."""
+"""The first bytes of an output line, by which a torn last line is recognised."""
 DEFAULT_FORMAT = ".jsonl"
-"""The format of a file whose name does not say one."""
+"""The format of a file whose name has no known ending."""
 
 
 @dataclass
 class Scored:
-    """What a run has done: ``rows`` answered, and those answered with an error by its code."""
+    """Counts of a run: all ``rows`` answered, and ``bad`` rows by the code of their error."""
 
     rows: int = 0
     bad: BadRows = field(default_factory=BadRows)
@@ -64,8 +64,8 @@ async def score_file(
     """Score a file of pairs in any format of ``fivescore.data``.
 
     Raises:
-        FivescoreError: the file cannot be read, or a request failed for good; what is scored so far
-            stays written.
+        FivescoreError: the file cannot be read, or a request failed for good; the output keeps
+            what is scored so far.
         OSError: the output cannot be written.
     """
     total = count_rows(source, DEFAULT_FORMAT)
@@ -108,10 +108,10 @@ async def _score(
 
 
 def row_of(result: Score | FivescoreError) -> dict[str, Any]:
-    """A result as ``POST /score`` answers it.
+    """A result in the form of ``POST /score``'s answer.
 
     Raises:
-        FivescoreError: it is the failure of a whole request; a later try may succeed.
+        FivescoreError: the result is the failure of a whole request, which may succeed later.
     """
     if isinstance(result, Score):
         rest = dataclasses.asdict(result)
@@ -122,7 +122,7 @@ def row_of(result: Score | FivescoreError) -> dict[str, Any]:
 
 
 def _pair(row: Row) -> Pair | dict[str, Any]:
-    """The pair of a row, or the answer to a row that has none."""
+    """The pair of a row, or the output line of a row that holds none."""
     if row.value is None:
         code = "invalid_row" if row.raw is None else "invalid_json"
         detail = f"{row.fault}: {row.detail}" if row.detail else row.fault
@@ -143,7 +143,7 @@ def _write(output: BinaryIO, answers: list[tuple[Row, dict[str, Any]]], scored: 
 
 
 def _resume(rows: Iterator[Row], target: Path) -> Scored:
-    """Take the rows that ``target`` answers already; cuts off its last line if that is torn."""
+    """Skip the rows that ``target`` already answers; cuts off its last line if it is torn."""
     scored, whole = Scored(), 0
     if not target.exists():
         return scored

@@ -1,4 +1,4 @@
-"""An event loop on a thread of its own, for callers that have none or whose own is running."""
+"""An event loop on its own thread, for callers without one or inside a running one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-_LEFT_BEHIND: list[object] = []
-"""What a forked child has of its parent's loops. It may not be closed: the parent's epoll would
-lose its sockets."""
+_ABANDONED: list[object] = []
+"""The parent's loops in a forked child. They stay referenced, because closing one would remove its
+sockets from the parent's epoll."""
 
 
 class LoopThread:
-    """Runs coroutines while ``resource`` is open in the same loop.
+    """Runs coroutines on one loop, with ``resource`` open in it.
 
-    The thread is a daemon: a trainer that forgets to close its client still ends.
+    The thread is a daemon, so that a trainer that does not close its client can exit.
+
+    Raises:
+        BaseException: what opening ``resource`` raised.
     """
 
     def __init__(self, resource: AbstractAsyncContextManager[Any]) -> None:
@@ -49,8 +52,8 @@ class LoopThread:
             self._faults.append(error)
         finally:
             started.set()
-            # Not asyncio.Runner: it starts a thread to end name look-ups, which an interpreter
-            # that is exiting refuses.
+            # Not asyncio.Runner: it starts a thread to end name look-ups, which fails while the
+            # interpreter exits.
             self._loop.close()
 
     async def _main(self, started: threading.Event) -> None:
@@ -59,14 +62,14 @@ class LoopThread:
             await self._stop.wait()
             with self._lock:
                 self._ended = True
-            await asyncio.sleep(0)  # what was submitted a moment ago becomes a task
+            await asyncio.sleep(0)  # so that the last submitted coroutines are tasks to cancel
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def submit(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
-        """Start ``work``; it is cancelled when its future is, or the thread ends."""
+        """Start ``work``; it is cancelled when its future is cancelled or the thread ends."""
         with self._lock:
             if not self._ended:
                 return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -76,16 +79,16 @@ class LoopThread:
         return future
 
     def end(self) -> None:
-        """Cancel what is running, close the resource and end the thread, soon."""
+        """Tell the thread to cancel its work, close the resource and end; does not wait."""
         if os.getpid() == self._process and self._thread.is_alive():
-            with contextlib.suppress(RuntimeError):  # it has ended in this moment
+            with contextlib.suppress(RuntimeError):  # the loop has closed since the check
                 self._loop.call_soon_threadsafe(self._stop.set)
 
     def close(self) -> None:
-        """``end``, waited for."""
+        """``end`` the thread and wait for it."""
         self.end()
         self._thread.join()
 
-    def leave_behind(self) -> None:
-        """Forget it in a forked child, where its thread does not run."""
-        _LEFT_BEHIND.append((self, self._loop))
+    def abandon(self) -> None:
+        """Give the loop up in a forked child, where its thread does not run."""
+        _ABANDONED.append((self, self._loop))

@@ -1,4 +1,4 @@
-"""When a request is tried again: after which answers, after how long, and by which clock."""
+"""When a failed request is retried: after which answers, after how long, by which clock."""
 
 from __future__ import annotations
 
@@ -17,92 +17,92 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 BACKOFF_SECONDS = (0.5, 30.0)
-"""First and longest wait between tries; the server's Retry-After counts where it is longer."""
+"""First and longest wait between tries, in seconds; a longer Retry-After replaces them."""
 MOST_EXPONENT = 10
-"""2^10 first waits are longer than the longest one."""
+"""Limit of the exponent of 2, against overflow: 2^10 first waits exceed the longest wait."""
 FEW_TRIES = 3
-"""Tries of a request that the server fails on: the next one most likely fails as well."""
+"""Tries of a request that the server answers with 5xx: further ones most likely fail too."""
 
 
-class Cure(Enum):
-    """What may help after a request failed."""
+class Retry(Enum):
+    """How to retry a failed request."""
 
-    ELSEWHERE = auto()
-    """Another replica, or this one later."""
-    LATER = auto()
-    """The same replica, as long as the deadline allows."""
+    ANOTHER_REPLICA = auto()
+    """At another replica, or at this one later."""
+    SAME_REPLICA = auto()
+    """At the same replica, until the deadline."""
     FEW_TIMES = auto()
-    """The same replica, a few times."""
-    HALVES = auto()
-    """Half of the pairs."""
-    NOTHING = auto()
-    """Its pairs have failed."""
-    CALLER = auto()
-    """The caller must change something: no other request would fare better."""
+    """At the same replica, ``FEW_TRIES`` times."""
+    SPLIT = auto()
+    """In halves."""
+    NEVER = auto()
+    """Not at all: its pairs have failed."""
+    FATAL = auto()
+    """Not at all, and no other request either: the caller must change something."""
 
 
 @dataclass
 class Failure(Exception):
-    """A request failed; ``cure`` says what may help, ``advised`` is Retry-After in seconds."""
+    """A request failed; ``retry_after`` is the response's Retry-After, in seconds."""
 
     error: FivescoreError
-    cure: Cure
-    advised: float = 0.0
+    retry: Retry
+    retry_after: float = 0.0
 
 
-def cure(status: int, code: str) -> Cure:
-    """What may help after an answer other than 2xx."""
+def retry_for(status: int, code: str) -> Retry:
+    """How to retry after a response whose status is not 2xx."""
     if status in (429, 502, 503):
-        return Cure.ELSEWHERE
+        return Retry.ANOTHER_REPLICA
     if status in (408, 425) or (status == 504 and code != "deadline_exceeded"):
-        return Cure.LATER
+        return Retry.SAME_REPLICA
     if status >= 500:
-        return Cure.FEW_TIMES
-    return Cure.HALVES if status == 413 else Cure.CALLER
+        return Retry.FEW_TIMES
+    return Retry.SPLIT if status == 413 else Retry.FATAL
 
 
-def exhausted(cure: Cure, tries: int) -> bool:
-    """Whether another try of the same request to the same server has no use after ``tries``."""
-    if cure is Cure.FEW_TIMES:
+def exhausted(retry: Retry, tries: int) -> bool:
+    """Whether the same request is not sent to the same server again after ``tries``."""
+    if retry is Retry.FEW_TIMES:
         return tries >= FEW_TRIES
-    return cure not in (Cure.ELSEWHERE, Cure.LATER)
+    return retry not in (Retry.ANOTHER_REPLICA, Retry.SAME_REPLICA)
 
 
-def backoff(failures: int, advised: float = 0.0) -> float:
-    """Seconds to wait after the n-th failure in a row; jitter keeps clients apart.
+def backoff(failures: int, retry_after: float = 0.0) -> float:
+    """Seconds to wait after ``failures`` in a row; random, so that clients do not retry together.
 
     Args:
-        advised: Retry-After, in seconds; never waits less.
+        retry_after: the least wait, in seconds.
     """
     first, longest = BACKOFF_SECONDS
     wait = min(longest, first * 2.0 ** min(failures - 1, MOST_EXPONENT))
-    return max(wait * random.uniform(0.5, 1.0), advised * random.uniform(1.0, 1.1))
+    return max(wait * random.uniform(0.5, 1.0), retry_after * random.uniform(1.0, 1.1))
 
 
-def persist(ask: Callable[[], Answer], seconds: float) -> Answer:
-    """What ``ask`` returns; asks one server again, for up to ``seconds``, while that may help.
+def with_retries(send: Callable[[], Answer], seconds: float) -> Answer:
+    """Returns what ``send`` returns; calls it again for up to ``seconds`` after a ``Failure``.
 
-    Blocks. ``call.Call`` has a loop of its own: what waits there may move to another replica.
+    Blocks, and knows one server. ``call.Call`` retries too, and can move to another replica.
 
     Raises:
-        FivescoreError: the last failure.
+        FivescoreError: the error of the last failure.
     """
     give_up_at, tries = time.monotonic() + seconds, 0
     while True:
         try:
-            return ask()
+            return send()
         except Failure as failure:
             tries += 1
-            wait = backoff(tries, failure.advised)
-            if exhausted(failure.cure, tries) or time.monotonic() + wait > give_up_at:
+            wait = backoff(tries, failure.retry_after)
+            if exhausted(failure.retry, tries) or time.monotonic() + wait > give_up_at:
                 raise failure.error from None
             if tries == 1:
-                log.warning("%s; trying again", failure.error)
+                log.warning("%s; retrying", failure.error)
         time.sleep(wait)
 
 
 class Clock:
-    """Seconds and sleep; tests bring their own."""
+    """The time in seconds (``time.monotonic``) and sleep; tests replace it."""
 
     def now(self) -> float:
         return time.monotonic()

@@ -1,1 +1,1 @@
-"""Rows of every format, in and out; imports nothing of the other rooms but errors."""
+"""Reads and writes rows of every file format. Imports only ``errors`` of the other rooms."""

@@ -1,7 +1,7 @@
 """The file formats: JSON Lines, JSON, CSV and Parquet, each also compressed with gzip.
 
-JSON Lines, CSV and Parquet are read as a stream; a JSON array is read whole, and so is compressed
-Parquet. All but Parquet need only the base installation.
+JSON Lines, CSV and Parquet are streamed; a JSON array and compressed Parquet are read whole.
+Parquet needs pyarrow, the others need only the base installation.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ TEXT_COLUMNS = frozenset({
     "prompt", "response", "text", "chosen", "rejected", "input", "output_1", "output_2",
     "response_1", "response_2",
 })  # fmt: skip
-"""Columns of CSV whose cells are always text. CSV has no types, so a cell of another column is
-read as JSON where it is JSON (a number, a list), and an empty one is missing."""
+"""CSV columns that always hold text. CSV has no types, so in other columns a cell that is JSON (a
+number, a list) is read as JSON, and an empty cell as None."""
 GZIP_MAGIC = b"\x1f\x8b"
+"""The first bytes of gzip (RFC 1952)."""
 BOM = "\ufeff"
+"""The byte order mark that some programs put before UTF-8 text."""
 ROWS_AT_ONCE = 1024
-"""Rows of Parquet that are in memory as Python objects at a time."""
+"""Rows of Parquet that are Python objects in memory at a time."""
 
 Stream = IO[bytes] | gzip.GzipFile
 Parser = Callable[[Stream, str], Iterator[Row]]
@@ -47,10 +49,10 @@ def read_file(path: Path, default: str | None = None) -> Iterator[Row]:
     """The rows of a file in order, bad ones and, in JSON Lines, blank lines included.
 
     Args:
-        default: the format of a file whose name does not say one, such as ``.jsonl``.
+        default: the format of a file whose name has no known ending, such as ``.jsonl``.
 
     Raises:
-        ConfigurationError: the file does not exist, or cannot be read as what its name says.
+        ConfigurationError: the file does not exist, or does not have the format of its name.
     """
     suffix = suffix_of(path.name) or default
     if suffix is None:
@@ -62,7 +64,11 @@ def read_file(path: Path, default: str | None = None) -> Iterator[Row]:
 
 
 def count_rows(path: Path, default: str | None = None) -> int:
-    """The number of rows that ``read_file`` yields."""
+    """The number of rows that ``read_file`` yields.
+
+    Raises:
+        ConfigurationError: as ``read_file``.
+    """
     if (suffix_of(path.name) or default or "").startswith(".jsonl"):
         with _one_error(path), _opened(path, path.name.lower().endswith(".gz")) as file:
             return sum(1 for _ in file)
@@ -74,8 +80,8 @@ def _one_error(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, zlib.error) as error:
-        what = getattr(error, "strerror", None) or first_line(error)
-        raise ConfigurationError(f"{path}: it cannot be read: {what}") from error
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise ConfigurationError(f"{path}: it cannot be read: {reason}") from error
 
 
 @contextmanager
@@ -86,7 +92,7 @@ def _opened(path: Path, compressed: bool) -> Iterator[Stream]:
                 raise ConfigurationError(f"{path}: it is compressed: give it the ending .gz")
             yield file
             return
-        if not file.peek(1):  # gzip takes an empty file for an empty text
+        if not file.peek(1):  # the gzip module accepts an empty file as empty text
             raise EOFError("it is empty, not gzip")
         with gzip.open(file) as plain:
             yield plain
@@ -101,7 +107,7 @@ def _json_line(line: bytes, origin: str, number: int) -> Row:
     if not line.strip():
         return Row(origin, number, None, "the line is blank", "", line)
     try:
-        # Not json.loads(line): it takes bytes with NULs for UTF-16.
+        # Not json.loads(line), which decodes bytes with NULs as UTF-16.
         value = json.loads(_decoded(line, first=number == 1))
     except UnicodeDecodeError as error:
         return Row(origin, number, None, "the line is not UTF-8", str(error), line)
@@ -122,7 +128,7 @@ def _decoded(content: bytes, first: bool) -> str:
 
 
 def _json(file: Stream, origin: str) -> Iterator[Row]:
-    """An array of objects, a single object, or lines of JSON, which many people name .json too."""
+    """An array of objects, a single object, or JSON Lines, which are often named .json too."""
     start = file.readline()
     if _json_line(start, origin, 1).value is not None:
         yield from _json_lines(chain([start], file), origin)
@@ -144,8 +150,8 @@ def _whole_json(content: bytes, origin: str) -> Iterator[Row]:
 
 
 def _csv(file: Stream, origin: str) -> Iterator[Row]:
-    # The default limit of 131,072 characters is less than one long conversation. It is the
-    # module's; a reader has none of its own.
+    # The module's limit of 131,072 characters is less than one long conversation, and a reader
+    # has no limit of its own.
     csv.field_size_limit(sys.maxsize)
     reader = csv.reader((_decoded(line, n == 0) for n, line in enumerate(file)), strict=True)
     try:
@@ -161,7 +167,7 @@ def _csv(file: Stream, origin: str) -> Iterator[Row]:
 def _csv_rows(reader: Any, names: list[str], origin: str) -> Iterator[Row]:
     before = reader.line_num
     for cells in reader:
-        number, before = before + 1, reader.line_num  # a row may have several lines
+        number, before = before + 1, reader.line_num  # a row may span several lines
         if len(cells) == len(names):
             value = {name: _cell(name, cell) for name, cell in zip(names, cells, strict=True)}
             yield Row(origin, number, value)

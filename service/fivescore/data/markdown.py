@@ -1,4 +1,4 @@
-"""Markdown tables."""
+"""Writes Markdown tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], numbers: bool = False) -> str:
-    """A Markdown table; None is a dash, and a float has four significant digits.
+    """A Markdown table; None becomes a dash, and floats have four significant digits.
 
     Args:
         numbers: align the columns after the first to the right.

@@ -18,12 +18,12 @@ from fivescore.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Source:
-    """The rows that could be read of one data set.
+    """The readable rows of one data set, and counts of the others.
 
     Args:
         name: the file's name without its ending, or the hub id.
-        sha256: of the file's bytes; None for several files and for the hub.
-        bad: the rows that could not be read; whoever uses ``rows`` adds those it cannot use.
+        sha256: the digest of the file's bytes; None for several files and for the hub.
+        bad: the rows that could not be read; users of ``rows`` add those that they cannot use.
     """
 
     name: str
@@ -32,10 +32,10 @@ class Source:
     sha256: str | None = None
     bad: BadRows = field(default_factory=BadRows)
     total: int = 0
-    """How many rows were read, bad ones included."""
+    """The number of rows, bad ones included."""
 
     def summary(self) -> dict[str, Any]:
-        """What a report says of the data."""
+        """The description of the data in a report."""
         return {
             "origin": self.origin,
             "rows": self.total,
@@ -49,7 +49,7 @@ def read(origin: str, split: str, limit: int | None = None) -> Source:
     """The rows of a file, of ``split`` in a folder, or of a split on the hub.
 
     Args:
-        limit: reads only that many rows, bad ones included.
+        limit: the most rows to read, bad ones included.
 
     Raises:
         ConfigurationError: there is no such data set, or it cannot be read.
@@ -90,12 +90,12 @@ def _digest(path: Path) -> str:
 
 
 def is_hub_id(origin: str) -> bool:
-    """Whether ``origin`` may be the id of a data set; a name that ends as a file does is none."""
+    """Whether ``origin`` has the form of a hub id, and not the ending of a file."""
     return bool(hub.HUB_ID.fullmatch(origin)) and suffix_of(origin) is None
 
 
 def read_files(files: Sequence[Path]) -> Iterator[Row]:
-    """The rows of files in order, without blank lines and without their bytes."""
+    """The rows of files in order, without blank lines and without ``Row.raw``."""
     for file in files:
         for row in read_file(file):
             if row.raw is None or row.raw.strip():
@@ -103,35 +103,35 @@ def read_files(files: Sequence[Path]) -> Iterator[Row]:
 
 
 def files_of_split(folder: Path, split: str, loosely: bool = True) -> list[Path]:
-    """The files of a split: ``train.jsonl``, or the hub's ``train-00000-of-00002.parquet`` and on.
+    """The files of a split: ``train.jsonl``, or the hub's ``train-00000-of-00002.parquet`` etc.
 
     Args:
-        loosely: where there is none, the one file whose name starts with ``split`` is it.
+        loosely: if there is none, accept one file whose name starts with ``split``.
 
     Raises:
-        ConfigurationError: there are several files that are not parts of one.
+        ConfigurationError: several files match that are not parts of one split.
     """
     known = sorted(path for path in folder.iterdir() if suffix_of(path.name) and path.is_file())
     stems = {path: path.name.removesuffix(suffix_of(path.name) or "") for path in known}
     name = re.escape(split)
     whole = [path for path in known if re.fullmatch(name, stems[path])]
     parts = [path for path in known if re.fullmatch(rf"{name}-\d.*", stems[path])]
-    found = whole + parts
-    if not found and loosely:
-        found = whole = [path for path in known if path.name.startswith(split)]
-    if whole and len(found) > 1:
-        # A table is often exported to CSV beside the data that it was made of.
-        found = [path for path in found if ".csv" not in path.name] or found
-    endings = {suffix_of(path.name) for path in found}
-    if len(found) > 1 and (set(found) & set(whole) or len(endings) > 1):
-        names = ", ".join(path.name for path in found)
+    files = whole + parts
+    if not files and loosely:
+        files = whole = [path for path in known if path.name.startswith(split)]
+    if whole and len(files) > 1:
+        # A CSV file beside another format is often an export of the same data.
+        files = [path for path in files if ".csv" not in path.name] or files
+    endings = {suffix_of(path.name) for path in files}
+    if len(files) > 1 and (set(files) & set(whole) or len(endings) > 1):
+        names = ", ".join(path.name for path in files)
         raise ConfigurationError(
-            f"{folder} has {len(found)} data files whose name starts with {split!r} ({names}):"
+            f"{folder} has {len(files)} data files whose name starts with {split!r} ({names}):"
             " give the file"
         )
-    return found
+    return files
 
 
 def no_files(folder: Path, split: str) -> str:
-    """What a folder lacks, for an error."""
+    """The error text for a folder without files of a split."""
     return f"{folder}: the folder has no {split} file ({', '.join(split + f for f in FORMATS)})"

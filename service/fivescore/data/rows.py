@@ -1,4 +1,4 @@
-"""A row as it was found, and the count of the rows that cannot be used."""
+"""One row of a data set, and counts of the rows that cannot be used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fivescore.errors import ConfigurationError
 class BadRow(Exception):
     """A row that cannot be used.
 
-    The text is the reason that the row is counted under, so it holds no value of the row itself.
+    Its text is the reason by which rows are counted, so it must not hold a value of the row.
     """
 
 
@@ -23,16 +23,16 @@ class Row(NamedTuple):
     """One row of a file or of the hub, readable or not."""
 
     origin: str
-    """The file, or the hub's split."""
+    """The file, or the split on the hub."""
     number: int
-    """The line in formats of lines (JSON Lines, CSV), else the row; both count from 1."""
+    """The line in JSON Lines and CSV, else the row; counted from 1."""
     value: dict[str, Any] | None
     fault: str = ""
-    """Why there is no value."""
+    """The reason, if ``value`` is None."""
     detail: str = ""
-    """What the parser said of it."""
+    """The parser's message for that reason."""
     raw: bytes | None = None
-    """The line, in JSON Lines."""
+    """The line's bytes, in JSON Lines alone."""
 
     @property
     def place(self) -> str:
@@ -57,7 +57,7 @@ class Row(NamedTuple):
 
 @dataclass(slots=True)
 class BadRows:
-    """How many rows could not be used, by reason, and where each reason was met first."""
+    """Counts of unusable rows by reason, and the first place of each reason."""
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class BadRows:
         self.first.setdefault(reason, place)
 
     def lines(self) -> list[str]:
-        """One line for people per reason, the most frequent first."""
+        """One line of text per reason, the most frequent first."""
         return [
             f"{count} not used: {reason} (first: {self.first[reason]})"
             for reason, count in self.counts.most_common()
@@ -75,13 +75,13 @@ class BadRows:
 
 
 def none_usable(what: str, bad: Iterable[BadRows]) -> ConfigurationError:
-    """The error for ``what`` without a single row that can be used; says why, with the places."""
+    """The error for a data set ``what`` without a usable row; lists the reasons with places."""
     reasons = "; ".join(line for each in bad for line in each.lines())
     return ConfigurationError(f"{what}: no row can be used" + (f": {reasons}" if reasons else ""))
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite number that a float can hold; True and False are none."""
+    """Whether ``value`` is a finite number in the range of a float, and not a bool."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Training and validation rows of a data set that is laid out as HelpSteer2 and its like are."""
+"""Training and validation rows of a data set with the layout of HelpSteer2."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fivescore.errors import ConfigurationError
 VALIDATION_NAMES = ("validation", "val")
 """HelpSteer2 calls the split ``validation``; its preference part calls it ``val``."""
 PREFERENCE = "preference"
-"""The folder of HelpSteer2 that holds the preferences, and the file in it."""
+"""Name of the folder of HelpSteer2 with the preferences, and of the file in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ def read_splits(source: str, validation: Path | None, stage: str) -> Splits:
         stage: ``preference`` reads the preference part of HelpSteer2.
 
     Raises:
-        ConfigurationError: something is missing or cannot be read; says what to give instead.
+        ConfigurationError: a split is missing or cannot be read; says what to give instead.
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        splits = _read_folder(path, stage, given=validation is not None)
+        splits = _read_folder(path, stage, train_only=validation is not None)
     elif path.is_file():
         splits = _by_column({"train": _read([path])})
     elif is_hub_id(source):
@@ -55,21 +55,22 @@ def read_splits(source: str, validation: Path | None, stage: str) -> Splits:
 
 
 def _read(files: list[Path]) -> list[Row]:
-    """All rows, with places that name the file alone: they go into model cards."""
+    """All rows, with places that hold the file's name without its path, for model cards."""
     return [row._replace(origin=Path(row.origin).name) for row in read_files(files)]
 
 
-def _read_folder(folder: Path, stage: str, given: bool) -> dict[str, list[Row]]:
+def _read_folder(folder: Path, stage: str, train_only: bool) -> dict[str, list[Row]]:
     places = [folder, folder / "data"]
     if stage == PREFERENCE:
         places = [folder / PREFERENCE, *places]
     for place in filter(Path.is_dir, places):
-        if found := _files(place, "train"):
-            later = [] if given else [f for name in VALIDATION_NAMES for f in _files(place, name)]
-            splits = {"train": _read(found), "validation": _read(later)}
+        if files := _files(place, "train"):
+            names = () if train_only else VALIDATION_NAMES
+            held_out = [file for name in names for file in _files(place, name)]
+            splits = {"train": _read(files), "validation": _read(held_out)}
             return splits if splits["validation"] else _by_column({"train": splits["train"]})
-        if stage == PREFERENCE and (found := _files(place, PREFERENCE)):
-            return _by_column({"train": _read(found)})
+        if stage == PREFERENCE and (files := _files(place, PREFERENCE)):
+            return _by_column({"train": _read(files)})
     raise ConfigurationError(f"--data {no_files(folder, 'train')}")
 
 
@@ -78,9 +79,9 @@ def _files(folder: Path, split: str) -> list[Path]:
 
 
 def _read_hub(name: str, stage: str) -> dict[str, list[Row]]:
-    found = hub.load(name, folder=PREFERENCE if stage == PREFERENCE else None)
+    loaded = hub.load(name, folder=PREFERENCE if stage == PREFERENCE else None)
     splits: dict[str, list[Row]] = {"train": [], "validation": []}
-    for split, rows in found.items():
+    for split, rows in loaded.items():
         key = "validation" if split in VALIDATION_NAMES else split
         if key in splits:
             splits[key] = list(hub.rows(split, rows))
@@ -88,7 +89,10 @@ def _read_hub(name: str, stage: str) -> dict[str, list[Row]]:
 
 
 def _by_column(splits: dict[str, list[Row]]) -> dict[str, list[Row]]:
-    """Split by the column ``split``, as HelpSteer2-Preference has it, where no file does."""
+    """Split the training rows by their column ``split``, if they are the only split.
+
+    HelpSteer2-Preference has this column.
+    """
     if splits.get("validation"):
         return splits
 

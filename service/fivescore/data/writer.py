@@ -1,4 +1,4 @@
-"""Writes rows as JSON Lines that another run can go on with."""
+"""Writes rows as JSON Lines to which a later run can append."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from typing import Any, BinaryIO
 
 
 def append(file: BinaryIO, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows in one piece: a run that is killed leaves at most one torn line, the last."""
+    """Write all rows in one call, so that a killed run leaves at most one torn line, the last."""
     file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
     file.flush()

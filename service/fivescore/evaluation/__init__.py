@@ -1,1 +1,1 @@
-"""Measures running servers: never imported by one."""
+"""Measures running servers: ``fivescore evaluate``. The server never imports it."""

@@ -1,4 +1,4 @@
-"""Two servers on the same pairs: how alike their scores are, and which preferences they turn."""
+"""Two servers on the same pairs: how similar their scores are, and which preferences flip."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ from fivescore.evaluation.store import Failure, Result, pair_key
 from fivescore.evaluation.tally import count, judge, reward
 
 MOST_SHOWN = 20
-MOST_TEXT = 300
+"""The most flipped preferences that the Markdown report lists."""
+SHOWN_CHARACTERS = 300
+"""Length to which texts are cut in the report."""
 FILES = ("scores-a.jsonl", "scores-b.jsonl")
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What both servers score; ``places`` say where each pair is in the data.
+    """The pairs for both servers; ``places`` say where each one is in the data.
 
-    ``preferred`` says that pairs come in twos, of which the first is preferred.
+    With ``preferred`` the pairs are, in turn, the chosen and the rejected response of a preference.
     """
 
     pairs: list[dict[str, Any]]
@@ -54,29 +56,31 @@ def pairs_of(sources: Sequence[Source]) -> Pairs:
     if "response" in names and not names & PREFERENCE_FIELDS:
         rows = usable(sources, _pair, "pairs (prompt and response)")
         return Pairs([pair for pair, _ in rows], [place for _, place in rows], False)
-    found = preferences(sources)
-    places = [f"{one.subset} {one.id} {side}" for one in found for side in ("chosen", "rejected")]
-    return Pairs([pair for one in found for pair in one.pairs()], places, True)
+    preferred = preferences(sources)
+    places = [
+        f"{one.subset} {one.id} {side}" for one in preferred for side in ("chosen", "rejected")
+    ]
+    return Pairs([pair for one in preferred for pair in one.pairs()], places, True)
 
 
 def _pair(source: Source, row: Row) -> tuple[dict[str, Any], str]:
     fields = row.fields()
-    found = prompt(fields)
-    if isinstance(found, str):
-        found = helpsteer2_prompt(fields)
-    return {"prompt": found, "response": text(fields, "response")}, row.place
+    parsed = prompt(fields)
+    if isinstance(parsed, str):
+        parsed = helpsteer2_prompt(fields)
+    return {"prompt": parsed, "response": text(fields, "response")}, row.place
 
 
 def run(options: Options, urls: tuple[str, str]) -> list[Path]:
     """Score the pairs on both servers, compare, write the report."""
     sources = options.sources()
-    asked = pairs_of(sources)
+    compared = pairs_of(sources)
     with (
         Session(replace(options, url=urls[0]), FILES[0]) as one,
         Session(replace(options, url=urls[1]), FILES[1]) as other,
     ):
-        results = one.score(asked.pairs), other.score(asked.pairs)
-        measured, points = measure(asked, *results)
+        results = one.score(compared.pairs), other.score(compared.pairs)
+        measured, points = measure(compared, *results)
         names = f"A: {one.served.model}", f"B: {other.served.model}"
         title = " against ".join(names)
         figure = plots.scatter(title, names, measured["values"], points)
@@ -87,12 +91,16 @@ def run(options: Options, urls: tuple[str, str]) -> list[Path]:
 
 
 def measure(
-    asked: Pairs, ours: Sequence[Result], theirs: Sequence[Result]
+    compared: Pairs, results_a: Sequence[Result], results_b: Sequence[Result]
 ) -> tuple[dict[str, Any], dict[str, tuple[Array, Array]]]:
-    """The result for the report, and ``{value: (A's [n], B's [n])}`` of pairs that both scored."""
+    """The result for the report, and ``{value: (A's [n], B's [n])}`` of pairs that both scored.
+
+    Raises:
+        ConfigurationError: no pair was scored by both.
+    """
     both = [
         (i, a, b)
-        for i, (a, b) in enumerate(zip(ours, theirs, strict=True))
+        for i, (a, b) in enumerate(zip(results_a, results_b, strict=True))
         if not isinstance(a, Failure) and not isinstance(b, Failure)
     ]
     if not both:
@@ -103,9 +111,11 @@ def measure(
             points[name] = _columns([(a.attributes[name], b.attributes[name]) for _, a, b in both])
     places = [i for i, _, _ in both]
     return {
-        "pairs": {"total": len(ours), "scored_by_both": len(both)},
-        "values": {name: value(asked, places, *xy) for name, xy in points.items()},
-        "preferences": turned(asked, ours, theirs) if asked.preferred else None,
+        "pairs": {"total": len(results_a), "scored_by_both": len(both)},
+        "values": {name: value(compared, places, *xy) for name, xy in points.items()},
+        "preferences": flipped_preferences(compared, results_a, results_b)
+        if compared.preferred
+        else None,
     }, points
 
 
@@ -114,40 +124,44 @@ def _columns(rows: Sequence[tuple[float, float]]) -> tuple[Array, Array]:
     return table[:, 0], table[:, 1]
 
 
-def value(asked: Pairs, places: Sequence[int], ours: Array, theirs: Array) -> dict[str, Any]:
-    """How alike A's and B's values ``[n]`` are; changes are B minus A."""
-    change = theirs - ours
+def value(
+    compared: Pairs, places: Sequence[int], values_a: Array, values_b: Array
+) -> dict[str, Any]:
+    """Correlations of A's and B's values ``[n]``, and their changes, which are B minus A."""
+    change = values_b - values_a
     largest = int(np.argmax(np.abs(change)))
     return {
-        **correlations(ours, theirs),
+        **correlations(values_a, values_b),
         "mean_change": float(change.mean()),
         "mean_absolute_change": float(np.abs(change).mean()),
-        "std_a": float(ours.std()),
+        "std_a": float(values_a.std()),
         "largest": {
             "change": float(change[largest]),
-            "a": float(ours[largest]),
-            "b": float(theirs[largest]),
-            **_shown(asked, places[largest]),
+            "a": float(values_a[largest]),
+            "b": float(values_b[largest]),
+            **_shown(compared, places[largest]),
         },
     }
 
 
-def _shown(asked: Pairs, index: int) -> dict[str, Any]:
-    pair = asked.pairs[index]
+def _shown(compared: Pairs, index: int) -> dict[str, Any]:
+    pair = compared.pairs[index]
     return {
         "index": index,
-        "place": asked.places[index],
+        "place": compared.places[index],
         "pair": pair_key(pair, "never"),
-        "prompt": str(pair["prompt"])[:MOST_TEXT],
-        "response": str(pair["response"])[:MOST_TEXT],
+        "prompt": str(pair["prompt"])[:SHOWN_CHARACTERS],
+        "response": str(pair["response"])[:SHOWN_CHARACTERS],
     }
 
 
-def turned(asked: Pairs, ours: Sequence[Result], theirs: Sequence[Result]) -> dict[str, Any]:
+def flipped_preferences(
+    compared: Pairs, results_a: Sequence[Result], results_b: Sequence[Result]
+) -> dict[str, Any]:
     """Preferences whose outcome differs between A and B; ``flipped`` are strict reversals."""
-    a, b = [reward(result) for result in ours], [reward(result) for result in theirs]
+    a, b = [reward(result) for result in results_a], [reward(result) for result in results_b]
     outcomes = [
-        (judge(a[i], a[i + 1]), judge(b[i], b[i + 1])) for i in range(0, len(asked.pairs), 2)
+        (judge(a[i], a[i + 1]), judge(b[i], b[i + 1])) for i in range(0, len(compared.pairs), 2)
     ]
     changed = Counter(f"{one} to {other}" for one, other in outcomes if one != other)
     flips = [row for row, pair in enumerate(outcomes) if set(pair) == {"right", "wrong"}]
@@ -160,7 +174,7 @@ def turned(asked: Pairs, ours: Sequence[Result], theirs: Sequence[Result]) -> di
         "flipped_rows": [
             {
                 "row": row,
-                "place": asked.places[2 * row].removesuffix(" chosen"),
+                "place": compared.places[2 * row].removesuffix(" chosen"),
                 "margin_a": _margin(a, row),
                 "margin_b": _margin(b, row),
             }
@@ -198,19 +212,20 @@ def markdown(measured: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def _preference_sections(found: Mapping[str, Any]) -> list[str]:
+def _preference_sections(measured: Mapping[str, Any]) -> list[str]:
     sides = [
-        [side.upper(), report.percent(found[side]["accuracy"]), found[side]["ties"],
-         found[side]["failed"]]
+        [side.upper(), report.percent(measured[side]["accuracy"]), measured[side]["ties"],
+         measured[side]["failed"]]
         for side in ("a", "b")
     ]  # fmt: skip
     rows = [
         [one["place"], one["margin_a"], one["margin_b"]]
-        for one in found["flipped_rows"][:MOST_SHOWN]
+        for one in measured["flipped_rows"][:MOST_SHOWN]
     ]
-    changed = ", ".join(f"{n} {what}" for what, n in found["changed"].items()) or "none"
+    changed = ", ".join(f"{n} {what}" for what, n in measured["changed"].items()) or "none"
+    share = report.percent(measured["flipped_share"])
     parts = [
-        f"**{found['flipped']} preferences flipped** ({report.percent(found['flipped_share'])}%)."
+        f"**{measured['flipped']} preferences flipped** ({share}%)."
         f" Outcomes that changed: {changed}.",
         report.table(["server", "accuracy", "ties", "failed"], sides),
     ]

@@ -1,6 +1,6 @@
-"""Finds the weights of the combined reward on preferences, and writes them into a manifest.
+"""Fits the weights of the combined reward to preferences, and writes them into a manifest.
 
-HelpSteer2 (arXiv 2406.08673) searched its models' weights on RewardBench; so does this.
+HelpSteer2 (arXiv 2406.08673) searched the weights of its models on RewardBench in the same way.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ Metric = Literal["accuracy", "rewardbench"]
 
 @dataclass(frozen=True)
 class Fit:
-    """How to search; ``manifest`` is a file or a preset instead of the server's own."""
+    """Options of the search.
+
+    ``manifest`` is a file or preset that replaces the server's manifest; ``write`` is where the new
+    one goes, and ``force`` allows it to overwrite a file.
+    """
 
     metric: Metric = "accuracy"
     folds: int = 5
@@ -51,14 +55,14 @@ def run(options: Options, fit: Fit) -> list[Path]:
     if target.exists() and not fit.force:
         raise ConfigurationError(f"{target} exists: choose another --write, or add --force")
     sources = options.sources()
-    found = preferences(sources)
-    shares = _shares(found, fit.metric)
+    rows = preferences(sources)
+    shares = _shares(rows, fit.metric)
     with Session(options) as session:
         before = base(fit.manifest, session.served.manifest)
-        results = session.score([pair for one in found for pair in one.pairs()])
+        results = session.score([pair for row in rows for pair in row.pairs()])
         names = list(before.attributes)
-        data = comparisons(found, results, names, shares)
-        measured = measure(data, names, _now(before, names), fit)
+        data = comparisons(rows, results, names, shares)
+        measured = measure(data, names, _current_weights(before, names), fit)
         measured["as_served"] = _as_served(results, data, fit)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(fitted(before, measured["weights"]), indent=1) + "\n")
@@ -73,58 +77,70 @@ def run(options: Options, fit: Fit) -> list[Path]:
         ]
 
 
-def _shares(found: Sequence[Preference], metric: Metric) -> Array:
+def _shares(rows: Sequence[Preference], metric: Metric) -> Array:
     if metric == "rewardbench":
-        return np.array(row_shares(known(found)))
-    return np.full(len(found), 1 / len(found))
+        return np.array(row_shares(known(rows)))
+    return np.full(len(rows), 1 / len(rows))
 
 
 def base(name: str | None, served: Mapping[str, Any]) -> Manifest:
-    """The manifest whose weights are replaced.
+    """The manifest that gets the new weights: the file or preset ``name``, else the server's.
 
     Raises:
-        ConfigurationError: it has no attributes, or is none.
+        ConfigurationError: it cannot be read, or has no attributes.
     """
-    found = manifest.read(name) if name else Manifest.model_validate(served)
-    if not found.attributes:
-        raise ConfigurationError("the model's manifest has no attributes: there are no weights")
-    return found
+    chosen = manifest.read(name) if name else Manifest.model_validate(served)
+    if not chosen.attributes:
+        raise ConfigurationError(
+            "the model's manifest has no attributes to weight: give one with --manifest"
+        )
+    return chosen
 
 
-def _now(before: Manifest, names: Sequence[str]) -> Array | None:
+def _current_weights(before: Manifest, names: Sequence[str]) -> Array | None:
     if not isinstance(before.reward, Combined):
         return None
     return np.array([before.reward.weights.get(name, 0.0) for name in names])
 
 
 def comparisons(
-    found: Sequence[Preference], results: Sequence[Result], names: Sequence[str], shares: Array
+    rows: Sequence[Preference], results: Sequence[Result], names: Sequence[str], shares: Array
 ) -> Comparisons:
-    """What to search over; ``results`` are of the chosen and the rejected responses in turn.
+    """The comparisons to fit; ``results`` are, in turn, of chosen and rejected responses.
 
     Raises:
         ConfigurationError: no row could be scored, or the server lacks an attribute.
     """
-    rows = np.zeros((len(found), len(names)))
-    for i in range(len(found)):
+    differences = np.zeros((len(rows), len(names)))
+    for i in range(len(rows)):
         chosen, rejected = results[2 * i], results[2 * i + 1]
         if not isinstance(chosen, Failure) and not isinstance(rejected, Failure):
             if missing := set(names) - chosen.attributes.keys():
-                raise ConfigurationError(f"the server does not answer {', '.join(sorted(missing))}")
-            rows[i] = [chosen.attributes[name] - rejected.attributes[name] for name in names]
-    if not rows.any():
+                names_missing = ", ".join(sorted(missing))
+                raise ConfigurationError(f"the server's scores have no {names_missing}")
+            differences[i] = [chosen.attributes[name] - rejected.attributes[name] for name in names]
+    if not differences.any():
         raise ConfigurationError("no two responses have different attributes: nothing to search")
-    prompts = [hashlib.sha256(json.dumps(one.prompt).encode()).digest() for one in found]
+    prompts = [hashlib.sha256(json.dumps(row.prompt).encode()).digest() for row in rows]
     places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
-    return Comparisons(rows, shares, np.array([places[prompt] for prompt in prompts]))
+    return Comparisons(differences, shares, np.array([places[prompt] for prompt in prompts]))
 
 
-def measure(data: Comparisons, names: Sequence[str], now: Array | None, fit: Fit) -> dict[str, Any]:
-    """The result for the report."""
+def measure(
+    data: Comparisons, names: Sequence[str], current: Array | None, fit: Fit
+) -> dict[str, Any]:
+    """The result for the report; ``current`` are the manifest's weights ``[k]``, or None.
+
+    Raises:
+        ConfigurationError: there are fewer prompts than folds.
+    """
     if len(np.unique(data.groups)) < fit.folds:
-        raise ConfigurationError(f"there are fewer prompts than --folds {fit.folds}")
-    found = weights.search(data, fit.seed, [] if now is None else [now])
-    right = weights.hits(data.differences, found.weights[None])[:, 0]
+        raise ConfigurationError(
+            f"the rows have {len(np.unique(data.groups))} prompts, fewer than --folds {fit.folds}:"
+            " lower it"
+        )
+    best = weights.search(data, fit.seed, [] if current is None else [current])
+    right = weights.hits(data.differences, best.weights[None])[:, 0]
     held_out = weights.cross_validated(data, fit.folds, fit.seed)
     low, high = weights.weight_intervals(data, fit.resamples, fit.seed)
 
@@ -139,16 +155,18 @@ def measure(data: Comparisons, names: Sequence[str], now: Array | None, fit: Fit
         "folds": fit.folds,
         "resamples": fit.resamples,
         "seed": fit.seed,
-        "weights": {name: float(found.weights[i]) for i, name in enumerate(names)},
+        "weights": {name: float(best.weights[i]) for i, name in enumerate(names)},
         "weight_intervals": {name: [float(low[i]), float(high[i])] for i, name in enumerate(names)},
-        "weights_before": now if now is None else dict(zip(names, now.tolist(), strict=True)),
+        "weights_before": None
+        if current is None
+        else dict(zip(names, current.tolist(), strict=True)),
         "fitted": accuracy_of(right),
         "cross_validated": accuracy_of(held_out),
     }
 
 
 def _as_served(results: Sequence[Result], data: Comparisons, fit: Fit) -> dict[str, Any]:
-    """The accuracy of the reward that the server answers now."""
+    """The accuracy of the server's current reward."""
     pairs = zip(results[::2], results[1::2], strict=True)
     right = np.array(
         [
@@ -162,9 +180,9 @@ def _as_served(results: Sequence[Result], data: Comparisons, fit: Fit) -> dict[s
     return {"accuracy": weights.share(data, right), "interval": list(bounds)}
 
 
-def fitted(before: Manifest, found: Mapping[str, float]) -> dict[str, Any]:
-    """The manifest with other weights and no bias, as JSON."""
-    after = before.model_copy(update={"reward": Combined(weights=dict(found))})
+def fitted(before: Manifest, new: Mapping[str, float]) -> dict[str, Any]:
+    """The manifest with ``new`` weights and no bias, as JSON."""
+    after = before.model_copy(update={"reward": Combined(weights=dict(new))})
     return after.model_dump(mode="json")
 
 

@@ -1,4 +1,4 @@
-"""HelpSteer2's validation rows: predicted against annotated attributes (arXiv 2406.08673)."""
+"""HelpSteer2: predicted against annotated attributes on its validation rows (arXiv 2406.08673)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from fivescore.evaluation.store import Failure, Result
 from fivescore.model.manifest import ATTRIBUTE_RANGE, ATTRIBUTES
 
 MOST_BINS = 10
+"""Bins of a calibration curve."""
 LEVELS = range(int(ATTRIBUTE_RANGE[0]), int(ATTRIBUTE_RANGE[1]) + 1)
+"""The values that annotators chose from."""
 
 
 def run(options: Options) -> list[Path]:
-    """Score the rows, measure, write the report.
+    """Score the rows, measure, write the report; returns its files.
 
     Raises:
-        ConfigurationError: a row is not HelpSteer2's, or nothing could be scored.
+        ConfigurationError: no row is HelpSteer2's, or none could be scored.
     """
     sources = options.sources()
     pairs, truths = examples(sources)
@@ -49,17 +51,17 @@ def run(options: Options) -> list[Path]:
 
 
 def examples(sources: Sequence[Source]) -> tuple[list[dict[str, Any]], dict[str, Array]]:
-    """Pairs, and annotations ``{attribute: [n]}`` of 0 to 4; NaN where a row has none.
+    """Pairs, and annotations ``{attribute: [n]}`` from 0 to 4; NaN where a row has none.
 
     Raises:
         ConfigurationError: no row can be used, or none has an annotation.
     """
     wanted = f"rows of HelpSteer2 (prompt, response and numbers for {', '.join(ATTRIBUTES)})"
-    found = usable(sources, _example, wanted)
-    table = np.array([values for _, values in found], dtype=np.float64)
+    rows = usable(sources, _example, wanted)
+    table = np.array([values for _, values in rows], dtype=np.float64)
     if not np.isfinite(table).any():
         raise ConfigurationError("no row has an annotation")
-    return [pair for pair, _ in found], {name: table[:, i] for i, name in enumerate(ATTRIBUTES)}
+    return [pair for pair, _ in rows], {name: table[:, i] for i, name in enumerate(ATTRIBUTES)}
 
 
 def _example(source: Source, row: Row) -> tuple[dict[str, Any], list[float]]:
@@ -69,7 +71,7 @@ def _example(source: Source, row: Row) -> tuple[dict[str, Any], list[float]]:
 
 
 def _annotation(name: str, value: Any) -> float:
-    if value is None or value == -100:  # the trainers' mark of a missing label
+    if value is None or value == -100:  # how trainers mark a missing label
         return math.nan
     try:
         number = math.inf if isinstance(value, bool) else float(value)
@@ -83,7 +85,11 @@ def _annotation(name: str, value: Any) -> float:
 def measure(
     truths: Mapping[str, Array], results: Sequence[Result]
 ) -> tuple[dict[str, Any], dict[str, tuple[Array, Array]]]:
-    """The result for the report, and ``{attribute: (annotated [n], predicted [n])}``."""
+    """The result for the report, and ``{attribute: (annotated [n], predicted [n])}``.
+
+    Raises:
+        ConfigurationError: no row could be scored.
+    """
     scored = np.array([not isinstance(result, Failure) for result in results])
     scores = [result for result in results if not isinstance(result, Failure)]
     if not scores:
@@ -110,7 +116,7 @@ def measure(
 def attribute(truth: Array, predicted: Array) -> dict[str, Any]:
     """Errors, correlations, calibration and distributions of one attribute; arrays are ``[n]``.
 
-    ``mse_of_mean`` is what a model that always answers the mean annotation would have.
+    ``mse_of_mean`` is the error of a model that always answers the mean annotation.
     """
     error = predicted - truth
     return {
@@ -132,9 +138,10 @@ def attribute(truth: Array, predicted: Array) -> dict[str, Any]:
 
 
 def calibration(truth: Array, predicted: Array) -> list[dict[str, Any]]:
-    """Up to ten bins of rows with like predictions, equally many in each: what people said there.
+    """The mean prediction and annotation in up to ten bins of rows, sorted by prediction.
 
-    Equal predictions share a bin. A calibrated model's mean annotation equals its mean prediction.
+    Bins have equally many rows, and equal predictions share one. In each bin of a calibrated model
+    the mean annotation equals the mean prediction.
     """
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, MOST_BINS + 1)))
     places = np.clip(np.searchsorted(edges, predicted, side="right") - 1, 0, max(len(edges) - 2, 0))
@@ -166,7 +173,8 @@ def markdown(measured: Mapping[str, Any]) -> list[str]:
     counts = measured["rows"]
     return [
         f"{counts['failed']} of {counts['total']} rows could not be scored and are left out."
-        " `mse_of_mean` is the error of always answering the mean; `bias` is predicted minus true.",
+        " `mse_of_mean` is the error of always predicting the mean;"
+        " `bias` is predicted minus true.",
         report.table(["attribute", *columns], rows)
         if rows
         else "The model has none of HelpSteer2's attributes; only its reward is compared.",

@@ -1,4 +1,4 @@
-"""The plots of the reports. No window system is needed: figures are only ever saved."""
+"""The plots of the reports. They need no display: figures are only saved to files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from fivescore.model.manifest import ATTRIBUTE_RANGE
 
 Points = Mapping[str, tuple[Array, Array]]
 CHANCE = 0.5
+"""The accuracy of a random order."""
 A_COLOUR, B_COLOUR, GREY = "#1f77b4", "#d62728", "#777777"
 SECTION_COLOURS = {"chat": "#1f77b4", "chat-hard": "#ff7f0e", "safety": "#2ca02c",
                    "reasoning": "#9467bd"}  # fmt: skip
 MOST_POINTS = 5000
+"""The most points of a scatter plot; with more pairs only every k-th is drawn."""
 
 
 def _grid(title: str, rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, Any]:
@@ -28,17 +30,17 @@ def _grid(title: str, rows: int, columns: int, size: tuple[float, float]) -> tup
 
 
 def calibration(title: str, measured: Mapping[str, Any], points: Points) -> Figure:
-    """Above: what people said of rows with like predictions. Below: how both are distributed."""
+    """Per attribute, its calibration curve above and the two distributions below."""
     figure, axes = _grid(title, 2, max(len(points), 1), (3.4, 3.3))
     for column, (name, (truth, predicted)) in enumerate(points.items()):
-        _calibrated(axes[0, column], name, measured[name])
-        _distributed(axes[1, column], truth, predicted)
+        _calibration_curve(axes[0, column], name, measured[name])
+        _histograms(axes[1, column], truth, predicted)
     if not points:
         axes[0, 0].text(0.1, 0.5, "the model has no HelpSteer2 attributes")
     return figure
 
 
-def _calibrated(axes: Axes, name: str, one: Mapping[str, Any]) -> None:
+def _calibration_curve(axes: Axes, name: str, one: Mapping[str, Any]) -> None:
     bins = one["calibration"]
     x = [each["predicted"] for each in bins]
     axes.plot(ATTRIBUTE_RANGE, ATTRIBUTE_RANGE, "--", color=GREY, label="calibrated")
@@ -52,7 +54,7 @@ def _calibrated(axes: Axes, name: str, one: Mapping[str, Any]) -> None:
     axes.legend(fontsize=7)
 
 
-def _distributed(axes: Axes, truth: Array, predicted: Array) -> None:
+def _histograms(axes: Axes, truth: Array, predicted: Array) -> None:
     low = min(ATTRIBUTE_RANGE[0], math.floor(predicted.min()))
     high = max(ATTRIBUTE_RANGE[1], math.ceil(predicted.max()))
     edges = np.linspace(low - 0.5, high + 0.5, 41).tolist()
@@ -93,7 +95,7 @@ def _bars(
 
 
 def preferences(title: str, measured: Mapping[str, Any], margins: Array) -> Figure:
-    """Accuracy of each subset, and how far apart the responses are scored."""
+    """Accuracy of each subset, and the margins between the rewards of the two responses."""
     label = f"{title}, {100 * measured['overall']['accuracy']:.1f}% right"
     figure, axes = _grid(label, 1, 2, (6, 4.2))
     subsets = measured["subsets"]
@@ -132,7 +134,7 @@ def weights(title: str, measured: Mapping[str, Any]) -> Figure:
     names = list(measured["weights"])
     values = [measured["weights"][name] for name in names]
     bounds = [measured["weight_intervals"][name] for name in names]
-    # A percentile interval need not hold the value itself.
+    # The value may lie outside its percentile interval.
     ends = np.maximum(0, [np.subtract(values, [low for low, _ in bounds]),
                           np.subtract([high for _, high in bounds], values)])  # fmt: skip
     axes[0, 0].bar(range(len(names)), values, yerr=ends, color=A_COLOUR, capsize=3)
@@ -148,16 +150,16 @@ def weights(title: str, measured: Mapping[str, Any]) -> Figure:
 def scatter(
     title: str, names: tuple[str, str], measured: Mapping[str, Any], points: Points
 ) -> Figure:
-    """A's values against B's, one plot per value; the diagonal is no change."""
+    """A's values against B's, one plot per value; points on the diagonal did not change."""
     columns = min(3, len(points))
     rows = math.ceil(len(points) / columns)
     figure, axes = _grid(title, rows, columns, (3.8, 3.6))
-    for place, (name, (ours, theirs)) in enumerate(points.items()):
+    for place, (name, (a_values, b_values)) in enumerate(points.items()):
         axis = axes[place // columns, place % columns]
-        ends = [min(ours.min(), theirs.min()), max(ours.max(), theirs.max())]
+        ends = [min(a_values.min(), b_values.min()), max(a_values.max(), b_values.max())]
         axis.plot(ends, ends, "--", color=GREY, linewidth=1)
-        step = math.ceil(len(ours) / MOST_POINTS)
-        axis.plot(ours[::step], theirs[::step], ".", color=A_COLOUR, markersize=3, alpha=0.5)
+        step = math.ceil(len(a_values) / MOST_POINTS)
+        axis.plot(a_values[::step], b_values[::step], ".", color=A_COLOUR, markersize=3, alpha=0.5)
         label = measured[name]["spearman"]
         axis.set_title(name if label is None else f"{name}, Spearman {label:.4f}", fontsize=10)
         axis.set_xlabel(names[0])

@@ -1,4 +1,4 @@
-"""Any preference file: how often the chosen response scores strictly higher."""
+"""Accuracy on any preference file: how often the chosen response scores strictly higher."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ Value = float | None
 def by_subset(
     subsets: Sequence[str], chosen: Sequence[Value], rejected: Sequence[Value]
 ) -> dict[str, Tally]:
-    """The tally of each subset, in the order in which they first appear; None is a failure."""
+    """The tally of each subset, in order of first appearance; None is a pair that failed."""
     outcomes: dict[str, list[Any]] = {}
     for name, one, other in zip(subsets, chosen, rejected, strict=True):
         outcomes.setdefault(name, []).append(judge(one, other))
-    return {name: count(found) for name, found in outcomes.items()}
+    return {name: count(judged) for name, judged in outcomes.items()}
 
 
 def run(options: Options) -> list[Path]:
-    """Score both responses of each row, compare, write the report."""
+    """Score both responses of each row, compare, write the report; returns its files."""
     sources = options.sources()
-    found = preferences(sources)
+    rows = preferences(sources)
     with Session(options) as session:
-        results = session.score([pair for one in found for pair in one.pairs()])
-        measured, margins = measure([one.subset for one in found], results[::2], results[1::2])
+        results = session.score([pair for row in rows for pair in row.pairs()])
+        measured, margins = measure([row.subset for row in rows], results[::2], results[1::2])
         title = f"Preferences: {session.served.model}"
         figure = plots.preferences(title, measured, margins)
         return report.write(
@@ -52,8 +52,8 @@ def run(options: Options) -> list[Path]:
 def measure(
     subsets: Sequence[str], chosen: Sequence[Result], rejected: Sequence[Result]
 ) -> tuple[dict[str, Any], Array]:
-    """The result for the report, and the margins (chosen minus rejected) of what was scored."""
-    ours = {name: by_subset(subsets, _values(chosen, name), _values(rejected, name))
+    """The result for the report, and the margins (chosen minus rejected) ``[scored rows]``."""
+    by_value = {name: by_subset(subsets, _values(chosen, name), _values(rejected, name))
             for name in ["reward", *_attributes(chosen)]}  # fmt: skip
     margins = np.array(
         [
@@ -62,10 +62,10 @@ def measure(
             if not isinstance(one, Failure) and not isinstance(other, Failure)
         ]
     )
-    total = {name: _sum(tallies) for name, tallies in ours.items()}
+    total = {name: _sum(tallies) for name, tallies in by_value.items()}
     return {
         "overall": total["reward"].summary(),
-        "subsets": {name: tally.summary() for name, tally in ours["reward"].items()},
+        "subsets": {name: tally.summary() for name, tally in by_value["reward"].items()},
         "by_attribute_alone": {
             name: tally.summary() for name, tally in total.items() if name != "reward"
         },
@@ -99,11 +99,11 @@ def markdown(measured: Mapping[str, Any]) -> list[str]:
     every = {"**all**": measured["overall"], **measured["subsets"]}
     alone = measured["by_attribute_alone"]
     parts = [
-        "A tie is wrong, and so is a row that could not be scored.",
+        "A tie counts as wrong, and so does a row that could not be scored.",
         report.table(["subset", *columns], [[name, *_line(one)] for name, one in every.items()]),
     ]
     if alone:
-        parts.append("Were one attribute alone the reward:")
+        parts.append("With one attribute alone as the reward:")
         parts.append(
             report.table(
                 ["attribute", *columns], [[name, *_line(one)] for name, one in alone.items()]

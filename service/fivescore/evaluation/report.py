@@ -1,4 +1,4 @@
-"""Writes what was measured: JSON with everything, Markdown to read, a plot."""
+"""Writes a report: all results as JSON, a summary as Markdown, a plot."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def write(
     """Write ``name``.json, .md and .png into the output folder; returns their paths.
 
     Args:
-        sessions: by what they are called in the report; a single one by an empty text.
-        sections: Markdown, below the head.
+        sessions: by their names in the report; a single one has an empty name.
+        sections: the Markdown below the head.
     """
     document = {**head(name, options, sessions, sources), "result": result}
     paths = [options.output / f"{name}.{suffix}" for suffix in ("json", "md", "png")]
@@ -54,7 +54,7 @@ def write(
 def head(
     name: str, options: Options, sessions: Mapping[str, Session], sources: Sequence[Source]
 ) -> dict[str, Any]:
-    """What must be known to measure the same again; keys inside addresses are left out."""
+    """Command, versions, data and servers of a run; keys in addresses are removed."""
     return {
         "evaluation": name,
         "command": [_USER_INFO.sub("://", part) for part in options.command],
@@ -68,7 +68,7 @@ def head(
         "split": options.split,
         "limit": options.limit,
         "truncate": options.truncate,
-        "servers": {called or "server": session.summary() for called, session in sessions.items()},
+        "servers": {key or "server": session.summary() for key, session in sessions.items()},
     }
 
 
@@ -81,10 +81,10 @@ def _version(library: str) -> str | None:
 
 def _preamble(document: Mapping[str, Any]) -> str:
     lines = [f"`{' '.join(document['command'])}`, {document['finished']}", ""]
-    for called, session in document["servers"].items():
+    for name, session in document["servers"].items():
         server, pairs = session["server"], session["pairs"]
         lines.append(
-            f"- {called}: **{server['model']}** at {', '.join(server['urls'])}"
+            f"- {name}: **{server['model']}** at {', '.join(server['urls'])}"
             f" (fivescore {server['version']}, {server['engine']}):"
             f" {pairs['scored']} of {pairs['asked']} pairs scored, {pairs['failed']} failed,"
             f" {pairs['truncated']} truncated"
@@ -106,15 +106,15 @@ def _preamble(document: Mapping[str, Any]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table of text in the first column and numbers in the others."""
+    """A Markdown table with text in the first column and numbers in the others."""
     return markdown.table(header, rows, numbers=True)
 
 
 def percent(share: float | None) -> str | None:
-    """A share as RewardBench writes it: in percent, to one decimal."""
+    """A share (0 to 1) in percent with one decimal, as RewardBench writes it."""
     return None if share is None else f"{100 * share:.1f}"
 
 
 def interval(bounds: Sequence[float] | None) -> str | None:
-    """A 95% interval of a share, in percent."""
+    """A 95% interval of a share (0 to 1), in percent."""
     return None if bounds is None else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"

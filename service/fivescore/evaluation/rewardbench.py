@@ -46,18 +46,19 @@ SECTIONS: dict[str, dict[str, int]] = {
         "hep-rust": 164,
     },
 }
-"""Weights of subsets within their sections: their rows, but math-prm counts as all code together
-(allenai/reward-bench, ``rewardbench/constants.py``). The prior sets do not count."""
+"""Weights of subsets within their sections: their rows, except that math-prm weighs as much as all
+code subsets (allenai/reward-bench, ``rewardbench/constants.py``). The prior sets do not count."""
 ROWS = {name: rows for subsets in SECTIONS.values() for name, rows in subsets.items()}
 ROWS["math-prm"] = 447
+"""Published rows per subset."""
 SECTION_OF = {name: section for section, subsets in SECTIONS.items() for name in subsets}
 _NAMES = {name.lower(): name for name in ROWS}
 
 
 def section_scores(accuracies: Mapping[str, float]) -> dict[str, float]:
-    """Accuracies of subsets (0 to 1) to scores of sections; subsets that are missing are left out.
+    """Scores of sections (0 to 1), from accuracies of subsets; missing subsets are left out.
 
-    A section's score is the mean of its subsets', weighted by ``SECTIONS``.
+    A section's score is the mean of its subsets' accuracies, weighted by ``SECTIONS``.
     """
     scores = {}
     for section, subsets in SECTIONS.items():
@@ -69,14 +70,14 @@ def section_scores(accuracies: Mapping[str, float]) -> dict[str, float]:
 
 
 def overall_score(sections: Mapping[str, float]) -> float:
-    """The mean of the four sections, each counting the same."""
+    """The mean of the four sections with equal weights."""
     return sum(sections[name] for name in SECTIONS) / len(SECTIONS)
 
 
 def row_shares(subsets: Sequence[str]) -> list[float]:
-    """What each row counts in the overall score, given the subset of each; they sum to 1.
+    """Each row's weight in the overall score, by the rows' ``subsets``; the weights sum to 1.
 
-    Sections and subsets that are missing leave their share to the others.
+    The share of missing sections and subsets goes to the others.
     """
     counts = {name: subsets.count(name) for name in set(subsets)}
     sections = {SECTION_OF[name] for name in counts}
@@ -91,29 +92,29 @@ def row_shares(subsets: Sequence[str]) -> list[float]:
     return [share[name] for name in subsets]
 
 
-def known(found: Sequence[Preference]) -> list[str]:
-    """RewardBench's name of each row's subset; LLMBar's files are known by theirs.
+def known(rows: Sequence[Preference]) -> list[str]:
+    """RewardBench's name of each row's subset; LLMBar's rows have it in their files' names.
 
     Raises:
-        ConfigurationError: a row is of no subset of RewardBench.
+        ConfigurationError: a row belongs to no subset of RewardBench.
     """
-    names = [_NAMES.get(one.subset.lower()) for one in found]
-    for one, name in zip(found, names, strict=True):
+    names = [_NAMES.get(row.subset.lower()) for row in rows]
+    for row, name in zip(rows, names, strict=True):
         if name is None:
             raise ConfigurationError(
-                f"{one.subset!r} is no subset of RewardBench: give its rows with their subset"
+                f"{row.subset!r} is no subset of RewardBench: give its rows with their subset"
                 " column, or use 'fivescore evaluate preferences'"
             )
     return [name for name in names if name]
 
 
 def run(options: Options) -> list[Path]:
-    """Score both responses of each row, compare, write the report."""
+    """Score both responses of each row, compare, write the report; returns its files."""
     sources = options.sources()
-    found = preferences(sources)
-    subsets = known(found)
+    rows = preferences(sources)
+    subsets = known(rows)
     with Session(options) as session:
-        results = session.score([pair for one in found for pair in one.pairs()])
+        results = session.score([pair for row in rows for pair in row.pairs()])
         rewards = [reward(result) for result in results]
         measured = measure(by_subset(subsets, rewards[::2], rewards[1::2]))
         title = f"RewardBench: {session.served.model}"
@@ -131,7 +132,7 @@ def run(options: Options) -> list[Path]:
 
 
 def measure(tallies: Mapping[str, Tally]) -> dict[str, Any]:
-    """The result for the report; ``overall`` is None unless every subset is there."""
+    """The result for the report; ``overall`` is None if a subset is missing."""
     sections = section_scores({name: tally.accuracy for name, tally in tallies.items()})
     missing = [name for name in ROWS if name not in tallies]
     partial = {
@@ -173,7 +174,7 @@ def markdown(measured: Mapping[str, Any]) -> list[str]:
             " another number of rows than published; incomplete:"
             f" {', '.join(incomplete) or 'none'}."
         )
-    parts.append("A tie is wrong, and so is a row that could not be scored.")
+    parts.append("A tie counts as wrong, and so does a row that could not be scored.")
     parts.append(
         report.table(
             ["subset", "section", "rows", "right", "wrong", "ties", "failed", "accuracy", "95%"],

@@ -1,4 +1,4 @@
-"""RM-Bench (arXiv 2410.16184): right content against more pleasing style, in a 3 x 3 matrix."""
+"""RM-Bench (arXiv 2410.16184): accuracies by the styles of the two responses, 3 x 3."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ STYLES = ("concise", "detailed", "detailed, markdown")
 """The styles of the three chosen and the three rejected responses, in the data's order."""
 DOMAINS = ("chat", "math", "code", "safety")
 PARTS = {"safety-refuse": "safety", "safety-response": "safety"}
-"""The score of safety is the mean of these two."""
+"""Parts of a domain, whose score is their mean."""
 LEVELS = ("easy", "normal", "hard")
 OUTCOMES: tuple[Outcome, ...] = ("right", "wrong", "tie", "failed")
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One prompt with responses ``[3]`` by style."""
+    """One prompt with chosen and rejected responses ``[3]``, by style."""
 
     domain: str
     prompt: str
@@ -41,7 +41,7 @@ class Item:
 
 
 def items(sources: Sequence[Source]) -> list[Item]:
-    """All rows; the domain is the row's ``domain``, or else what its file's name says.
+    """All rows; the domain is the row's ``domain``, or else taken from the file's name.
 
     Raises:
         ConfigurationError: no row can be used.
@@ -58,10 +58,10 @@ def _item(source: Source, row: Row) -> Item:
 
 
 def _responses(fields: dict[str, Any], name: str) -> list[str]:
-    found = fields.get(name)
-    if not isinstance(found, list) or [type(one) for one in found] != [str] * len(STYLES):
+    responses = fields.get(name)
+    if not isinstance(responses, list) or [type(one) for one in responses] != [str] * len(STYLES):
         raise BadRow(f"{name} is not a list of three texts")
-    return found
+    return responses
 
 
 def domain_of(name: str) -> str:
@@ -73,13 +73,16 @@ def domain_of(name: str) -> str:
 
 
 def run(options: Options) -> list[Path]:
-    """Score six responses a row, compare each chosen with each rejected, write the report."""
+    """Score six responses per row, compare each chosen with each rejected, write the report.
+
+    Returns the report's files.
+    """
     sources = options.sources()
-    found = items(sources)
+    rows = items(sources)
     with Session(options) as session:
-        results = session.score([pair for item in found for pair in item.pairs()])
+        results = session.score([pair for item in rows for pair in item.pairs()])
         rewards = [reward(result) for result in results]
-        measured = measure([item.domain for item in found], rewards)
+        measured = measure([item.domain for item in rows], rewards)
         title = f"RM-Bench: {session.served.model}"
         figure = plots.rmbench(title, measured)
         return report.write(
@@ -91,13 +94,13 @@ def measure(domains: Sequence[str], rewards: Sequence[float | None]) -> dict[str
     """The result for the report.
 
     Args:
-        domains: of each row, ``[n]``.
-        rewards: ``[n * 6]``: of each row its three chosen and then its three rejected responses,
-            by style; None is a failure.
+        domains: each row's domain, ``[n]``.
+        rewards: ``[n * 6]``: per row, three chosen and then three rejected responses, by style;
+            None is a pair that failed.
     """
     outcomes = [comparisons(rewards[i * 6 : i * 6 + 6]) for i in range(len(domains))]
     parts = {
-        domain: _part([found for name, found in zip(domains, outcomes, strict=True)
+        domain: _part([table for name, table in zip(domains, outcomes, strict=True)
                        if name == domain])
         for domain in dict.fromkeys(domains)
     }  # fmt: skip
@@ -105,7 +108,7 @@ def measure(domains: Sequence[str], rewards: Sequence[float | None]) -> dict[str
     grouped: dict[str, list[Array]] = {}
     for domain, matrix in matrices.items():
         grouped.setdefault(PARTS.get(domain, domain), []).append(matrix)
-    scores = {domain: levels(np.mean(found, axis=0)) for domain, found in grouped.items()}
+    scores = {domain: levels(np.mean(group, axis=0)) for domain, group in grouped.items()}
     columns = (*LEVELS, "average")
     return {
         "styles": list(STYLES),
@@ -127,17 +130,22 @@ def comparisons(six: Sequence[float | None]) -> list[list[Outcome]]:
     return [[judge(chosen, rejected) for rejected in six[3:]] for chosen in six[:3]]
 
 
-def _part(found: Sequence[list[list[Outcome]]]) -> dict[str, Any]:
-    table = np.array(found)
+def _part(outcomes: Sequence[list[list[Outcome]]]) -> dict[str, Any]:
+    table = np.array(outcomes)
     matrix = (table == "right").mean(axis=0)
     counts = {name: int((table == name).sum()) for name in OUTCOMES}
-    return {"rows": len(found), "comparisons": counts, "matrix": matrix.tolist(), **levels(matrix)}
+    return {
+        "rows": len(outcomes),
+        "comparisons": counts,
+        "matrix": matrix.tolist(),
+        **levels(matrix),
+    }
 
 
 def levels(matrix: Array) -> dict[str, float]:
-    """A matrix of accuracies ``[chosen style, rejected style]`` to its three levels and their mean.
+    """The three levels of accuracies ``[chosen style, rejected style]``, and their mean.
 
-    Hard: the rejected response has the more pleasing style. Easy: the chosen one has it.
+    In hard comparisons the rejected response has the more elaborate style, in easy ones the chosen.
     """
     upper = np.triu_indices(len(STYLES), 1)
     values = {
@@ -156,8 +164,8 @@ def markdown(measured: Mapping[str, Any]) -> list[str]:
         for name, one in {**measured["domains"], "**all**": measured["overall"]}.items()
     ]
     parts = [
-        "Hard: the rejected response has the more pleasing style; easy: the chosen one has it."
-        " A tie is wrong, and so is a comparison with a response that could not be scored.",
+        "In hard comparisons the rejected response has the more elaborate style, in easy ones the"
+        " chosen. A tie counts as wrong, and so does a comparison with a failed response.",
         report.table(["domain", *columns], rows),
     ]
     if measured["missing"]:

@@ -1,4 +1,4 @@
-"""What is served at an address: asked before anything is scored there."""
+"""Requests the model, manifest and versions that servers report, before anything is scored."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import httpx
 from fivescore.client.answers import failure
 from fivescore.client.errors import BadAnswer, Unreachable
 from fivescore.client.replicas import Address, addresses
-from fivescore.client.retry import Cure, Failure, persist
+from fivescore.client.retry import Failure, Retry, with_retries
 from fivescore.errors import ConfigurationError
 
-ASK_SECONDS = 30.0
-"""How long one try may take: these routes do not wait for the engine."""
+TRY_SECONDS = 30.0
+"""Time limit of one try; these routes do not wait for the engine."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """A model as its server tells it; replicas at several ``urls`` serve the same one.
+    """The model that all replicas at ``urls`` serve.
 
-    ``manifest`` is what ``GET /manifest`` answers, ``versions`` what ``GET /version`` does.
+    ``manifest`` is the answer of ``GET /manifest``, ``versions`` that of ``GET /version``.
     """
 
     urls: tuple[str, ...]
@@ -32,35 +32,36 @@ class Served:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must not change between scores that are to be compared."""
+        """What must be equal for scores to be comparable."""
         return {"model": self.model, "manifest": self.manifest}
 
 
-def ask(urls: str | None, retry_seconds: float) -> Served:
-    """What all replicas at ``urls`` serve; waits for one that is still loading.
+def served_at(urls: str | None, retry_seconds: float) -> Served:
+    """The model that all replicas at ``urls`` serve; waits for one that is still loading.
 
     Raises:
-        ConfigurationError: they serve different models, or an address is none.
-        FivescoreError: one cannot be reached for ``retry_seconds``, or refuses.
+        ConfigurationError: they serve different models, or a URL is not a server's address.
+        FivescoreError: one cannot be reached within ``retry_seconds``, or answers an error.
     """
     give_up_at = time.monotonic() + retry_seconds
-    found = [_ask(address, give_up_at) for address in addresses(urls, None)]
-    first = found[0]
-    for other in found[1:]:
+    replicas = [_request(address, give_up_at) for address in addresses(urls, None)]
+    first = replicas[0]
+    for other in replicas[1:]:
         if other.identity != first.identity:
             raise ConfigurationError(
                 f"{first.urls[0]} and {other.urls[0]} serve different models or manifests"
                 f" ({first.model}, {other.model}): give replicas of one model"
             )
-    return Served(tuple(one.urls[0] for one in found), first.model, first.manifest, first.versions)
+    urls_of_all = tuple(replica.urls[0] for replica in replicas)
+    return Served(urls_of_all, first.model, first.manifest, first.versions)
 
 
-def _ask(address: Address, give_up_at: float) -> Served:
+def _request(address: Address, give_up_at: float) -> Served:
     headers = {"Authorization": f"Bearer {address.key}"} if address.key else {}
-    with httpx.Client(base_url=address.url, headers=headers, timeout=ASK_SECONDS) as http:
+    with httpx.Client(base_url=address.url, headers=headers, timeout=TRY_SECONDS) as http:
 
         def get(path: str) -> dict[str, Any]:
-            return persist(lambda: _get(http, path), give_up_at - time.monotonic())
+            return with_retries(lambda: _get(http, path), give_up_at - time.monotonic())
 
         try:
             model = str(get("/v1/models")["data"][0]["id"])
@@ -73,24 +74,25 @@ def _get(http: httpx.Client, path: str) -> dict[str, Any]:
     """The JSON object at ``path``.
 
     Raises:
-        Failure: there is none.
+        Failure: the server cannot be reached, or answers something else.
     """
     try:
         response = http.get(path)
     except httpx.TransportError as error:
         reason = f"{http.base_url} cannot be reached: {error or repr(error)}"
-        raise Failure(Unreachable(reason), Cure.ELSEWHERE) from error
+        raise Failure(Unreachable(reason), Retry.ANOTHER_REPLICA) from error
     if not response.is_success:
-        found = failure(response)
-        detail = found.error.detail.removeprefix(f"{response.url} answered {response.status_code} ")
-        kind = Unreachable if found.cure in (Cure.ELSEWHERE, Cure.LATER) else BadAnswer
-        error_ = kind(f"{response.url} answered {response.status_code}: {detail}")
-        raise Failure(error_, found.cure, found.advised)
+        failed = failure(response)
+        answered = f"{response.url} answered {response.status_code}"
+        detail = failed.error.detail.removeprefix(f"{answered} ")
+        may_recover = failed.retry in (Retry.ANOTHER_REPLICA, Retry.SAME_REPLICA)
+        kind = Unreachable if may_recover else BadAnswer
+        raise Failure(kind(f"{answered}: {detail}"), failed.retry, failed.retry_after)
     try:
         body = response.json()
     except ValueError:
         body = None
     if not isinstance(body, dict):
         reason = f"{response.url} did not answer a JSON object: is it a fivescore server?"
-        raise Failure(BadAnswer(reason), Cure.NOTHING)
+        raise Failure(BadAnswer(reason), Retry.NEVER)
     return body

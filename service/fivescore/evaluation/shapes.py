@@ -1,4 +1,4 @@
-"""Rows of preference data in the shapes that people publish, made one."""
+"""Rows of the published preference formats, read into one type."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 Prompt = str | list[dict[str, str]]
 Fields = dict[str, Any]
-Shaped = TypeVar("Shaped")
+Parsed = TypeVar("Parsed")
 PREFERENCE_FIELDS = frozenset({"chosen", "output_1", "preference_strength"})
-"""A row that has one of these is meant as a preference."""
+"""Fields by which a row counts as a preference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """Two responses to one prompt, of which ``chosen`` is preferred; ``id`` names it in reports."""
+    """Two responses to one prompt, the preferred one first; ``id`` names it in reports."""
 
     id: str
     subset: str
@@ -32,7 +32,7 @@ class Preference:
     rejected: str
 
     def pairs(self) -> list[dict[str, Any]]:
-        """What is scored: the chosen response, then the rejected one."""
+        """The two pairs to score: the chosen response, then the rejected one."""
         return [
             {"prompt": self.prompt, "response": self.chosen},
             {"prompt": self.prompt, "response": self.rejected},
@@ -40,40 +40,40 @@ class Preference:
 
 
 def usable(
-    sources: Sequence[Source], shape: Callable[[Source, Row], Shaped], what: str
-) -> list[Shaped]:
-    """What ``shape`` makes of each row; rows that it refuses are counted in their source.
+    sources: Sequence[Source], parse: Callable[[Source, Row], Parsed], what: str
+) -> list[Parsed]:
+    """The rows as ``parse`` returns them; rows for which it raises BadRow are counted and logged.
 
     Args:
-        what: the rows that are wanted, for the error.
+        what: names the expected rows in the error.
 
     Raises:
         ConfigurationError: no row can be used; says why, with the first place of each reason.
     """
-    found: list[Shaped] = []
+    parsed: list[Parsed] = []
     for source in sources:
         for row in source.rows:
             try:
-                found.append(shape(source, row))
+                parsed.append(parse(source, row))
             except BadRow as error:
                 source.bad.add(row.place, str(error))
-    if not found:
+    if not parsed:
         raise none_usable(what, [source.bad for source in sources])
     for source in sources:
         for line in source.bad.lines():
             log.warning("%s: %s", source.origin, line)
-    return found
+    return parsed
 
 
 def preferences(sources: Sequence[Source]) -> list[Preference]:
     """The preferences of all rows; ``subset`` is the row's, or else the name of its file.
 
-    A row is one of: prompt, chosen, rejected (texts, or conversations that end with the response);
-    LLMBar's input, output_1, output_2, label; HelpSteer2's prompt, response_1, response_2,
-    preference_strength, of which rows without a preference are left out.
+    A row has one of three formats: prompt, chosen, rejected (texts, or conversations that end with
+    the response); LLMBar's input, output_1, output_2, label; HelpSteer2's prompt, response_1,
+    response_2, preference_strength. Rows with strength 0 are left out.
 
     Raises:
-        ConfigurationError: no row is one of these.
+        ConfigurationError: no row has one of these formats.
     """
     return usable(
         sources,
@@ -90,7 +90,7 @@ def _preference(source: Source, row: Row) -> Preference:
 
 
 def _texts(row: Fields) -> tuple[Prompt, str, str]:
-    if "output_1" in row:  # LLMBar, arXiv 2310.07641: the label is the better output
+    if "output_1" in row:  # LLMBar, arXiv 2310.07641: label is the better output
         label = str(row.get("label"))
         if label not in ("1", "2"):
             raise BadRow("label is neither 1 nor 2")
@@ -114,14 +114,14 @@ def prompt(row: Fields, name: str = "prompt") -> Prompt:
     """A prompt as text or messages.
 
     Raises:
-        BadRow: it is missing or something else.
+        BadRow: it is missing or neither text nor messages.
     """
     value = row.get(name)
     if value is None:
         raise BadRow(f"no {name}")
     if isinstance(value, str) or (value and _is_messages(value)):
-        found: Prompt = value
-        return found
+        text_or_messages: Prompt = value
+        return text_or_messages
     raise BadRow(f"{name} is neither text nor messages")
 
 
@@ -129,7 +129,7 @@ def text(row: Fields, name: str) -> str:
     """A field that must be text.
 
     Raises:
-        BadRow: it is missing or something else.
+        BadRow: it is missing or not text.
     """
     value = row.get(name)
     if value is None:
@@ -140,21 +140,23 @@ def text(row: Fields, name: str) -> str:
 
 
 def helpsteer2_prompt(row: Fields) -> Prompt:
-    """A prompt string of HelpSteer2; as messages where it holds several turns, for any server.
+    """A prompt string of HelpSteer2, as messages if it holds several turns.
+
+    A server reads a prompt string as one turn.
 
     Raises:
         BadRow: it is missing or not text.
     """
-    found = text(row, "prompt")
+    string = text(row, "prompt")
     try:
-        turns = [turn.model_dump() for turn in helpsteer2.messages(found)]
+        turns = [turn.model_dump() for turn in helpsteer2.messages(string)]
     except ValueError as error:
         raise BadRow("prompt is not valid Unicode") from error
-    return turns if len(turns) > 1 else found
+    return turns if len(turns) > 1 else string
 
 
 def _last(row: Fields, name: str) -> str:
-    """A response: a text, or the last message of a conversation."""
+    """A response: the text, or the last message of a conversation."""
     value = row.get(name)
     if isinstance(value, list) and value and _is_messages(value):
         value = value[-1]["content"]
@@ -167,7 +169,7 @@ def _last(row: Fields, name: str) -> str:
 
 
 def _is_messages(value: Any) -> bool:
-    """Whether it is a list of objects with a content, which JSON can carry."""
+    """Whether ``value`` is a list of objects with a content that JSON can encode."""
     if not isinstance(value, list) or not all(
         isinstance(turn, dict) and "content" in turn for turn in value
     ):

@@ -1,4 +1,4 @@
-"""Scores that are known already: a file that grows as they come, of one model."""
+"""The scores of one model, in a file that grows as they arrive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fivescore.types import Score
 
 VERSION = 1
 SAME_ABSOLUTE, SAME_RELATIVE = 0.02, 0.01
-"""How far scores of one pair by one model may be apart: half precisions round with the batch."""
+"""Largest difference of one model's scores of a pair: in half precision they vary by batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +30,21 @@ Result = Score | Failure
 
 
 def pair_key(pair: dict[str, Any], truncate: str) -> str:
-    """A name for a pair and how it is scored: the first 128 bits of a SHA-256."""
+    """A key for a pair and its truncation: the first 128 bits of a SHA-256, in hexadecimal."""
     text = json.dumps([pair, truncate], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class Store:
-    """``{key: score}`` in memory and in a file of JSON lines, of which the first names the model.
+    """``{key: result}`` in memory and in a JSON Lines file; the file's first line names the model.
 
     Args:
-        identity: the served model's, as ``Served.identity``.
-        probe: what the model answers to a pair that is always the same, or None.
-        fresh: forget what the file holds.
+        identity: ``Served.identity`` of the model.
+        probe: the model's score of a pair that is always the same; None where that failed.
+        fresh: discard the file.
 
     Raises:
-        ConfigurationError: the file holds the scores of another model, or something else.
+        ConfigurationError: the file holds the scores of another model, or no scores.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class Store:
         return self._known[key]
 
     def add(self, results: dict[str, Result]) -> None:
-        """Keep results for good."""
+        """Add results that later runs reuse."""
         self._known.update(results)
         self._write([{"pair": key, **_row(result)} for key, result in results.items()])
 
-    def add_for_now(self, results: dict[str, Result]) -> None:
-        """Keep results for this run: another one may fare better."""
+    def add_temporary(self, results: dict[str, Result]) -> None:
+        """Add results of this run alone: the next run requests those pairs again."""
         self._known.update(results)
 
     def close(self) -> None:
@@ -100,25 +100,27 @@ class Store:
         with self.path.open("rb+") as file:
             file.truncate(sum(map(len, whole)))
 
-    def _check(self, found: dict[str, Any], header: dict[str, Any]) -> None:
+    def _check(self, stored: dict[str, Any], header: dict[str, Any]) -> None:
         advice = "choose another --output, or score everything again with --fresh"
-        if found["version"] != VERSION:
-            raise ConfigurationError(f"{self.path} is of another version of fivescore: {advice}")
+        if stored["version"] != VERSION:
+            raise ConfigurationError(
+                f"{self.path} was written by another version of fivescore: {advice}"
+            )
         for name in ("model", "manifest"):
-            if found[name] != header[name]:
+            if stored[name] != header[name]:
                 raise ConfigurationError(
-                    f"{self.path} holds scores of {found['model']} with another {name} than"
+                    f"{self.path} holds scores of {stored['model']} with another {name} than"
                     f" {header['model']} has now: {advice}"
                 )
-        if not _same(found["probe"], header["probe"]):
+        if not _same(stored["probe"], header["probe"]):
             raise ConfigurationError(
-                f"{self.path} holds scores of other weights that were served as"
-                f" {header['model']} too: {advice}"
+                f"{self.path} holds scores of other weights that were also served as"
+                f" {header['model']}: {advice}"
             )
 
 
 def _same(one: dict[str, Any] | None, other: dict[str, Any] | None) -> bool:
-    """Whether two answers to the probe may be one model's; unknown when either failed."""
+    """Whether two scores of the probe may come from one model; True when either is missing."""
     if one is None or other is None:
         return True
     values = [{**row["attributes"], "reward": row["reward"]} for row in (one, other)]

@@ -1,4 +1,7 @@
-"""Counts of right and wrong orders. A tie is wrong, and so is a pair that could not be scored."""
+"""Counts comparisons of a chosen and a rejected response by outcome.
+
+A tie counts as wrong, and so does a pair that could not be scored.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from fivescore.evaluation.store import Failure, Result
 
 Outcome = Literal["right", "wrong", "tie", "failed"]
 NORMAL_QUANTILE = 1.959963984540054
-"""The 97.5% quantile of the normal distribution, for intervals of 95%."""
+"""The 97.5% quantile of the normal distribution, for 95% intervals."""
 
 
 def judge(chosen: float | None, rejected: float | None) -> Outcome:
-    """What a comparison is; None stands for a response that could not be scored."""
+    """The outcome of a comparison of two rewards; None is a response that could not be scored."""
     if chosen is None or rejected is None:
         return "failed"
     if chosen == rejected:
@@ -25,13 +28,13 @@ def judge(chosen: float | None, rejected: float | None) -> Outcome:
 
 
 def reward(result: Result) -> float | None:
-    """The combined reward of a result, None for a failure."""
+    """The combined reward of a result; None for a failure."""
     return None if isinstance(result, Failure) else result.reward
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Comparisons by outcome; ``accuracy`` is the share of right ones among all of them."""
+    """Comparisons by outcome; ``accuracy`` is the share of right ones, NaN without comparisons."""
 
     right: int = 0
     wrong: int = 0
@@ -59,12 +62,12 @@ class Tally:
 
 
 def count(outcomes: Iterable[Outcome]) -> Tally:
-    found = Counter(outcomes)
-    return Tally(found["right"], found["wrong"], found["tie"], found["failed"])
+    counts = Counter(outcomes)
+    return Tally(counts["right"], counts["wrong"], counts["tie"], counts["failed"])
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
-    """The 95% score interval of a share (Wilson 1927): sound near 0 and 1 and for few rows."""
+    """The 95% score interval of a share (Wilson 1927), valid near 0 and 1 and for few rows."""
     z, share = NORMAL_QUANTILE, right / total
     middle = share + z * z / (2 * total)
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))

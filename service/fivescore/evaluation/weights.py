@@ -1,8 +1,8 @@
-"""Searches the weights that make a reward of attributes order preferences right most often.
+"""Searches weights of attributes whose reward orders the most preferences right.
 
-Only the direction of the weights matters: a positive factor changes no order. So the search goes
-over directions, in attributes scaled to the same spread, and weights are given with a Euclidean
-norm of 1 in the attributes' own units.
+Only the direction of the weights matters, because a positive factor changes no order. The search
+goes over directions, with attributes scaled to the same spread. The result has a Euclidean norm of
+1 in the attributes' own units.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from numpy.typing import NDArray
 from fivescore.data.statistics import Array
 
 CANDIDATES = 1024
-"""Directions of the coarse search, spread evenly over the sphere at random."""
+"""Random directions of the coarse search, uniform on the sphere."""
 NEIGHBOURS = 96
 ROUNDS = 8
-"""Each looks at ``NEIGHBOURS`` directions around the best one, half as far away as the last."""
+"""Rounds of the local search; each tries ``NEIGHBOURS`` directions at half the last radius."""
 FIRST_RADIUS = 0.5
 INTERVAL = (2.5, 97.5)
+"""The percentiles of a 95% interval."""
 SAME = 1e-12
+"""Accuracies that differ by less are equal: sums of shares are rounded."""
 
 Groups = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Found:
-    """``weights`` ``[k]`` of norm 1, and the accuracy that they have on what was searched."""
+class Fitted:
+    """``weights`` ``[k]`` of norm 1, and their accuracy on the comparisons of the search."""
 
     weights: Array
     accuracy: float
@@ -37,13 +39,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """What a search is over.
+    """The comparisons of a search.
 
     Args:
-        differences: ``[n, k]``, attributes of the chosen response minus the rejected one's; zeros
-            where one could not be scored, which no weights order right.
-        shares: ``[n]``, what each row counts; they sum to 1.
-        groups: ``[n]``, rows of one prompt have one number: they are not independent.
+        differences: ``[n, k]``, attributes of the chosen response minus those of the rejected one;
+            zeros where one could not be scored, which no weights order right.
+        shares: ``[n]``, the weight of each row; they sum to 1.
+        groups: ``[n]``, a number per prompt; rows of one prompt are not independent.
     """
 
     differences: Array
@@ -56,7 +58,7 @@ class Comparisons:
         return Comparisons(self.differences[rows], shares / shares.sum(), self.groups[rows])
 
     def counted(self, counts: Array) -> Comparisons:
-        """The same rows, each ``counts`` ``[n]`` times as often."""
+        """The same rows, each repeated ``counts`` ``[n]`` times."""
         shares = self.shares * counts
         return Comparisons(self.differences, shares / shares.sum(), self.groups)
 
@@ -68,20 +70,20 @@ def hits(differences: Array, weights: Array) -> NDArray[np.bool_]:
 
 def accuracy(data: Comparisons, weights: Array) -> Array:
     """``[c]``: the share of rows that weights ``[c, k]`` order right."""
-    found: Array = data.shares @ hits(data.differences, weights)
-    return found
+    accuracies: Array = data.shares @ hits(data.differences, weights)
+    return accuracies
 
 
 def share(data: Comparisons, right: NDArray[np.bool_]) -> float:
     """The accuracy of ``right`` ``[n]``."""
-    return min(1.0, float(data.shares @ right))  # shares sum to 1 but for rounding
+    return min(1.0, float(data.shares @ right))  # rounded shares may sum to more than 1
 
 
-def search(data: Comparisons, seed: int, starts: Sequence[Array] = ()) -> Found:
-    """The best weights found: a coarse search, then a local one around its best.
+def search(data: Comparisons, seed: int, starts: Sequence[Array] = ()) -> Fitted:
+    """The best weights of a coarse search and a local one around its best.
 
     Args:
-        starts: weights ``[k]`` to try too.
+        starts: weights ``[k]`` that the coarse search also tries.
     """
     random = np.random.default_rng(seed)
     scale = _spread(data.differences)
@@ -96,7 +98,7 @@ def search(data: Comparisons, seed: int, starts: Sequence[Array] = ()) -> Found:
         near = _best(scaled, _unit(np.vstack([best.weights, best.weights + steps])))
         best = near if near.accuracy >= best.accuracy - SAME else best
         radius /= 2
-    return Found(_unit(best.weights / scale)[0], best.accuracy)
+    return Fitted(_unit(best.weights / scale)[0], best.accuracy)
 
 
 def _spread(differences: Array) -> Array:
@@ -108,25 +110,25 @@ def _spread(differences: Array) -> Array:
 def _unit(directions: Array) -> Array:
     rows = np.atleast_2d(directions)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    found: Array = rows / np.where(length == 0, 1.0, length)
-    return found
+    units: Array = rows / np.where(length == 0, 1.0, length)
+    return units
 
 
-def _best(data: Comparisons, directions: Array) -> Found:
-    """The best of directions ``[c, k]``; of several, their middle, which is the most robust."""
+def _best(data: Comparisons, directions: Array) -> Fitted:
+    """The best of directions ``[c, k]``; several equal ones are averaged, for robustness."""
     scores = accuracy(data, directions)
     top = float(scores.max())
     ties = directions[scores >= top - SAME]
     middle = _unit(ties.mean(axis=0))
     if len(ties) > 1 and accuracy(data, middle)[0] >= top - SAME:
-        return Found(middle[0], top)
-    return Found(ties[0], top)
+        return Fitted(middle[0], top)
+    return Fitted(ties[0], top)
 
 
 def cross_validated(data: Comparisons, folds: int, seed: int) -> NDArray[np.bool_]:
-    """``[n]``: whether weights that were searched without a row's fold order that row right.
+    """``[n]``: whether weights that were fitted without a row's fold order that row right.
 
-    Rows of one group are in one fold.
+    All rows of a group are in one fold.
     """
     random = np.random.default_rng(seed)
     names = random.permutation(np.unique(data.groups))
@@ -134,8 +136,8 @@ def cross_validated(data: Comparisons, folds: int, seed: int) -> NDArray[np.bool
     for fold in range(folds):
         held_out = np.isin(data.groups, names[fold::folds])
         if held_out.any() and not held_out.all():
-            found = search(data.some(~held_out), seed + fold)
-            right[held_out] = hits(data.differences[held_out], found.weights[None])[:, 0]
+            fitted = search(data.some(~held_out), seed + fold)
+            right[held_out] = hits(data.differences[held_out], fitted.weights[None])[:, 0]
     return right
 
 
@@ -151,15 +153,15 @@ def resampled(groups: Groups, times: int, seed: int) -> Array:
 def accuracy_interval(
     right: NDArray[np.bool_], data: Comparisons, times: int, seed: int
 ) -> tuple[float, float]:
-    """95% percentile interval, by bootstrap over groups, of the accuracy of ``right`` ``[n]``."""
+    """The 95% bootstrap interval, resampled by groups, of the accuracy of ``right`` ``[n]``."""
     shares = resampled(data.groups, times, seed) * data.shares
     low, high = np.percentile(shares @ right / shares.sum(axis=1), INTERVAL)
     return float(low), float(high)
 
 
 def weight_intervals(data: Comparisons, times: int, seed: int) -> Array:
-    """``[2, k]``: the 95% percentile intervals of the weights, searched again on each resample."""
+    """``[2, k]``: the 95% bootstrap intervals of the weights, fitted again on each resample."""
     counts = resampled(data.groups, times, seed)
-    found = [search(data.counted(each), seed + i).weights for i, each in enumerate(counts)]
-    bounds: Array = np.percentile(np.stack(found), INTERVAL, axis=0)
+    fitted = [search(data.counted(each), seed + i).weights for i, each in enumerate(counts)]
+    bounds: Array = np.percentile(np.stack(fitted), INTERVAL, axis=0)
     return bounds

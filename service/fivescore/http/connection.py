@@ -113,8 +113,8 @@ class Connection(HttpToolsProtocol):
     - refused: the client reads why; closed after ``LINGER_SECONDS``.
     """
 
-    def __init__(self, limits: Settings, metrics: Metrics, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, limits: Settings, metrics: Metrics, **arguments: Any) -> None:
+        super().__init__(**arguments)
         self._limits = limits
         self._metrics = metrics
         self._phase: Phase = "idle"

@@ -40,13 +40,13 @@ class Keyring:
         self._file = file
         if file is None:
             return
-        found = _read(file)
-        if isinstance(found, str):
-            raise ConfigurationError(f"--api-key-file: {found}")
-        self._seen: frozenset[bytes] | str = found
-        self._taken: frozenset[bytes] | str = found
-        self._digests = tuple(self._fixed | found)
-        log.info("--api-key-file: %d keys", len(found))
+        result = _read(file)
+        if isinstance(result, str):
+            raise ConfigurationError(f"--api-key-file: {result}")
+        self._seen: frozenset[bytes] | str = result
+        self._taken: frozenset[bytes] | str = result
+        self._digests = tuple(self._fixed | result)
+        log.info("--api-key-file: %d keys", len(result))
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -56,13 +56,13 @@ class Keyring:
 
         The time that this takes does not depend on any key's length, content or place.
         """
-        found = None
+        valid = None
         for value in offered:
             digest = _digest(value)
             for key in self._digests:
                 if hmac.compare_digest(digest, key):
-                    found = key
-        return found
+                    valid = key
+        return valid
 
     async def watch(self) -> None:
         """Read the file again and again, if there is one, until cancelled."""
@@ -77,18 +77,18 @@ class Keyring:
         usable key changes nothing, so that a mistake does not lock everybody out.
         """
         assert self._file is not None
-        found = _read(self._file)
-        settled, self._seen = found == self._seen, found
-        if not settled or found == self._taken:
+        result = _read(self._file)
+        settled, self._seen = result == self._seen, result
+        if not settled or result == self._taken:
             return
-        self._taken = found
-        if isinstance(found, str):
-            log.error("--api-key-file: %s. THE KEYS READ BEFORE STAY IN FORCE", found)
+        self._taken = result
+        if isinstance(result, str):
+            log.error("--api-key-file: %s. THE KEYS READ BEFORE STAY IN FORCE", result)
             return
-        before, self._digests = set(self._digests), tuple(self._fixed | found)
+        before, self._digests = set(self._digests), tuple(self._fixed | result)
         log.info(
             "--api-key-file: %d keys, %d of them new; %d are no longer taken",
-            len(found), len(found - before), len(before.difference(self._digests)),
+            len(result), len(result - before), len(before.difference(self._digests)),
         )  # fmt: skip
 
 

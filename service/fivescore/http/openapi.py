@@ -76,7 +76,7 @@ def _request_body(description: Description) -> Schema:
 
 
 def _responses(description: Description, guarded: bool) -> dict[str, Schema]:
-    """The answers by status; ``guarded`` is whether the route wants a key where keys are set."""
+    """The answers by status; ``guarded`` routes require a key where keys are set."""
     content = {
         media: {"schema": description.answer} if media == JSON else {}
         for media in description.media
@@ -87,9 +87,9 @@ def _responses(description: Description, guarded: bool) -> dict[str, Schema]:
     if description.body is not None and description.body_required:
         errors |= BODY_ERRORS
     problem = {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    found: dict[str, Schema] = {"200": {"description": "The answer", "content": content}}
+    responses: dict[str, Schema] = {"200": {"description": "The answer", "content": content}}
     for status, text in sorted(errors.items()):
-        found[str(status)] = {"description": text, "content": problem}
+        responses[str(status)] = {"description": text, "content": problem}
     if description.is_probe:
-        found["503"] = {"description": "Not alive or not ready", "content": content}
-    return found
+        responses["503"] = {"description": "Not alive or not ready", "content": content}
+    return responses

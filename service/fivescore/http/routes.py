@@ -118,8 +118,8 @@ def parse(body: Any) -> tuple[list[Any], Options, bool]:
     try:
         options = RequestOptions.model_validate(rest)
     except ValidationError as error:
-        found = faults(error)
-        raise InvalidRequest(sentence(found), found) from error
+        errors = faults(error)
+        raise InvalidRequest(sentence(errors), errors) from error
     return pairs, Options(options.weights, options.truncate, options.timeout_seconds), bare
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint says besides its weights: its tokenizer and its manifest."""
+"""A checkpoint's tokenizer and manifest: all that fivescore reads besides the weights."""
 
 from __future__ import annotations
 
@@ -17,44 +17,50 @@ from fivescore.settings import Settings
 from fivescore.types import ModelInfo
 
 LEAST_MAX_CHARACTERS = 2**20
+"""The smallest limit of characters per pair, for models with a short context."""
 CHARACTERS_PER_TOKEN = 16
-"""Four times what tokenisers average on English text."""
+"""Characters allowed per token of the context: four times the average of English text."""
 
 
 def check(model: str) -> None:
-    """Raises ConfigurationError unless ``model`` is a checkpoint's folder or can be a hub id."""
+    """Check that ``model`` is the folder of a checkpoint, or has the form of a hub id.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
     folder = Path(model)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ConfigurationError(f"model {model}: the folder has no config.json")
     elif folder.exists():
-        raise ConfigurationError(f"model {model}: a file; give the folder that holds config.json")
+        raise ConfigurationError(
+            f"model {model}: this is a file; give the folder that holds config.json"
+        )
     elif not (HUB_ID.fullmatch(model) or OLD_HUB_ID.fullmatch(model)):
         raise ConfigurationError(f"model {model}: there is no such folder")
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded model and all that is known of it; ``max_tokens`` is the limit in force.
-
-    ``policy`` takes texts of the policy apart, where the operator named its tokenizer.
-    """
+    """A loaded model with everything that scoring needs to know of it."""
 
     name: str
     info: ModelInfo
     manifest: Manifest
     conversation: Conversation
     max_tokens: int
+    """The limit of tokens per pair: the setting's, the manifest's or the context."""
     max_characters: int
-    """A bound before tokenising: far above ``max_tokens``, and what truncation may start from."""
+    """The limit of characters per pair, checked before tokenising; truncation starts from it."""
     policy: PolicyTemplate | None = None
+    """Parses texts in the policy's template; None unless the operator named its tokenizer."""
 
 
 class Checkpoint:
-    """A checkpoint's tokenizer and manifest, read before its weights.
+    """A checkpoint's tokenizer and manifest, which are read before its weights.
 
     Raises:
-        ConfigurationError: one of them is missing or wrong.
+        ConfigurationError: one of them is missing or invalid.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -66,22 +72,22 @@ class Checkpoint:
         self._tokenizer = self._read("tokenizer", AutoTokenizer)
         self._policy = _read_policy(settings)
         self._manifest = self._read_manifest()
-        if not change_outputs(settings.engine):  # a misfit shows before the engine loads
+        if not change_outputs(settings.engine):  # so that a misfit fails before the engine loads
             config = self._read("config.json", AutoConfig)
             self.conversation(self._manifest_for(config.num_labels))
 
     @property
     def max_tokens(self) -> int | None:
-        """The limit that the operator or the manifest sets; None leaves it to the engine."""
+        """The limit in the settings or the manifest; None leaves it to the engine."""
         if self._settings.max_tokens or self._manifest is None:
             return self._settings.max_tokens
         return self._manifest.max_tokens
 
     def fit(self, info: ModelInfo) -> Model:
-        """Bring the checkpoint together with what the engine found in its weights.
+        """The model, of this checkpoint and the engine's description of its weights.
 
         Raises:
-            ConfigurationError: they do not fit each other.
+            ConfigurationError: the two do not fit each other.
         """
         manifest = self._manifest_for(info.outputs)
         conversation = self.conversation(manifest)
@@ -97,10 +103,10 @@ class Checkpoint:
         )
 
     def conversation(self, manifest: Manifest | None = None) -> Conversation:
-        """The checkpoint's way from pairs to token ids, by its own manifest or another."""
+        """The conversation, from pairs to token ids, for this manifest or else the own one."""
         chosen = manifest or self._manifest
         prompt = chosen.prompt if chosen else PromptFormat()
-        if prompt not in self._conversations:  # copying a large tokenizer takes a second
+        if prompt not in self._conversations:  # it copies the tokenizer, which takes up to a second
             self._conversations[prompt] = Conversation(prompt, self._tokenizer)
         return self._conversations[prompt]
 
@@ -117,7 +123,7 @@ class Checkpoint:
                 revision=settings.revision,
                 trust_remote_code=settings.trust_remote_code,
             )
-        except Exception as error:  # the library raises many kinds for a checkpoint that is wrong
+        except Exception as error:  # the library raises many types for an invalid checkpoint
             advice = ""
             if "trust_remote_code" in str(error):
                 advice = " --trust-remote-code runs it: it can do all that this process can"
@@ -139,9 +145,9 @@ def _read_policy(settings: Settings) -> PolicyTemplate | None:
     if name is None:
         return None
     try:
-        # Unless it is told, it asks whoever sits at the terminal.
+        # Without the argument transformers would ask on the terminal.
         reference = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # the library raises many kinds
+    except Exception as error:  # the library raises many types
         raise ConfigurationError(
             f"policy_tokenizer {name}: it cannot be loaded: {first_line(error)}"
         ) from error
@@ -149,5 +155,5 @@ def _read_policy(settings: Settings) -> PolicyTemplate | None:
 
 
 def _short_name(model: str) -> str:
-    """A hub id as it is, a folder by its own name."""
+    """The model's name in answers: a hub id as it is, a folder's name without its path."""
     return Path(model).resolve().name if Path(model).exists() else model

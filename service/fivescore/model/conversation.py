@@ -1,4 +1,4 @@
-"""A pair to the exact token ids that the model was trained on.
+"""Renders and tokenises pairs, to the exact token ids that the model was trained on.
 
 Three formats, chosen by the manifest:
 
@@ -30,6 +30,7 @@ STEERLM_SYSTEM = (
 )
 """The system prompt that NeMo's SteerLM models were trained with (NeMo-Aligner)."""
 SYSTEM_TURN, TURN, LABELS = "<extra_id_0>", "<extra_id_1>", "<extra_id_2>"
+"""NeMo's markers before the system prompt, each other turn and the labels (NeMo-Aligner)."""
 
 
 class Conversation:
@@ -40,7 +41,7 @@ class Conversation:
         reference: the checkpoint's own ``PreTrainedTokenizerFast``.
 
     Raises:
-        ConfigurationError: the tokenizer lacks what the format needs.
+        ConfigurationError: the tokenizer is not a fast one, or has no usable chat template.
     """
 
     def __init__(self, prompt: PromptFormat, reference: Any) -> None:
@@ -56,7 +57,7 @@ class Conversation:
         elif self.format == "chat_template":
             dialogue = _plain_dialogue(reference)
             added = reference.added_tokens_decoder.values()
-            # The template writes them around ordinary turns, so they are structure, special or not.
+            # Added tokens that the template writes around plain turns are structure.
             markers = [token.content for token in added if token.content in dialogue]
         self.tokenizer = Tokenizer(reference, markers)
         writes_bos = dialogue.startswith(reference.bos_token or "\0")
@@ -64,22 +65,22 @@ class Conversation:
         self._written_bos: str = reference.bos_token if writes_bos else ""
 
     def encode(self, pairs: Sequence[Pair]) -> list[list[int] | InvalidPair]:
-        """Token ids per pair, in order; a pair that cannot be rendered gets its error instead."""
+        """Token ids per pair, in order, or the error of a pair that cannot be rendered."""
         return self.tokenise(self.render(pairs))
 
     def render(self, pairs: Sequence[Pair]) -> list[str | InvalidPair]:
-        """The text that the model reads, per pair and in order, with its text sealed."""
+        """The rendered text per pair, in order and sealed by ``Guard``, or the pair's error."""
         return [self._try_render(pair) for pair in pairs]
 
     def tokenise(self, rendered: Sequence[str | InvalidPair]) -> list[list[int] | InvalidPair]:
-        """Token ids of what ``render`` gave, in order."""
+        """Token ids of what ``render`` returned, in order."""
         ids = iter(self.tokenizer.encode([text for text in rendered if isinstance(text, str)]))
         return [
             text if isinstance(text, InvalidPair) else self._finish(next(ids)) for text in rendered
         ]
 
     def _finish(self, ids: list[int]) -> list[int]:
-        """One BOS where the model wants one, whatever the template or the text already carries."""
+        """Put exactly one BOS at the start if the model wants one, however many are there."""
         bos = self.tokenizer.bos_id
         if self.format == "steerlm" or bos is None:
             return ids
@@ -94,7 +95,7 @@ class Conversation:
 
     def _render(self, pair: Pair) -> str:
         if pair.text is not None:
-            # As the template writes it: some tokenizers read what follows a BOS differently.
+            # With BOS as text, because some tokenizers encode what follows a BOS differently.
             return self._written_bos + pair.text.removeprefix(self._written_bos)
         assert pair.prompt is not None
         assert pair.response is not None
@@ -128,7 +129,7 @@ class Conversation:
             rendered = self._reference.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=False
             )
-        except Exception as error:  # a template may raise anything; it is this pair's fault alone
+        except Exception as error:  # a template may raise any type, for this pair alone
             raise InvalidPair(f"the chat template refuses this pair: {error}") from error
         return str(rendered)
 
@@ -147,10 +148,13 @@ class Conversation:
 
 
 def _plain_dialogue(reference: Any) -> str:
-    """What the template makes of ordinary turns.
+    """A dialogue of plain turns in the template.
 
-    The last is the user's, because templates write more than markers, such as empty reasoning, into
-    an assistant's last turn.
+    It ends with a user's turn, because some templates write more than markers, such as empty
+    reasoning, into the last turn of an assistant.
+
+    Raises:
+        ConfigurationError: there is no template, or it fails.
     """
     if not reference.chat_template:
         raise ConfigurationError(
@@ -160,5 +164,5 @@ def _plain_dialogue(reference: Any) -> str:
     turns = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
     try:
         return str(reference.apply_chat_template(turns, tokenize=False))
-    except Exception as error:  # a template may raise anything
+    except Exception as error:  # a template may raise any type
         raise ConfigurationError(f"the chat template fails on a plain dialogue: {error}") from error

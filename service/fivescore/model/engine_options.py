@@ -1,8 +1,8 @@
-"""Engine options as they are given: flags, variables and JSON, brought into one form.
+"""Normalises engine options from flags, environment variables and JSON.
 
 ``--engine.hf-overrides.num_labels 1``, ``--engine.hf_overrides '{"num_labels": 1}'`` and
-``FIVESCORE_ENGINE__HF_OVERRIDES__NUM_LABELS=1`` in the environment mean the same. The names and
-values are the engine's; nothing here knows which it has.
+``FIVESCORE_ENGINE__HF_OVERRIDES__NUM_LABELS=1`` in the environment mean the same. Names and values
+are not checked here: the engine does that.
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ OVERRIDES = frozenset({"outputs", "hf_overrides"})
 def merged(options: Mapping[str, Any]) -> dict[str, Any]:
     """Each option once, with ``_`` in its name and without dots.
 
-    Parts of one option (``name.part``, ``name.list+``, a whole JSON object) become one dict; where
-    two give the same part, the later one counts.
+    Parts of one option (``name.part``, ``name.list+``, a whole JSON object) become one dict; the
+    later of two values for the same part counts.
 
     Raises:
-        ConfigurationError: a part of an option whose whole value is no JSON object.
+        ConfigurationError: an option has parts, but its whole value is not a JSON object.
     """
-    found: dict[str, Any] = {}
-    for given, value in options.items():
-        name, *parts = given.split(".")
+    result: dict[str, Any] = {}
+    for key, value in options.items():
+        name, *parts = key.split(".")
         name = name.replace("-", "_")
         if parts:
             part = _nested(parts, value)
-            found[name] = combined(name, found.get(name), part)
-        elif isinstance(found.get(name), dict):
-            found[name] = combined(name, found[name], value)
+            result[name] = combined(name, result.get(name), part)
+        elif isinstance(result.get(name), dict):
+            result[name] = combined(name, result[name], value)
         else:
-            found[name] = value
-    return found
+            result[name] = value
+    return result
 
 
 def change_outputs(options: Mapping[str, Any]) -> bool:
-    """Whether the options can change the number of outputs; then only the engine knows it."""
+    """Whether the options can change the number of outputs, which then only the engine knows."""
     return not OVERRIDES.isdisjoint(merged(options))
 
 
 def combined(name: str, first: Any, second: Any) -> dict[str, Any]:
-    """Two JSON objects as one, also where they are given as text; ``second`` wins.
+    """Two JSON objects, or their text, merged recursively; ``second`` wins, and lists are joined.
 
     Raises:
-        ConfigurationError: one of them is no JSON object.
+        ConfigurationError: one of them is not a JSON object.
     """
-    return _deep(_mapping(name, first), _mapping(name, second))
+    return _merge(_mapping(name, first), _mapping(name, second))
 
 
 def _nested(parts: list[str], value: Any) -> dict[str, Any]:
     *outer, last = parts
-    if last.endswith("+"):  # the engine's sign for a part that is a list
+    if last.endswith("+"):  # vLLM's notation for a part that is a list
         last, value = last[:-1], str(value).split(",")
     else:
         value = _from_json(value)
@@ -73,7 +73,7 @@ def _from_json(value: Any) -> Any:
         return value.lower() == "true"
     try:
         return json.loads(value)
-    except ValueError:  # a word
+    except ValueError:  # a plain string
         return value
 
 
@@ -88,12 +88,12 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     return whole
 
 
-def _deep(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     result = dict(first)
     for name, value in second.items():
         before = result.get(name)
         if isinstance(before, dict) and isinstance(value, dict):
-            result[name] = _deep(before, value)
+            result[name] = _merge(before, value)
         elif isinstance(before, list) and isinstance(value, list):
             result[name] = [*before, *value]
         else:

@@ -1,4 +1,4 @@
-"""How HelpSteer2 writes a dialogue into one prompt string (arXiv 2406.08673; 29% of its rows)."""
+"""Reads dialogues that HelpSteer2 writes as one prompt string (arXiv 2406.08673; 29% of rows)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _TURN = re.compile(r"\n<extra_id_1>(Assistant|User)\n")
 
 
 def messages(prompt: str) -> list[Message]:
-    """The turns of a prompt string, the last of them the user's; any other text is one turn.
+    """The turns of a prompt string, which end with the user's; any other text is one turn.
 
-    For whoever reads the data set. A served prompt string is one turn, except in ``steerlm``, where
-    both give the same ids.
+    Readers of the data set use this. The server takes a prompt string as one turn, except in the
+    ``steerlm`` format, where both give the same token ids.
     """
     parts = _TURN.split(prompt)
     turns, roles = parts[::2], parts[1::2]

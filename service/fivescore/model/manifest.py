@@ -1,6 +1,6 @@
 """The reward manifest, ``reward.json`` beside the weights: what each head output means.
 
-See ``ARCHITECTURE.md`` for the file's shape. Presets carry the published weights of known models.
+``docs/reference.md`` describes the file. Presets hold the published weights of known models.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from fivescore.types import ATTRIBUTES as ATTRIBUTES
 
 FILE_NAME = "reward.json"
 ATTRIBUTE_RANGE = (0.0, 4.0)
-"""The least and the greatest annotation of an attribute (arXiv 2406.08673)."""
+"""The lowest and the highest annotation of an attribute (arXiv 2406.08673)."""
 NEMO_OUTPUTS = 9
-"""NeMo heads have quality, toxicity, humor and creativity before the five (NeMo-Aligner)."""
+"""Outputs of a NeMo head: quality, toxicity, humor, creativity, then the five (NeMo-Aligner)."""
 NOT_ATTRIBUTES = frozenset({"reward", "tokens", "cached_tokens", "truncated", "error"})
-"""Names that an answer uses for something else."""
+"""Names that an answer uses for other fields."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 AttributeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -30,7 +30,7 @@ class _Strict(BaseModel):
 
 
 class Affine(_Strict):
-    """``value = raw[output] * scale + offset``; the offset carries a head's bias."""
+    """``value = raw[output] * scale + offset``; a head's bias becomes the offset."""
 
     output: Annotated[int, Field(ge=0)]
     scale: Finite = 1.0
@@ -45,7 +45,7 @@ class Combined(_Strict):
 
 
 class PromptFormat(_Strict):
-    """How a pair becomes the text the model was trained on; null = the format's own default."""
+    """How a pair is rendered for the model; null stands for the format's own default."""
 
     format: Literal["chat_template", "steerlm", "raw"] = "chat_template"
     system: str | None = None
@@ -64,15 +64,15 @@ class Manifest(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        readings = dict(self.attributes)
+        affines = dict(self.attributes)
         if isinstance(self.reward, Affine):
-            readings["reward"] = self.reward
+            affines["reward"] = self.reward
         elif missing := self.reward.weights.keys() - self.attributes.keys():
-            raise ValueError(f"reward.weights names {sorted(missing)}, which attributes has not")
-        for name, reading in readings.items():
-            if reading.output >= self.outputs:
+            raise ValueError(f"reward.weights names {sorted(missing)}, which attributes lacks")
+        for name, affine in affines.items():
+            if affine.output >= self.outputs:
                 raise ValueError(
-                    f"{name} reads output {reading.output}, but there are {self.outputs}"
+                    f"{name} reads output {affine.output}, but there are {self.outputs}"
                     f" (0 to {self.outputs - 1})"
                 )
         if reserved := NOT_ATTRIBUTES & self.attributes.keys():
@@ -112,7 +112,7 @@ PRESETS: dict[str, Manifest] = {
     ),
     "llama-3.1-nemotron-70b-reward": Manifest(outputs=1, reward=Affine(output=0), max_tokens=4096),
 }
-"""Manifests by name; contexts and weights are those of the models' cards."""
+"""Manifests by name; contexts and weights are from the models' cards."""
 
 _BY_OUTPUTS = {
     5: PRESETS["helpsteer2"],
@@ -122,7 +122,7 @@ _BY_OUTPUTS = {
 
 
 def read(name: str) -> Manifest:
-    """The manifest of a preset's name or of a file.
+    """The manifest in a file, or the preset with this name.
 
     Raises:
         ConfigurationError: there is no such preset or file, or the file is not a manifest.
@@ -144,11 +144,11 @@ def read(name: str) -> Manifest:
         raise ConfigurationError(f"manifest {name}: {faults}") from error
 
 
-def beside(model: str, revision: str | None, called: str) -> Manifest | None:
+def beside(model: str, revision: str | None, shown: str) -> Manifest | None:
     """The manifest beside a checkpoint's weights, in its folder or on the hub; None without one.
 
     Args:
-        called: how errors name the checkpoint.
+        shown: the checkpoint's name in errors.
 
     Raises:
         ConfigurationError: it cannot be read, or is not a manifest.
@@ -161,18 +161,18 @@ def beside(model: str, revision: str | None, called: str) -> Manifest | None:
         return read(str(folder / FILE_NAME)) if (folder / FILE_NAME).is_file() else None
     try:
         path = hf_hub_download(model, FILE_NAME, revision=revision)
-    except EntryNotFoundError:  # on the hub, or, where it cannot be reached, among what was kept
+    except EntryNotFoundError:  # on the hub or, offline, in its cache
         return None
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{called}: {first_line(error)}") from error
+        raise ConfigurationError(f"{shown}: {first_line(error)}") from error
     return read(path)
 
 
 def for_outputs(outputs: int) -> Manifest:
-    """The manifest of a checkpoint that has none.
+    """The default manifest of a checkpoint without one, by its number of outputs.
 
     Raises:
-        ConfigurationError: the number of outputs does not tell what they mean.
+        ConfigurationError: this number has no default.
     """
     if outputs in _BY_OUTPUTS:
         return _BY_OUTPUTS[outputs]
@@ -185,7 +185,11 @@ def for_outputs(outputs: int) -> Manifest:
 
 
 def check_outputs(manifest: Manifest, outputs: int) -> None:
-    """Raises ConfigurationError when the manifest is not made for a head of ``outputs`` outputs."""
+    """Check that the manifest is for a head of ``outputs`` outputs.
+
+    Raises:
+        ConfigurationError: it is for another number.
+    """
     if manifest.outputs != outputs:
         raise ConfigurationError(
             f"the manifest says outputs: {manifest.outputs}, the checkpoint's head has {outputs}:"

@@ -1,8 +1,8 @@
-"""Texts that a policy's chat template rendered, taken apart again.
+"""Parses texts in a policy's chat template back into messages.
 
-OpenRLHF and slime send what the policy saw and wrote, in the policy's template. A reward model that
-was trained with another template must see its own, so the text goes back to messages first. All
-work grows with the length of the text and no faster.
+OpenRLHF and slime send the policy's prompt and response in the policy's template. A reward model
+that was trained with another template needs its own, so the text becomes messages first. All work
+is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from fivescore.types import Pair, parse_pair
 log = logging.getLogger(__name__)
 
 PROBES = {"system": "\ue010s\ue010", "user": "\ue010u\ue010", "assistant": "\ue010a\ue010"}
-"""Contents that no template writes by itself."""
+"""Contents of turns by role, which no template writes by itself."""
 DATE = "\ue011"
-"""Stands for today's date, which some templates write; a data set may have been rendered before."""
+"""Stands for the date that some templates write: texts may be older than today."""
 LEAST_OVERLAP = 16
-"""Characters that a cut text must share with its prompt's end: fewer prove nothing."""
+"""Characters that a truncated text must share with its prompt's end: fewer may be chance."""
 MOST_OVERLAP = 2**17
-"""Characters of a prompt's end in which a cut is looked for."""
+"""Characters at a prompt's end that are searched for the start of a truncated text."""
 
 
 class PolicyTemplate:
@@ -35,14 +35,13 @@ class PolicyTemplate:
         reference: the policy's tokenizer. Without a chat template its prompts are plain text.
 
     Raises:
-        ConfigurationError: the template writes nothing between turns, so no text can be taken
-            apart.
+        ConfigurationError: the template fails, drops turns, or writes nothing between them.
     """
 
     def __init__(self, reference: Any) -> None:
         self._reference = reference
         self._bos: str = reference.bos_token or ""
-        self._told = False
+        self._warned = False
         self._dialogues = bool(reference.chat_template)
         self._space_before_end = ""
         endings = {reference.eos_token, reference.pad_token}
@@ -61,7 +60,7 @@ class PolicyTemplate:
             raise ConfigurationError(
                 "policy_tokenizer: its chat template writes nothing between turns"
             )
-        # What a template writes for the policy to go on from, such as <think>, is the response's.
+        # What the generation prompt adds to the assistant's header, such as <think>, is response.
         longer = generation.startswith(self._to_assistant)
         self._generation = self._to_assistant if longer else generation
         self._lead = self._to_assistant.removeprefix(self._generation)
@@ -71,11 +70,11 @@ class PolicyTemplate:
             self._starts.append((system_start, end_of_system))
         except ConfigurationError:
             log.info("the policy's chat template takes no system message")
-        # Where a template has a default system message both start alike, and the longer tells.
+        # With a default system message one start begins with the other: try the longer first.
         self._starts.sort(key=lambda both: len(both[0]), reverse=True)
 
     def _probe(self, *first: str) -> list[str]:
-        """What the template writes before, between and after turns of ``first`` and two more."""
+        """What the template writes around turns of ``first``, assistant and user, in order."""
         roles = (*first, "assistant", "user")
         turns = [{"role": role, "content": PROBES[role]} for role in roles]
         try:
@@ -84,31 +83,31 @@ class PolicyTemplate:
                     turns, tokenize=False, add_generation_prompt=True, strftime_now=lambda _: DATE
                 )
             )
-        except Exception as error:  # a template may raise anything
+        except Exception as error:  # a template may raise any type
             raise ConfigurationError(
                 "policy_tokenizer: its chat template fails on a plain dialogue:"
                 f" {first_line(error)}"
             ) from error
         parts = []
         for role in roles:
-            part, found, rendered = rendered.partition(PROBES[role])
-            if not found:
+            part, probe, rendered = rendered.partition(PROBES[role])
+            if not probe:
                 raise ConfigurationError("policy_tokenizer: its chat template drops a turn")
             parts.append(part)
         return [self._without_bos(parts[0]), *parts[1:], rendered]
 
     def take_apart(self, query: str, prompt: str) -> Pair | InvalidPair:
-        """The pair in ``query``, the policy's prompt and response as one text.
+        """The pair in ``query``, the policy's prompt and response as one text, or its error.
 
         Args:
-            query: prompt and response; its start may be cut off, BOS and EOS may be in it.
+            query: prompt and response; its start may be truncated, and it may hold BOS and EOS.
             prompt: the prompt alone.
         """
         query, prompt = self._without_bos(query), self._without_bos(prompt)
         response = _after(query, prompt)
         if response is None:
-            # What tokenizers do to texts: SentencePiece decodes a space after a BOS, bytes of a
-            # character that was cut become replacement characters, and some normalise.
+            # Decoding may have changed the text: SentencePiece puts a space after BOS, a character
+            # that was cut becomes replacement characters, and some tokenizers normalise.
             query = query.removeprefix(" ").lstrip("\ufffd")
             response = _after(normalize("NFC", query), normalize("NFC", prompt))
         if response is None:
@@ -120,12 +119,13 @@ class PolicyTemplate:
         response = self._without_ending(response)
         if not self._dialogues:
             return parse_pair({"prompt": prompt, "response": response})
-        dialogue, found, begun = self._without_bos(prompt).rpartition(self._generation)
-        if not found or self._user_header in begun:
+        dialogue, header, prefill = self._without_bos(prompt).rpartition(self._generation)
+        if not header or self._user_header in prefill:
             return InvalidPair(
-                "the prompt does not end as the policy's chat template ends one (policy_tokenizer)"
+                "the prompt does not end with the generation prompt of the policy's chat template"
+                " (policy_tokenizer)"
             )
-        response = (begun + response).removeprefix(self._lead)
+        response = (prefill + response).removeprefix(self._lead)
         return parse_pair({"prompt": self._turns(dialogue), "response": response})
 
     def _turns(self, dialogue: str) -> list[dict[str, str]]:
@@ -151,11 +151,11 @@ class PolicyTemplate:
             end = dialogue.find(end_of_system, match.end())
             if end >= 0:
                 return dialogue[match.end() : end], end + len(end_of_system)
-        if not self._told:
-            self._told = True
+        if not self._warned:
+            self._warned = True
             log.warning(
-                "a prompt does not start as the policy's chat template starts one: such prompts are"
-                " read from their first user turn on"
+                "a prompt does not start with the policy's chat template: such prompts are read"
+                " from their first user turn on"
             )
         header = dialogue.find(self._user_header)
         return None, header + len(self._user_header) if header >= 0 else 0
@@ -176,13 +176,13 @@ class PolicyTemplate:
 
 
 def _any_of_reversed(endings: set[str]) -> re.Pattern[str]:
-    """Matches, in a text read backwards, one of ``endings`` and the space after it."""
+    """Matches one of ``endings`` and the white space after it, in a reversed text."""
     longest_first = sorted(endings, key=len, reverse=True)
     return re.compile(rf"\s*+(?:{'|'.join(re.escape(e[::-1]) for e in longest_first) or '(?!)'})")
 
 
 def _after(query: str, prompt: str) -> str | None:
-    """What follows the prompt, or the part of it that a cut left over; None without either."""
+    """What follows the prompt in ``query``, or follows the end of the prompt there; else None."""
     if query.startswith(prompt):
         return query[len(prompt) :]
     shared = _overlap(prompt[-MOST_OVERLAP:], query)

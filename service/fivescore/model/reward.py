@@ -1,4 +1,4 @@
-"""Raw head outputs to attributes to the combined reward. Pure functions."""
+"""Pure functions from raw head outputs to attributes and the combined reward."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from fivescore.types import Score
 
 
 def check_weights(weights: Mapping[str, float], manifest: Manifest) -> None:
-    """Raises InvalidRequest unless every weight is finite and names an attribute of the model."""
+    """Check a request's weights.
+
+    Raises:
+        InvalidRequest: a weight is not finite, or is not of an attribute of the model.
+    """
     unknown = weights.keys() - manifest.attributes.keys()
     if unknown or not weights:
         known = ", ".join(manifest.attributes) or "none: this model has a scalar reward"
@@ -29,9 +33,9 @@ def score(
     cached_tokens: int = 0,
     truncated: bool = False,
 ) -> Score:
-    """Read one sequence's outputs, shape ``[manifest.outputs]``, by the manifest.
+    """The score of one sequence's raw outputs, shape ``[manifest.outputs]``.
 
-    ``weights`` replaces the manifest's combined reward; its bias then is 0.
+    ``weights`` replaces the manifest's combined reward, and has no bias.
 
     Raises:
         NonFinite: an output, an attribute or the reward is NaN or infinite.
@@ -50,8 +54,8 @@ def score(
     return Score(attributes, reward, tokens, cached_tokens, truncated)
 
 
-def _not_finite(read: Mapping[str, float], tokens: int) -> NonFinite:
-    names = tuple(name for name, value in read.items() if not math.isfinite(value))
+def _not_finite(values: Mapping[str, float], tokens: int) -> NonFinite:
+    names = tuple(name for name, value in values.items() if not math.isfinite(value))
     return NonFinite(
         f"the model's output for this pair is not a finite number: {', '.join(names)}",
         names,

@@ -1,12 +1,12 @@
-"""Text to token ids, with structure and text told apart.
+"""Tokenises rendered conversations, and keeps structure and text apart.
 
-A policy must not be able to write turn markers into the text that rewards it. In a rendered
-conversation a special token's string may be the template's (structure) or a person's or policy's
-(text). So rendering goes through ``Guard``: texts are first stripped of such strings
-(``protect``), the template is applied, and then (``seal``) each special string, now surely the
-template's, becomes a *mark*, and the texts get their own strings back. The tokenizer's copy knows
-the marks as tokens and reads special strings as plain text, so that one ordinary pass over the
-sealed text gives the ids. A text without special strings gets exactly the ids of the reference.
+A policy must not be able to write turn markers into the text that is scored. In a rendered
+conversation the string of a special token may come from the template (structure) or from a prompt
+or response (text). ``Guard`` separates them: ``protect`` replaces such strings in texts, the
+template is applied, and ``seal`` turns each special string, which now must be the template's, into
+a *mark* and restores the texts. The copy of the tokenizer here has the marks as tokens and reads
+special strings as plain text, so one pass over the sealed text gives the ids. A text without
+special strings gets exactly the ids of the reference.
 """
 
 from __future__ import annotations
@@ -29,50 +29,55 @@ from fivescore.errors import ConfigurationError
 log = logging.getLogger(__name__)
 
 QUICK_CHARACTERS, QUICK_CHARACTERS_FAST = 2**11, 2**16
-"""What tokenizers takes a millisecond for, and fastokens three with the rendering; of Chinese or of
-made-up words, some times as long."""
+"""Lengths that tokenizers encodes in about 1 ms, and fastokens, with the rendering, in about 3 ms;
+Chinese or invented words take several times as long."""
 
 PROBES, PIECES = 200, 40
-"""Texts that are compared, and pieces of each: thousands of words' ends meet in them."""
+"""Texts that are compared, and pieces in each, so that thousands of word boundaries are tested."""
 AWKWARD = (
     " ", "  ", "   \n", "\n\n", "\r\n", "\t", "\u00a0", "\u2028", "\u3000", "'s", "'LL", "don't",
     "12345", "\u0660\u0661", "x=1;//", "(...)", "!!!", "na\u00efve", "e\u0301", "\u6f22\u5b57",
     "\u05e2\u05d1", "\U0001f9d1\U0001f3fd\u200d\U0001f680", "\ufeff", "\x00", "\u017f", "\u0130",
     "</", "<|", "[INST]", "_a_", "CamelCase", "\u1e9e\ufb01", "\u0e01\u0e33", "\ud55c\uae00",
 )  # fmt: skip
-"""Pieces where the ways to split a text into words differ."""
+"""Pieces that different ways to split a text into words treat differently."""
 
 
 class Guard:
-    """Keeps the strings that mean structure apart from texts that merely contain them.
+    """Separates strings that are structure from the same strings in texts.
 
     Args:
         special: strings that the tokenizer turns into special tokens.
-        plain_forms: strings that mean structure without being special tokens, each with a form
-            of the same characters that the tokenizer reads as other ids.
+        plain_forms: strings that are structure without being special tokens, each with a form
+            that the tokenizer encodes as plain characters.
     """
 
     def __init__(self, special: Iterable[str], plain_forms: dict[str, str]) -> None:
         nonce = secrets.token_hex(8)
-        self._held_prefix = f"\ue002{nonce}."
+        self._placeholder_prefix = f"\ue002{nonce}."
         self.marks = {text: f"\ue000{nonce}.{i}\ue001" for i, text in enumerate(special)}
         strings = [*self.marks, *plain_forms]
-        self._held = {text: f"{self._held_prefix}{i}\ue003" for i, text in enumerate(strings)}
-        self._plain = {held: plain_forms.get(text, text) for text, held in self._held.items()}
-        self._strings = _any_of(self._held)
+        self._placeholders = {
+            text: f"{self._placeholder_prefix}{i}\ue003" for i, text in enumerate(strings)
+        }
+        self._restored = {
+            placeholder: plain_forms.get(text, text)
+            for text, placeholder in self._placeholders.items()
+        }
+        self._strings = _any_of(self._placeholders)
         self._special = _any_of(self.marks)
-        self._holders = _any_of(self._plain)
+        self._placeholder_pattern = _any_of(self._restored)
 
     def protect(self, text: str) -> str:
-        """Replace the strings that mean structure in a person's or policy's text."""
-        return self._strings.sub(lambda match: self._held[match[0]], text)
+        """Replace the strings that are structure in a prompt's or response's text."""
+        return self._strings.sub(lambda match: self._placeholders[match[0]], text)
 
     def seal(self, rendered: str) -> str:
-        """Turn the special strings that the template wrote into marks; give texts theirs back."""
+        """Turn the template's special strings into marks, and restore those of texts."""
         sealed = self._special.sub(lambda match: self.marks[match[0]], rendered)
-        if self._held_prefix not in sealed:
+        if self._placeholder_prefix not in sealed:
             return sealed
-        return self._holders.sub(lambda match: self._plain[match[0]], sealed)
+        return self._placeholder_pattern.sub(lambda match: self._restored[match[0]], sealed)
 
 
 def _any_of(strings: Iterable[str]) -> re.Pattern[str]:
@@ -81,7 +86,7 @@ def _any_of(strings: Iterable[str]) -> re.Pattern[str]:
 
 
 class Tokenizer:
-    """A checkpoint's fast tokenizer, copied so that only marks are structure.
+    """A copy of a checkpoint's fast tokenizer in which only marks are structure.
 
     Args:
         reference: the checkpoint's own ``PreTrainedTokenizerFast``.
@@ -106,30 +111,30 @@ class Tokenizer:
         self._backend.no_padding()
         self._one: dict[int, int] = {}
         self._several: dict[int, tuple[int, ...]] = {}
-        self._faster: fastokens.Tokenizer | None = None  # not before it can know all marks
+        self._faster: fastokens.Tokenizer | None = None  # made once all marks are added
         self.guard = self._make_guard(markers, reference.unk_token)
         self._faster = faster(self._backend, self.guard.marks.values())
 
     def _make_guard(self, markers: Iterable[str], unknown: str | None) -> Guard:
         added = self._backend.get_added_tokens_decoder()
         special = {token.content: id_ for id_, token in added.items() if token.special}
-        # Characters with a mark between each two cannot merge into what the marker itself gives.
+        # With a mark between its characters a marker cannot be encoded as its own token.
         gap = f"\ue004{secrets.token_hex(8)}\ue005"
         plain_forms = {text: gap.join(text) for text in markers if text not in special}
         self._backend.encode_special_tokens = True
         if unknown and special.get(unknown) in self.encode([unknown])[0]:
-            # Its id also stands for what the vocabulary lacks, so only its string can be told.
+            # Its id also stands for unknown text, so the ids alone cannot separate the two.
             plain_forms[unknown] = gap.join(unknown)
         guard = Guard(special, plain_forms)
         self._add_mark(gap, ())
         for text, id_ in special.items():
             self._add_mark(guard.marks[text], (id_,), like=added[id_])
             if text != unknown:
-                self._mean(id_, self._spelled_out(gap.join(text), special.values()))
+                self._set_meaning(id_, self._spelled_out(gap.join(text), special.values()))
         return guard
 
     def _spelled_out(self, text: str, forbidden: Collection[int]) -> tuple[int, ...]:
-        """What a special id becomes that came from text: vocabularies may hold its string too."""
+        """The ids of a special token's string as text: some vocabularies also hold it whole."""
         (ids,) = self.encode([text])
         return tuple(id_ for id_ in ids if id_ not in forbidden)
 
@@ -140,9 +145,9 @@ class Tokenizer:
         self._backend.add_tokens([AddedToken(mark, normalized=False, special=False, **strip)])
         id_ = self._backend.token_to_id(mark)
         assert id_ is not None
-        self._mean(id_, meaning)
+        self._set_meaning(id_, meaning)
 
-    def _mean(self, id_: int, meaning: tuple[int, ...]) -> None:
+    def _set_meaning(self, id_: int, meaning: tuple[int, ...]) -> None:
         if len(meaning) == 1:
             self._one[id_] = meaning[0]
         else:
@@ -150,7 +155,7 @@ class Tokenizer:
 
     @property
     def quick_characters(self) -> int:
-        """Of a text that is tokenised so soon that nobody notices who waits."""
+        """Texts up to this many characters are tokenised on the event loop."""
         return QUICK_CHARACTERS if self._faster is None else QUICK_CHARACTERS_FAST
 
     def encode(self, sealed: Sequence[str]) -> list[list[int]]:
@@ -162,8 +167,8 @@ class Tokenizer:
             try:
                 with _panics_are_errors():
                     return encode_fast(self._faster, sealed)
-            except Exception as error:  # such as a limit of its regular expressions
-                log.debug("fastokens failed, and tokenizers took its place: %s", error)
+            except Exception as error:  # such as a limit in its regular expressions
+                log.debug("fastokens failed, so tokenizers encoded the texts: %s", error)
         with _panics_are_errors():
             encodings = self._backend.encode_batch_fast(sealed, add_special_tokens=False)
             return [encoding.ids for encoding in encodings]
@@ -172,13 +177,13 @@ class Tokenizer:
         one, several = self._one.get, self._several
         if several.keys().isdisjoint(ids):
             return [one(id_, id_) for id_ in ids]
-        found = (several[id_] if id_ in several else (one(id_, id_),) for id_ in ids)
-        return list(chain.from_iterable(found))
+        meanings = (several[id_] if id_ in several else (one(id_, id_),) for id_ in ids)
+        return list(chain.from_iterable(meanings))
 
 
 @contextmanager
 def _panics_are_errors() -> Iterator[None]:
-    """A panic in Rust is a BaseException, which would pass by everybody who catches errors."""
+    """Turn a panic in Rust, a BaseException, into an Exception that callers catch."""
     try:
         yield
     except (Exception, KeyboardInterrupt, SystemExit):
@@ -188,23 +193,23 @@ def _panics_are_errors() -> Iterator[None]:
 
 
 def faster(exact: RustTokenizer, structure: Collection[str]) -> fastokens.Tokenizer | None:
-    """What gives the ids of ``exact``, special tokens read as text; None where nothing does.
+    """A fastokens tokenizer with the same ids as ``exact``, special tokens read as text; else None.
 
     Args:
         structure: strings that stand between texts, such as marks.
     """
     try:
         with _panics_are_errors():
-            found = fastokens.Tokenizer.from_json_str(exact.to_str())
+            fast = fastokens.Tokenizer.from_json_str(exact.to_str())
             for text in _probes(exact, structure):
                 (encoding,) = exact.encode_batch_fast([text], add_special_tokens=False)
-                if encode_fast(found, [text]) != [encoding.ids]:
+                if encode_fast(fast, [text]) != [encoding.ids]:
                     log.warning("fastokens gives other ids for %r, so tokenising is slower", text)
                     return None
-    except Exception as error:  # it knows byte-pair encodings alone, and not all of those
+    except Exception as error:  # it supports byte-pair encodings alone, and not all of them
         log.info("fastokens cannot read this tokenizer, so tokenising is slower: %s", error)
         return None
-    return found
+    return fast
 
 
 def encode_fast(tokenizer: fastokens.Tokenizer, texts: Sequence[str]) -> list[list[int]]:
@@ -214,9 +219,9 @@ def encode_fast(tokenizer: fastokens.Tokenizer, texts: Sequence[str]) -> list[li
 
 
 def _probes(exact: RustTokenizer, structure: Collection[str]) -> Iterator[str]:
-    chosen = random.Random(0)
+    rng = random.Random(0)
     vocabulary = exact.get_vocab_size()
     between = (*AWKWARD, *structure)
     for _ in range(PROBES):
-        words = exact.decode_batch([[chosen.randrange(vocabulary)] for _ in range(PIECES)])
-        yield "".join(chosen.choice((word, f" {word}", chosen.choice(between))) for word in words)
+        words = exact.decode_batch([[rng.randrange(vocabulary)] for _ in range(PIECES)])
+        yield "".join(rng.choice((word, f" {word}", rng.choice(between))) for word in words)

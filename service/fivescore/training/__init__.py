@@ -1,1 +1,1 @@
-"""Trains reward models: ``fivescore train``. Never imported by the server."""
+"""Trains reward models: ``fivescore train``. The server never imports it."""

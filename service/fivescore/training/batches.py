@@ -1,4 +1,4 @@
-"""Examples in the order they are trained on, and batches of them."""
+"""The order of training examples, and their batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fivescore.training.rows import Example
 
 
 class Ordered(Dataset[Example]):  # type: ignore[misc]  # torch is Any to mypy
-    """Examples in an order that may repeat them; in their own order unless one is given."""
+    """Examples in ``order``, which may repeat them; None keeps their own order."""
 
     def __init__(
         self, examples: Sequence[Example], order: Sequence[int] | NDArray[np.int64] | None = None
@@ -31,32 +31,32 @@ class Ordered(Dataset[Example]):  # type: ignore[misc]  # torch is Any to mypy
 def training_order(
     lengths: Sequence[int], batch_size: int, steps: int, seed: int
 ) -> NDArray[np.int64]:
-    """Indices of the rows of a whole run, ``[steps * batch_size]``, batch after batch.
+    """Row indices of a whole run, ``[steps * batch_size]``, batch after batch.
 
-    Every row is used once before any is used again. The order is that of the whole run, so that
+    Every row is used once before any is used again. The order is fixed for the whole run, so that
     any number of devices sees the same batches and a resumed run sees the remaining ones. Within a
     batch, rows are sorted by length, which saves padding.
     """
-    chance = np.random.default_rng(seed)
+    random = np.random.default_rng(seed)
     visits = steps * batch_size
-    shuffles = [chance.permutation(len(lengths)) for _ in range(-(-visits // len(lengths)))]
+    shuffles = [random.permutation(len(lengths)) for _ in range(-(-visits // len(lengths)))]
     batches = np.concatenate(shuffles)[:visits].reshape(steps, batch_size)
     by_length = np.argsort(np.asarray(lengths)[batches], axis=1, kind="stable")
     return np.take_along_axis(batches, by_length, axis=1).reshape(-1)
 
 
 class Collator:
-    """Right-padded batches.
+    """Makes right-padded batches.
 
     Args:
-        pad_id: any id of the vocabulary; the mask says what is padding.
+        pad_id: any id of the vocabulary, because the attention mask marks the padding.
     """
 
     def __init__(self, pad_id: int) -> None:
         self._pad_id = pad_id
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """``input_ids`` and ``attention_mask`` ``[rows, sequences, tokens]``, ``labels``."""
+        """``input_ids`` and ``attention_mask`` ``[rows, sequences, tokens]``, and ``labels``."""
         shape = (len(examples), len(examples[0].sequences), max(e.length for e in examples))
         ids = torch.full(shape, self._pad_id)
         mask = torch.zeros(shape, dtype=torch.long)

@@ -50,7 +50,11 @@ Predictions of the exported weights on every validation row: `{predictions}`. Lo
 
 
 def write_card(folder: Path, recipe: Recipe, manifest: Manifest, record: dict[str, Any]) -> None:
-    """Write the card of a finished run."""
+    """Write the card of a finished run.
+
+    Args:
+        record: the content of ``training.json``.
+    """
     card = CARD.format(
         origin=_origin(recipe),
         name=folder.resolve().name,
@@ -67,7 +71,7 @@ def write_card(folder: Path, recipe: Recipe, manifest: Manifest, record: dict[st
 
 
 def _origin(recipe: Recipe) -> str:
-    """What the hub links to; paths of this machine are none of its business."""
+    """The hub's links to backbone and data set; paths of this machine are left out."""
     lines = "" if Path(recipe.model).exists() else f"base_model: {recipe.model}\n"
     return lines if Path(recipe.data).exists() else f"{lines}datasets:\n- {recipe.data}\n"
 
@@ -77,14 +81,14 @@ def _what(recipe: Recipe, manifest: Manifest) -> str:
     if recipe.stage == "preference":
         return (
             f"its reward was trained on preferences after a first stage ({names}); only differences"
-            " between responses to one prompt have a meaning"
+            " between responses to one prompt are meaningful"
         )
     return f"it predicts {names}, from 0 to 4"
 
 
-def _validation(recipe: Recipe, found: dict[str, Any]) -> str:
+def _validation(recipe: Recipe, results: dict[str, Any]) -> str:
     if recipe.stage == "preference":
-        metrics = found["preference"]
+        metrics = results["preference"]
         return table(
             ("metric", "model", "constant predictor"),
             [
@@ -105,10 +109,10 @@ def _validation(recipe: Recipe, found: dict[str, Any]) -> str:
                     fit["rows"],
                     *(_number(fit[key]) for key in ("mse", "constant_mse", "pearson", "spearman")),
                 )
-                for name, fit in found.items()
+                for name, fit in results.items()
             ],
         )
-        + "\n\nThe constant predictor always says the training mean; it has no correlation."
+        + "\n\nThe constant predictor always predicts the training mean; it has no correlation."
     )
 
 

@@ -1,4 +1,4 @@
-"""``fivescore train``: flags to a recipe to a run."""
+"""``fivescore train``: makes a recipe of its flags and runs it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fivescore.training.recipe import Recipe, flag, load
 
 
 def add_command(commands: Any) -> None:
-    """Add ``train`` to the command line, one flag a field of ``Recipe``."""
+    """Add ``train`` to the command line, with one flag per field of ``Recipe``."""
     train = commands.add_parser(
         "train",
         help="train a reward model",
@@ -38,10 +38,10 @@ def add_command(commands: Any) -> None:
     train.set_defaults(run=_train)
 
 
-def _train(given: dict[str, Any]) -> int:
-    recipe = load(given)
+def _train(flags: dict[str, Any]) -> int:
+    recipe = load(flags)
     try:
-        import accelerate  # noqa: F401  # the Trainer asks for it late, and in many lines
+        import accelerate  # noqa: F401  # the Trainer would report it missing late, in many lines
         import datasets  # noqa: F401
         import matplotlib  # noqa: F401
         import peft  # noqa: F401

@@ -1,4 +1,4 @@
-"""The folder that ``fivescore serve --model`` takes as it is."""
+"""Writes the trained checkpoint, a folder that ``fivescore serve --model`` can serve."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def export(
 
     Args:
         trainer: after training, with the best weights loaded.
-        fresh: makes the model again as it was before training; asked only where it is sharded.
-        dtype: what the body's weights are stored in; the head stays float32.
+        fresh: returns the model as it was before training; called only if the model is sharded.
+        dtype: precision of the stored body; the head stays float32.
     """
     accelerator = trainer.accelerator
     model = accelerator.unwrap_model(trainer.model)
@@ -40,11 +40,11 @@ def export(
 
 
 def save(model: Any, tokenizer: Any, manifest: Manifest, dtype: str, folder: Path) -> None:
-    """Write an unsharded model and what it is served with."""
+    """Write an unsharded model with its tokenizer and manifest."""
     model.to(getattr(torch, dtype))
     getattr(model, HEAD).to(torch.float32)
     text = model.config.get_text_config()
-    if text.pad_token_id is None:  # others who batch find the last token by it
+    if text.pad_token_id is None:  # other libraries find the last token by it
         text.pad_token_id = tokenizer.pad_token_id
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
@@ -52,4 +52,4 @@ def save(model: Any, tokenizer: Any, manifest: Manifest, dtype: str, folder: Pat
     written = manifest.model_dump(mode="json")
     (folder / FILE_NAME).write_text(json.dumps(written, indent=1) + "\n")
     for file in folder.glob("*.safetensors"):
-        file.chmod(0o644)  # safetensors writes for its owner alone
+        file.chmod(0o644)  # safetensors makes files that only their owner can read

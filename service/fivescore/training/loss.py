@@ -1,7 +1,7 @@
-"""What is minimised: masked squared errors of attributes, or scaled Bradley-Terry of pairs.
+"""The losses: masked squared error of attributes, scaled Bradley-Terry of comparisons.
 
-Both add up over all devices and micro-batches of a step and are divided by ``num_items_in_batch``,
-the labels that the whole step has: the loss does not depend on how a batch is spread.
+Both are summed over all devices and micro-batches of a step and divided by ``num_items_in_batch``,
+the number of labels in the whole step, so the loss does not depend on how a batch is divided.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from fivescore.training.rows import MASKED
 
 
 def read_attributes(raw: torch.Tensor, affines: Sequence[Affine]) -> torch.Tensor:
-    """Attributes ``[..., attributes]`` from raw outputs ``[..., outputs]``, as the server does."""
+    """Attributes ``[..., attributes]`` of raw outputs ``[..., outputs]``, read as in the server."""
     chosen = raw[..., [affine.output for affine in affines]]
     scale = chosen.new_tensor([affine.scale for affine in affines])
     return chosen * scale + chosen.new_tensor([affine.offset for affine in affines])
 
 
 class MaskedSquaredError:
-    """Mean squared error over the labels that are there (arXiv 2406.08673).
+    """Mean squared error over the labels that are not masked (arXiv 2406.08673).
 
     Args:
         affines: how each attribute is read from the head's outputs.
@@ -35,7 +35,7 @@ class MaskedSquaredError:
     def __call__(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
-        """``outputs.logits`` is ``[rows, 1, outputs]``, ``labels`` ``[rows, attributes]``."""
+        """The loss; ``outputs.logits`` is ``[rows, 1, outputs]``, labels ``[rows, attributes]``."""
         values = read_attributes(outputs.logits[:, 0], self._affines)
         present = labels != MASKED
         total = ((values - labels) ** 2).masked_fill(~present, 0.0).sum()
@@ -56,7 +56,7 @@ class ScaledBradleyTerry:
     def __call__(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
-        """``outputs.logits`` is ``[rows, 2, outputs]``, ``labels`` ``[rows, 1]``: strengths."""
+        """The loss; ``outputs.logits`` is ``[rows, 2, outputs]``, strengths ``[rows, 1]``."""
         values = read_attributes(outputs.logits, [self._affine])[..., 0]
         strength = labels[:, 0]
         margin = (values[:, 1] - values[:, 0]) * strength.sign()

@@ -1,4 +1,4 @@
-"""What the trained head's outputs will mean: the ``reward.json`` of a run."""
+"""Plans a run's manifest: how ``reward.json`` reads the outputs of the trained head."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fivescore.training.model import context_of, has_head
 from fivescore.training.recipe import MAX_TOKENS, Recipe, flag
 
 PREFERRED = "helpfulness"
-"""The attribute whose output the second stage trains (arXiv 2410.01257)."""
+"""The attribute that the second stage trains (arXiv 2410.01257)."""
 
 
 def plan(recipe: Recipe, config: Any) -> Manifest:
-    """The run's manifest: of a new head without its offsets, of an existing head its own.
+    """The run's manifest: the existing head's, or that of a new head, without its offsets.
 
     Raises:
-        ConfigurationError: the recipe asks for what the backbone has not.
+        ConfigurationError: the recipe needs a head or a context that the backbone does not have.
     """
     old = _existing(recipe, config) if has_head(recipe, config) else None
     if old is None and recipe.stage == "preference":
@@ -37,10 +37,10 @@ def plan(recipe: Recipe, config: Any) -> Manifest:
 
 
 def trained(manifest: Manifest, stage: str) -> dict[str, Affine]:
-    """What the stage trains: all attributes, or the one that preferences are about.
+    """The attributes that the stage trains: all of them, or ``PREFERRED``, or the scalar reward.
 
     Raises:
-        ConfigurationError: the manifest does not name it.
+        ConfigurationError: the manifest does not have them.
     """
     if stage == "regression":
         if not manifest.attributes:
@@ -58,7 +58,7 @@ def trained(manifest: Manifest, stage: str) -> dict[str, Affine]:
 
 
 def center(manifest: Manifest, means: Sequence[float]) -> Manifest:
-    """The manifest with each attribute's mean label as its offset, in the attributes' order."""
+    """The manifest with the mean labels, in the attributes' order, as its offsets."""
     centered = {
         name: affine.model_copy(update={"offset": mean})
         for (name, affine), mean in zip(manifest.attributes.items(), means, strict=True)
@@ -69,7 +69,9 @@ def center(manifest: Manifest, means: Sequence[float]) -> Manifest:
 def _existing(recipe: Recipe, config: Any) -> Manifest:
     if new := recipe.model_fields_set & {"attributes", "uncentered"}:
         names = ", ".join(sorted(map(flag, new)))
-        raise ConfigurationError(f"{names}: --model {recipe.model} has a head already: leave out")
+        raise ConfigurationError(
+            f"{names}: --model {recipe.model} already has a head: leave the flag out"
+        )
     own = manifests.beside(recipe.model, recipe.revision, f"--model {recipe.model}")
     manifest = own or manifests.for_outputs(config.num_labels)
     manifests.check_outputs(manifest, config.num_labels)
@@ -91,13 +93,13 @@ def _reward(
 
 
 def _prompt(recipe: Recipe, old: PromptFormat) -> PromptFormat:
-    given = {
+    changes = {
         "format": recipe.prompt_format,
         "system": recipe.system,
         "suffix": recipe.suffix,
     }
     return old.model_copy(
-        update={name: value for name, value in given.items() if value is not None}
+        update={name: value for name, value in changes.items() if value is not None}
     )
 
 

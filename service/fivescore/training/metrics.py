@@ -1,4 +1,4 @@
-"""How well predictions meet labels, beside a predictor that always says the training mean."""
+"""Errors and correlations of predictions, beside those of a constant predictor, the mean label."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from fivescore.training.rows import MASKED
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """One attribute over the ``rows`` that have its label; a correlation of constants is None."""
+    """One attribute over the ``rows`` that have its label.
+
+    A value is None where it is not defined, such as the correlation of a constant.
+    """
 
     rows: int
     mse: float | None
     pearson: float | None
     spearman: float | None
     constant_mse: float | None
-    """What the mean label of the training rows would get."""
+    """The error of always predicting the mean label of the training rows."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def means(labels: Array) -> list[float]:
-    """Mean label per attribute of ``[rows, attributes]``; 0 where there is none."""
+    """Mean label per attribute of ``[rows, attributes]``; 0 for one without labels."""
     return [float(column[column != MASKED].mean()) if (column != MASKED).any() else 0.0
             for column in labels.T]  # fmt: skip
 
@@ -36,12 +39,16 @@ def means(labels: Array) -> list[float]:
 def fits(
     values: Array, labels: Array, names: Sequence[str], constants: Sequence[float]
 ) -> dict[str, Fit]:
-    """Each attribute's fit; both arrays are ``[rows, attributes]``."""
+    """The fit per attribute of ``values`` to ``labels``, both ``[rows, attributes]``.
+
+    Args:
+        constants: the mean training label per attribute.
+    """
     return {name: _fit(values[:, i], labels[:, i], constants[i]) for i, name in enumerate(names)}
 
 
 def masked_mse(values: Array, labels: Array) -> float:
-    """Mean squared error over all labels that are there."""
+    """Mean squared error over all labels that are not masked."""
     present = labels != MASKED
     return float(((values - labels)[present] ** 2).mean())
 
@@ -61,9 +68,9 @@ def _fit(values: Array, labels: Array, constant: float) -> Fit:
 
 
 def preference_metrics(margins: Array, strengths: Array) -> dict[str, float]:
-    """Loss and accuracy of ``margins`` for the second response, ``[rows]``; a tie is wrong.
+    """Loss and accuracy of margins ``[rows]``, the second response's score minus the first's.
 
-    ``constant_loss`` is the loss of equal scores.
+    A tie counts as wrong; ``constant_loss`` is the loss of equal scores.
     """
     signed = margins * np.sign(strengths)
     losses = np.abs(strengths) * np.logaddexp(0.0, -signed)

@@ -1,4 +1,4 @@
-"""The backbone with a regression head on the last token."""
+"""Loads the backbone with a regression head on the last token."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fivescore.training.recipe import Recipe
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.index.json")
 HEAD = "score"
-"""The head's name in every decoder of transformers, and in vLLM."""
+"""The head's attribute in every decoder of transformers and in vLLM."""
 
 
 class Head(nn.Linear):  # type: ignore[misc]  # torch is Any to mypy
@@ -35,10 +35,10 @@ class Head(nn.Linear):  # type: ignore[misc]  # torch is Any to mypy
 
 
 class LastToken:
-    """Mixed in before a ``*ForSequenceClassification``: reads the last token that is not padding.
+    """A mixin for ``*ForSequenceClassification``: applies the head to the last unmasked token.
 
-    Transformers finds that token by the padding id, which a text may end with; the mask is exact,
-    and is what vLLM's LAST pooling reads.
+    Transformers finds that token by the padding id, which may also end a text. The attention mask
+    is exact, and gives the token of vLLM's LAST pooling.
     """
 
     def forward(
@@ -54,7 +54,11 @@ class LastToken:
 
 
 def load_tokenizer(recipe: Recipe) -> Any:
-    """The backbone's tokenizer, with ``--chat-template`` if given."""
+    """The backbone's tokenizer, with ``--chat-template`` if the recipe has one.
+
+    Raises:
+        ConfigurationError: one of them cannot be read.
+    """
     check(recipe.model)
     tokenizer = _load(recipe, "tokenizer", AutoTokenizer)
     if recipe.chat_template is not None:
@@ -68,7 +72,11 @@ def load_tokenizer(recipe: Recipe) -> Any:
 
 
 def load_config(recipe: Recipe) -> Any:
-    """The backbone's configuration as it lies there."""
+    """The backbone's ``config.json``.
+
+    Raises:
+        ConfigurationError: it cannot be read, or its model type has no sequence classification.
+    """
     config = _load(recipe, "config.json", AutoConfig)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ConfigurationError(
@@ -79,7 +87,7 @@ def load_config(recipe: Recipe) -> Any:
 
 
 def context_of(config: Any) -> int | None:
-    """The most tokens that the backbone was made for."""
+    """The context of the backbone in tokens; None if its configuration does not have one."""
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
@@ -90,16 +98,20 @@ def is_untrained(model: str) -> bool:
 
 
 def has_head(recipe: Recipe, config: Any) -> bool:
-    """Whether the backbone is a reward model already, or any other sequence classifier."""
+    """Whether the backbone already has a trained head, as any sequence classifier does."""
     classifies = any("ForSequenceClassification" in name for name in config.architectures or ())
     return classifies and not is_untrained(recipe.model)
 
 
 def load_model(recipe: Recipe, config: Any, attributes: Sequence[str], dtype: str) -> Any:
-    """The model, with a new head of one output an attribute unless it has a head.
+    """The model with its own head, or with a new one of one output per attribute.
 
-    Weights are float32, which small steps need, and the arithmetic is ``dtype``; only a body that
-    LoRA freezes is kept in ``dtype``. Whatever is random has the recipe's seed.
+    Weights are float32, because small steps would round away in bfloat16, and the body computes in
+    ``dtype``. Only a body that LoRA freezes has its weights in ``dtype``. Random weights come from
+    the recipe's seed.
+
+    Raises:
+        ConfigurationError: the weights cannot be loaded, or the model has no linear head.
     """
     original = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     kind = type(original.__name__, (LastToken, original), {"__module__": original.__module__})
@@ -126,7 +138,7 @@ def _load_weights(recipe: Recipe, kind: Any, config: Any, dtype: str) -> Any:
         options["attn_implementation"] = recipe.attention
     try:
         if is_untrained(recipe.model):
-            # Transformers makes random weights for the classes that it knows alone.
+            # Transformers makes random weights for its own classes alone.
             model = AutoModelForSequenceClassification.from_config(config, **options)
             model.__class__ = kind
             return model
@@ -140,12 +152,12 @@ def _load_weights(recipe: Recipe, kind: Any, config: Any, dtype: str) -> Any:
 
 
 def _float_head(head: nn.Linear, seed: int | None) -> Head:
-    """The head in float32; with a seed a new one, so small that it starts at the offsets alone."""
+    """The head in float32; with a seed a new one, so near 0 that the offsets decide at first."""
     made = Head(head.in_features, head.out_features, bias=False, dtype=torch.float32)
     with torch.no_grad():
         if seed is None:
             made.weight.copy_(head.weight)
-        else:  # OpenRLHF's initialisation of value heads
+        else:  # as OpenRLHF initialises value heads
             generator = torch.Generator().manual_seed(seed)
             made.weight.normal_(0.0, 1 / (head.in_features + 1), generator=generator)
     return made

@@ -1,4 +1,4 @@
-"""The run as a picture: losses and validation metrics over the steps."""
+"""Plots losses and validation metrics over the steps of a run."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 PLOT_FILE = "training.png"
-METRIC = {"regression": "mse", "preference": "preference_loss"}
-PARTS = {"regression": "_pearson", "preference": "preference_accuracy"}
+LOSS = {"regression": "mse", "preference": "preference_loss"}
+"""The validation loss per stage, in the Trainer's log."""
+QUALITY = {"regression": "_pearson", "preference": "preference_accuracy"}
+"""Endings of the other validation metrics that are plotted."""
 
 
 def write_plot(folder: Path, record: dict[str, Any]) -> None:
-    """Write ``training.png``: training loss and validation loss; correlations or accuracy."""
+    """Write ``training.png``: losses on the left, correlations or accuracies on the right."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -21,12 +23,12 @@ def write_plot(folder: Path, record: dict[str, Any]) -> None:
     FigureCanvasAgg(figure)
     losses, scores = figure.subplots(1, 2)
     _line(losses, history, "loss", "training", linewidth=1, alpha=0.7)
-    _line(losses, history, f"eval_{METRIC[stage]}", "validation", marker="o")
+    _line(losses, history, f"eval_{LOSS[stage]}", "validation", marker="o")
     losses.axhline(_constant(record["validation"]), color="grey", linestyle="--",
                    label="validation, constant predictor")  # fmt: skip
     losses.axvline(record["best_step"], color="grey", linestyle=":", label="best, exported")
     losses.set(xlabel="step", title="masked MSE" if stage == "regression" else "scaled BT loss")
-    ending = PARTS[stage]
+    ending = QUALITY[stage]
     for key in sorted({key for entry in history for key in entry if key.endswith(ending)}):
         name = key.removeprefix("eval_").removesuffix("_pearson").replace("_", " ")
         _line(scores, history, key, name, marker="o")

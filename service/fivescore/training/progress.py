@@ -1,4 +1,4 @@
-"""What people see of a run, on standard error: a bar of steps, a line a validation."""
+"""Shows a run on standard error: a progress bar of steps, and a line per validation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from transformers import TrainerCallback
 SHOWN = ("eval_mse", "eval_preference_loss", "eval_preference_accuracy")
 
 
-def tell(line: str) -> None:
-    """One line on standard error, from one process."""
+def print_line(line: str) -> None:
+    """Print a line on standard error, in one process alone."""
     if is_main():
         tqdm.write(line, file=sys.stderr)
 
@@ -24,7 +24,7 @@ def is_main() -> bool:
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
-    """Shows the loss beside the bar and the validation's metrics above it."""
+    """Shows the loss beside the bar and the validation metrics above it."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -42,15 +42,14 @@ class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is Any to
             return
         if "loss" in logs:
             self._bar.set_postfix(loss=f"{logs['loss']:.4f}", refresh=False)
-        told = [f"{name.removeprefix('eval_')} {logs[name]:.4f}" for name in SHOWN if name in logs]
-        told += [
+        shown = [f"{name.removeprefix('eval_')} {logs[name]:.4f}" for name in SHOWN if name in logs]
+        shown += [
             f"{name.removeprefix('eval_').removesuffix('_pearson')} r={value:.3f}"
             for name, value in logs.items()
             if name.endswith("_pearson")
         ]
-        if told:
-            line = f"step {state.global_step}: validation " + ", ".join(told)
-            tell(line)
+        if shown:
+            print_line(f"step {state.global_step}: validation " + ", ".join(shown))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._bar.close()

@@ -1,6 +1,6 @@
 """Every setting of a training run; the defaults are HelpSteer2's recipe (arXiv 2406.08673).
 
-A field is the flag ``--its-name`` of ``fivescore train``.
+The field ``some_name`` is the flag ``--some-name`` of ``fivescore train``.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Real = Annotated[float, Field(le=1e6, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 PREFERENCE_STEPS = 105
-"""Optimizer steps of the second stage (arXiv 2410.01257)."""
+"""Default optimizer steps of the second stage (arXiv 2410.01257)."""
 LEARNING_RATES = {"regression": 2e-6, "preference": 1e-6}
-"""Peak learning rate per stage (arXiv 2406.08673 and 2410.01257)."""
+"""Default peak learning rate per stage (arXiv 2406.08673 and 2410.01257)."""
 MAX_TOKENS = 4096
-"""Context of the published reward models that were trained with this recipe."""
+"""Default length limit: the context of the published reward models of this recipe, in tokens."""
 MOST_VISITS = 2**27
-"""Limit of steps times rows per step: the order of a run is held in memory, 8 bytes per row."""
+"""Limit of steps times rows per step, because the order of a run takes 8 bytes per row."""
 MAY_BE_EMPTY = frozenset({"system", "suffix"})
-"""Fields for which an empty text is a value of its own."""
+"""Fields for which an empty text is a valid value."""
 SHOWN_CHARACTERS = 80
-"""Length to which a refused value is cut in an error."""
+"""Length to which an error cuts a refused value."""
 
 
 class Recipe(BaseModel):
@@ -169,14 +169,14 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
-        given = self.model_fields_set
-        if {"epochs", "steps"} <= given:
+        present = self.model_fields_set
+        if {"epochs", "steps"} <= present:
             raise ValueError("--epochs and --steps exclude each other: give one")
-        if not self.lora_rank and (lora := {n for n in given if n.startswith("lora_")}):
+        if not self.lora_rank and (lora := {n for n in present if n.startswith("lora_")}):
             names = ", ".join(sorted(map(flag, lora - {"lora_rank"})))
             if names:
                 raise ValueError(f"{names}: only with --lora-rank above 0")
-        if self.stage == "preference" and (new := given & {"attributes", "uncentered"}):
+        if self.stage == "preference" and (new := present & {"attributes", "uncentered"}):
             names = ", ".join(sorted(map(flag, new)))
             raise ValueError(f"{names}: not with --stage preference, which trains an existing head")
         if self.batch_size % self.micro_batch_size:
@@ -192,7 +192,7 @@ class Recipe(BaseModel):
         return self.learning_rate or LEARNING_RATES[self.stage]
 
     def step_count(self, rows: int) -> int:
-        """Optimizer steps over ``rows`` usable rows.
+        """The number of optimizer steps for ``rows`` usable rows.
 
         Raises:
             ConfigurationError: the rows do not fill one batch, or the run would read more than
@@ -213,12 +213,12 @@ class Recipe(BaseModel):
             cause = "--steps" if self.epochs is None else "--epochs"
             raise ConfigurationError(
                 f"{cause}: {steps} steps of --batch-size {self.batch_size} read more than"
-                f" {MOST_VISITS} rows, the most of a run: lower {cause} or --batch-size"
+                f" {MOST_VISITS} rows, the most for a run: lower {cause} or --batch-size"
             )
         return steps
 
     def combined(self, attributes: tuple[str, ...]) -> dict[str, float]:
-        """Weights of the combined reward over the attributes of the head.
+        """The combined reward's ``{attribute: weight}`` for a head's attributes.
 
         Raises:
             ConfigurationError: ``--weights`` names another attribute.
@@ -239,14 +239,14 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def load(given: dict[str, Any]) -> Recipe:
-    """The recipe of the flags that were given.
+def load(flags: dict[str, Any]) -> Recipe:
+    """The recipe that the flags describe, by their fields' names.
 
     Raises:
-        ConfigurationError: a value is out of its range, or two flags exclude each other.
+        ConfigurationError: a value is out of range, or two flags exclude each other.
     """
     try:
-        return Recipe(**given)
+        return Recipe(**flags)
     except ValidationError as error:
         fault = error.errors()[0]
         message = fault["msg"].removeprefix("Value error, ")
@@ -256,16 +256,17 @@ def load(given: dict[str, Any]) -> Recipe:
         if fault["type"] != "value_error":
             message = _range(name) or message
         got = ""
-        if given.get(name):
-            got = repr(given[name])
+        if flags.get(name):
+            got = repr(flags[name])
             got = f", got {got if len(got) <= SHOWN_CHARACTERS else got[:SHOWN_CHARACTERS] + '...'}"
         raise ConfigurationError(f"{flag(name)}: {message}{got}") from error
 
 
 def _range(name: str) -> str | None:
-    """What a number must be, in words; None for a field that holds no number."""
+    """The range of a numeric field in words; None for another field."""
     schema = Recipe.model_json_schema()["properties"][name]
     for kind in schema.get("anyOf", [schema]):
+        kind = kind.get("additionalProperties", kind)  # the values of a mapping
         if kind.get("type") in ("integer", "number"):
             least = (
                 f"at least {kind['minimum']:g}"

@@ -1,4 +1,4 @@
-"""``training.json`` and the validation predictions: what a run did, for programs."""
+"""The machine-readable record of a run: ``training.json`` and the validation predictions."""
 
 from __future__ import annotations
 
@@ -51,18 +51,20 @@ def make_record(
 
 
 def command(recipe: Recipe, devices: int) -> str:
-    """The command line that runs the recipe again."""
+    """The command line that repeats the run."""
     words = ["fivescore", "train"]
     if devices > 1:
         words = ["accelerate", "launch", "--num_processes", str(devices), "-m", *words]
     for name in Recipe.model_fields:
-        if name in recipe.model_fields_set - {"resume"}:  # a run from its start gives the same
+        if name in recipe.model_fields_set - {
+            "resume"
+        }:  # a run without a break has the same result
             words += _spell(flag(name), getattr(recipe, name))
     return shlex.join(words)
 
 
 def _spell(flag: str, value: Any) -> list[str]:
-    """The words that set a flag; reading them gives exactly ``value``."""
+    """The command-line words that set a flag to exactly ``value``."""
     if isinstance(value, bool):
         return [flag] if value else []
     if isinstance(value, dict):
@@ -75,9 +77,10 @@ def _spell(flag: str, value: Any) -> list[str]:
 def write_predictions(
     folder: Path, examples: Sequence[Example], values: Array, names: Sequence[str]
 ) -> None:
-    """One JSON line a usable validation row: where it is from, and its attributes.
+    """Write one JSON line per usable validation row: its place and its predicted attributes.
 
-    ``values`` is ``[rows, sequences, names]``; a comparison has a list an attribute.
+    Args:
+        values: ``[rows, sequences, names]``; a comparison gets a list of two values per attribute.
     """
     with (folder / PREDICTIONS_FILE).open("w") as lines:
         for example, row in zip(examples, values.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Whether a run starts anew or at its last checkpoint."""
+"""Decides whether a run starts at its beginning or at its last checkpoint."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from fivescore.training.recipe import Recipe, flag
 CHECKPOINTS = "checkpoints"
 """Name of the folder with checkpoints in ``--output``."""
 RECIPE_FILE = "recipe.json"
+"""Name of the file in that folder with the recipe of the run."""
 STATE_FILE = "trainer_state.json"
-"""The last file that the Trainer writes into a checkpoint: without it one is incomplete."""
+"""The last file that the Trainer writes: a checkpoint without it is incomplete."""
 FREE_TO_CHANGE = frozenset({"resume", "output", "keep_checkpoints"})
 """Fields of the recipe that a resumed run may change."""
 
@@ -34,7 +35,7 @@ def starting_point(recipe: Recipe) -> str | None:
     if not recipe.resume:
         if is_main() and (complete or _holds_more_than_checkpoints(recipe.output)):
             raise ConfigurationError(
-                f"--output {recipe.output}: the folder is not empty: give another, or --resume"
+                f"--output {recipe.output}: the folder is not empty: give another one, or --resume"
             )
         return None
     if not complete:
@@ -48,30 +49,30 @@ def starting_point(recipe: Recipe) -> str | None:
 
 
 def _read_recipe(file: Path) -> dict[str, Any]:
-    """The recipe that a run was started with; a field that is missing has its default.
+    """The recipe of the run to resume.
 
-    An older version did not write the fields that are new since.
+    Missing fields get their defaults, because an older version did not write fields that are newer.
 
     Raises:
         ConfigurationError: the file cannot be read, or holds a field that this version lacks.
     """
     try:
-        found = dict(json.loads(file.read_text()))
+        written = dict(json.loads(file.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigurationError(
             f"--resume: {file}: the run's recipe cannot be read: {first_line(error)}"
         ) from error
-    if unknown := found.keys() - Recipe.model_fields:
+    if unknown := written.keys() - Recipe.model_fields:
         raise ConfigurationError(
             f"--resume: {file}: this version does not know {', '.join(sorted(unknown))}: a newer"
             " fivescore started the run, so resume it with that version"
         )
     defaults = Recipe(data="-", model="-", output=file)
-    return {**_as_json(defaults), **found}
+    return {**_as_json(defaults), **written}
 
 
-def note_recipe(recipe: Recipe) -> None:
-    """Write the file that a later ``--resume`` is compared with."""
+def write_recipe(recipe: Recipe) -> None:
+    """Write the recipe, with which a later ``--resume`` is compared."""
     folder = recipe.output / CHECKPOINTS
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECIPE_FILE).write_text(json.dumps(_as_json(recipe), indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Raw rows to examples: token ids and labels, and a count of what cannot be used, by reason."""
+"""Makes examples, token ids and labels, of rows; counts the rows that cannot be used."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ MASKED = -100.0
 """The label of an attribute that was not annotated (NeMo-Aligner, transformers)."""
 LOW, HIGH = ATTRIBUTE_RANGE
 STRONGEST = 3
-"""HelpSteer2-Preference's strengths go from -3, the first response is much better, to 3."""
+"""HelpSteer2-Preference's strengths go from -3 (first response much better) to 3 (second one)."""
 ROWS_PER_CALL = 512
+"""Rows that are tokenised in one call, between two steps of the progress bar."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """``sequences``: token ids, one of a pair or two of a comparison; ``labels``: its targets."""
+    """A training row: token ids of one sequence (two in a comparison), and its labels."""
 
     place: str
     sequences: tuple[list[int], ...]
@@ -47,7 +48,7 @@ class Report:
     bad: BadRows = field(default_factory=BadRows)
 
     def lines(self) -> list[str]:
-        """For people: the total, and one line per reason."""
+        """A line with the totals, and one line per reason, for the terminal."""
         total = f"{self.name}: {self.rows} rows, {self.used} used"
         return [total, *(f"  {line}" for line in self.bad.lines())]
 
@@ -63,7 +64,12 @@ def prepare(
     report: Report,
     progress: bool = True,
 ) -> list[Example]:
-    """Render and tokenise every row that can be used, in order; the others go to ``report``."""
+    """The examples of all usable rows, in order; ``report`` counts the other rows.
+
+    Args:
+        read: the pairs and labels of a row; raises BadRow for one that cannot be used.
+        max_tokens: longer pairs cannot be used.
+    """
     examples: list[Example] = []
     bar = tqdm(total=len(rows), desc=f"tokenise {report.name}", unit="row", disable=not progress)
     with bar:
@@ -111,7 +117,7 @@ def _check(sequences: Sequence[list[int] | InvalidPair], limit: int) -> tuple[li
 
 
 def attribute_rows(attributes: Sequence[str], prompt_format: str) -> ReadRow:
-    """Reads rows of HelpSteer2: prompt, response and a number 0..4 an attribute, or none."""
+    """Returns a reader of HelpSteer2's rows: prompt, response and at least one label."""
 
     def read(row: dict[str, Any]) -> tuple[list[Pair], list[float]]:
         labels = [_label(name, row.get(name)) for name in attributes]
@@ -123,7 +129,7 @@ def attribute_rows(attributes: Sequence[str], prompt_format: str) -> ReadRow:
 
 
 def preference_rows(prompt_format: str) -> ReadRow:
-    """Reads rows of HelpSteer2-Preference; the label is the strength for ``response_2``."""
+    """Returns a reader of HelpSteer2-Preference's rows; the label is ``preference_strength``."""
 
     def read(row: dict[str, Any]) -> tuple[list[Pair], list[float]]:
         strength: Any = row.get("preference_strength")
@@ -138,8 +144,10 @@ def preference_rows(prompt_format: str) -> ReadRow:
 
 
 def _label(name: str, value: Any) -> float:
-    if value is None or (isinstance(value, float) and math.isnan(value)) or value == MASKED:
+    if value is None or value == MASKED:
         return MASKED
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadRow(f"{name} is not finite: leave out a label that is missing, or write null")
     if not is_number(value) or not LOW <= value <= HIGH:
         raise BadRow(f"{name} is not a number from {LOW:g} to {HIGH:g}")
     return float(value)

@@ -1,4 +1,4 @@
-"""The optimisation itself: transformers' Trainer with this project's loss, metrics and order."""
+"""Sets up transformers' Trainer with this project's loss, metrics and order of rows."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from fivescore.training.resume import CHECKPOINTS
 from fivescore.training.rows import MASKED, Example
 
 EVALUATIONS = 10
-"""Validations in a run unless --evaluate-every says otherwise."""
+"""Default number of validations in a run."""
 BEST = {"regression": "eval_mse", "preference": "eval_preference_loss"}
-"""The metric that the best checkpoint has the least of."""
+"""The metric per stage that the best checkpoint minimises."""
 
 
 def make_trainer(
@@ -42,7 +42,14 @@ def make_trainer(
     validation: Sequence[Example],
     pad_id: int,
 ) -> Trainer:
-    """A Trainer for the recipe; ``trained`` says how each label's attribute is read."""
+    """A Trainer for the recipe.
+
+    Args:
+        trained: the attributes that the labels hold, in their order, and how each is read.
+
+    Raises:
+        ConfigurationError: the batch does not divide over the devices, or the rows do not fill it.
+    """
     steps = recipe.step_count(len(examples))
     lengths = [example.length for example in examples]
     order = training_order(lengths, recipe.batch_size, steps, recipe.seed)
@@ -60,16 +67,16 @@ def make_trainer(
         compute_metrics=_Metrics(trained, regression),
         callbacks=[_EvaluateAtTheEnd(), _StopWhenNotFinite(), Progress()],
     )
-    for chatty in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(chatty)
+    for default in (ProgressCallback, PrinterCallback):  # ``Progress`` replaces them
+        trainer.remove_callback(default)
     return trainer
 
 
 class _OneDevice(TrainingArguments):  # type: ignore[misc]  # transformers is Any to mypy
-    """One device per process: a launcher starts the others.
+    """One device per process; a launcher starts a process for each device.
 
-    With several GPUs and no launcher the Trainer would split batches over threads, which changes
-    how many rows a step reads.
+    With several GPUs and no launcher the Trainer would otherwise split batches over threads, and a
+    step would read more rows.
     """
 
     @property
@@ -129,12 +136,12 @@ def _accumulation(recipe: Recipe, world_size: int) -> int:
 
 
 def body_dtype(recipe: Recipe) -> str:
-    """What the body computes in."""
+    """The precision in which the body computes: a name of torch's."""
     return recipe.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
 
 
 class _Metrics:
-    """Validation metrics; keys get ``eval_`` in front from the Trainer."""
+    """Computes validation metrics; the Trainer puts ``eval_`` before their names."""
 
     def __init__(self, trained: dict[str, Affine], regression: bool) -> None:
         self._trained = trained
@@ -144,8 +151,9 @@ class _Metrics:
         values = read(prediction.predictions, self._trained)
         labels = np.asarray(prediction.label_ids, dtype=np.float64)
         if not self._regression:
-            found = preference_metrics(values[:, 1, 0] - values[:, 0, 0], labels[:, 0])
-            return {f"preference_{name}": value for name, value in found.items()}
+            margins = values[:, 1, 0] - values[:, 0, 0]
+            metrics = preference_metrics(margins, labels[:, 0])
+            return {f"preference_{name}": value for name, value in metrics.items()}
         values = values[:, 0]
         metrics = {"mse": masked_mse(values, labels)}
         for i, name in enumerate(self._trained):
@@ -159,13 +167,13 @@ class _Metrics:
 
 
 def read(raw: Any, affines: dict[str, Affine]) -> Array:
-    """Attributes of the raw outputs that the Trainer gathered, ``[rows, sequences, names]``."""
+    """Attributes ``[rows, sequences, names]`` of the raw outputs that the Trainer gathered."""
     values = read_attributes(torch.as_tensor(raw, dtype=torch.float64), list(affines.values()))
     return np.asarray(values.numpy(), dtype=np.float64)
 
 
 class _EvaluateAtTheEnd(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
-    """The last step is a candidate for the best, whatever --evaluate-every is."""
+    """Evaluates and saves the last step too, whatever --evaluate-every is."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step >= state.max_steps:
@@ -173,7 +181,7 @@ class _EvaluateAtTheEnd(TrainerCallback):  # type: ignore[misc]  # transformers 
 
 
 class _StopWhenNotFinite(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy
-    """Weights that are NaN stay so: no use to go on."""
+    """Stops when the loss is NaN or infinite, because the weights would not recover."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if not math.isfinite((logs or {}).get("loss", 0.0)):

@@ -1,4 +1,4 @@
-"""A recipe to a folder that can be served."""
+"""Trains by a recipe, and writes the folder to serve."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from transformers.utils import logging as library
+from transformers.utils import logging as transformers_logging
 
 from fivescore.data.splits import read_splits
 from fivescore.data.statistics import Array
@@ -22,10 +22,10 @@ from fivescore.training.card import write_card
 from fivescore.training.export import export
 from fivescore.training.model import has_head, is_untrained, load_config, load_model, load_tokenizer
 from fivescore.training.plot import write_plot
-from fivescore.training.progress import is_main, tell
+from fivescore.training.progress import is_main, print_line
 from fivescore.training.recipe import Recipe
 from fivescore.training.record import make_record, write_predictions
-from fivescore.training.resume import note_recipe, starting_point
+from fivescore.training.resume import starting_point, write_recipe
 from fivescore.training.rows import (
     MASKED,
     Example,
@@ -39,7 +39,7 @@ from fivescore.training.run import body_dtype, make_trainer, read
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything but the weights."""
+    """Everything that a run needs, except the weights."""
 
     tokenizer: Any
     config: Any
@@ -47,7 +47,7 @@ class Prepared:
     examples: list[Example]
     validation: list[Example]
     constants: list[float]
-    """The mean training label an attribute."""
+    """The mean training label per attribute."""
     reports: list[Report]
 
 
@@ -55,11 +55,12 @@ def train(recipe: Recipe) -> None:
     """Train, and write the folder ``recipe.output``.
 
     Raises:
-        ConfigurationError: the recipe, the data and the backbone do not fit together.
+        ConfigurationError: the recipe, the data and the backbone do not fit together, or the model
+            diverges.
     """
     started = time.monotonic()
-    library.set_verbosity_error()
-    library.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     checkpoint = starting_point(recipe)
     prepared = _prepare(recipe)
     trained = meaning.trained(prepared.manifest, recipe.stage)
@@ -77,7 +78,7 @@ def train(recipe: Recipe) -> None:
         prepared.tokenizer.pad_token_id or 0,
     )
     if is_main():
-        note_recipe(recipe)
+        write_recipe(recipe)
     trainer.train(resume_from_checkpoint=checkpoint)
     raw = trainer.predict(trainer.eval_dataset).predictions
     if not np.isfinite(raw).all():
@@ -103,18 +104,18 @@ def _prepare(recipe: Recipe) -> Prepared:
     examples, validation = _read_examples(recipe, manifest, conversation, reports)
     constants = metrics.means(_labels(examples))
     if not has_head(recipe, config):
-        _check_every_output_is_taught(manifest, _labels(examples))
+        _check_every_attribute_has_labels(manifest, _labels(examples))
         if not recipe.uncentered:
             manifest = meaning.center(manifest, constants)
     if is_untrained(recipe.model):
-        tell(f"{recipe.model} has no weights: they start random, with seed {recipe.seed}")
+        print_line(f"{recipe.model} has no weights: they start random, with seed {recipe.seed}")
     return Prepared(tokenizer, config, manifest, examples, validation, constants, reports)
 
 
 def _read_examples(
     recipe: Recipe, manifest: Manifest, conversation: Conversation, reports: Sequence[Report]
 ) -> list[list[Example]]:
-    """The usable rows of both splits; what is not usable is told and reported."""
+    """The examples of both splits; rows that cannot be used are printed and reported."""
     names = list(meaning.trained(manifest, recipe.stage))
     read_row = (
         attribute_rows(names, manifest.prompt.format)
@@ -122,27 +123,28 @@ def _read_examples(
         else preference_rows(manifest.prompt.format)
     )
     splits = read_splits(recipe.data, recipe.validation, recipe.stage)
-    found = []
+    both = []
     for rows, report in zip((splits.train, splits.validation), reports, strict=True):
         limit = manifest.max_tokens or sys.maxsize
         examples = prepare(rows, read_row, conversation, limit, report, progress=is_main())
         for line in report.lines():
-            tell(line)
+            print_line(line)
         if not examples:
             raise ConfigurationError(
                 f"--data {recipe.data}: no {report.name} row can be used: "
                 + ", ".join(report.bad.counts)
             )
-        found.append(examples)
-    return found
+        both.append(examples)
+    return both
 
 
-def _check_every_output_is_taught(manifest: Manifest, labels: Array) -> None:
-    """An output that no label reached would be served as if it meant something."""
-    taught = (labels != MASKED).any(axis=0)
-    if untaught := [name for name, has in zip(manifest.attributes, taught, strict=True) if not has]:
+def _check_every_attribute_has_labels(manifest: Manifest, labels: Array) -> None:
+    """Refuse attributes without labels: their outputs would be served untrained."""
+    has_labels = (labels != MASKED).any(axis=0)
+    missing = [name for name, has in zip(manifest.attributes, has_labels, strict=True) if not has]
+    if missing:
         raise ConfigurationError(
-            f"no training row has a label for {', '.join(untaught)}: give the others with"
+            f"no training row has a label for {', '.join(missing)}: give the other attributes with"
             " --attributes"
         )
 
@@ -154,7 +156,11 @@ def _labels(examples: Sequence[Example]) -> Array:
 def _write_report(
     recipe: Recipe, prepared: Prepared, record: dict[str, Any], values: Array
 ) -> None:
-    """``values`` are the validation's attributes, ``[rows, sequences, names]``."""
+    """Write record, predictions, plot and card.
+
+    Args:
+        values: the attributes of the validation rows, ``[rows, sequences, names]``.
+    """
     names = list(meaning.trained(prepared.manifest, recipe.stage))
     labels = _labels(prepared.validation)
     if recipe.stage == "regression":
@@ -168,4 +174,4 @@ def _write_report(
     (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     write_plot(folder, record)
     write_card(folder, recipe, prepared.manifest, record)
-    tell(f"{folder}: serve it with  fivescore serve --model {folder}")
+    print_line(f"{folder}: serve it with  fivescore serve --model {folder}")

@@ -317,7 +317,7 @@ async def test_trouble_and_its_end_are_told_once(caplog: pytest.LogCaptureFixtur
     await asking(fleet, batch_size=1).score(pairs(20))
     told = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert told == [
-        ("WARNING", "http://rm: Connection refused; trying again for up to 600 s"),
+        ("WARNING", "http://rm: Connection refused; retrying for up to 600 s"),
         ("INFO", "http://rm works again"),
     ]
 

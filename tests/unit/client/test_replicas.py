@@ -235,7 +235,7 @@ def test_a_refused_address_does_not_show_its_key(url: str) -> None:
 
 @pytest.mark.parametrize("urls", ["", " , ", []])
 def test_no_address_is_refused(urls: Any) -> None:
-    with pytest.raises(ConfigurationError, match="no server's address"):
+    with pytest.raises(ConfigurationError, match="urls has no address"):
         AsyncRewardClient(urls)
 
 

@@ -20,7 +20,7 @@ from fivescore.errors import (
     TooLong,
     Unauthorized,
 )
-from fivescore.evaluation.asking import Asking, Truncate
+from fivescore.evaluation.requests import Requests, Truncate
 from fivescore.evaluation.store import Failure, Store, pair_key
 from fivescore.types import Score
 
@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 def filled(path: Path) -> Store:
     store = Store(path, MODEL, PROBE)
     store.add({"a": score(1.0), "b": Failure("too_long", "so long")})
-    store.add_for_now({"c": Failure("engine_error", "once")})
+    store.add_temporary({"c": Failure("engine_error", "once")})
     return store
 
 
@@ -78,8 +78,8 @@ def test_a_start_that_was_killed_is_no_obstacle(path: Path, kept: int) -> None:
     [
         ({**MODEL, "model": "n"}, PROBE, "another model than n has now"),
         ({**MODEL, "manifest": {"outputs": 1}}, PROBE, "another manifest than m has now"),
-        (MODEL, Score({"helpfulness": 2.5}, 1.0, 5), "other weights that were served as m"),
-        (MODEL, Score({"humor": 2.0}, 1.0, 5), "other weights that were served as m"),
+        (MODEL, Score({"helpfulness": 2.5}, 1.0, 5), "other weights that were also served as m"),
+        (MODEL, Score({"humor": 2.0}, 1.0, 5), "other weights that were also served as m"),
     ],
 )
 def test_scores_of_another_model_are_refused_and_kept(
@@ -146,9 +146,9 @@ class FakeClient:
 def ask(client: FakeClient, store: Store, texts: str, size: int = 2, concurrency: int = 1) -> Any:
     pairs = {text: {"prompt": "Q", "response": text} for text in texts}
     with tqdm(total=len(texts), disable=True) as bar:
-        asking = Asking(client, store, "never", size, bar)
-        asyncio.run(asking.run(pairs, concurrency))
-    return asking
+        requests = Requests(client, store, "never", size, bar)
+        asyncio.run(requests.run(pairs, concurrency))
+    return requests
 
 
 def failing(**errors: FivescoreError) -> Answer:
@@ -171,7 +171,7 @@ def test_each_answer_is_in_the_file_before_the_next_request(path: Path) -> None:
 def test_pairs_that_fail_for_good_leave_the_others_alone(path: Path) -> None:
     store = Store(path, MODEL, PROBE)
     client = FakeClient(failing(b=TooLong("long"), d=EngineError("broken")))
-    assert ask(client, store, "abcde").away is None
+    assert ask(client, store, "abcde").unavailable is None
     assert store["b"] == Failure("too_long", "long")
     assert store["d"] == Failure("engine_error", "broken")
     assert store["e"] == score(float(ord("e")))
@@ -194,8 +194,8 @@ def test_a_request_that_fails_is_asked_pair_by_pair(path: Path) -> None:
 
 def test_one_request_that_finds_the_server_away_stops_nothing(path: Path) -> None:
     store = Store(path, MODEL, PROBE)
-    asking = ask(FakeClient(failing(c=Unreachable("gone")), whole=True), store, "abcdefgh")
-    assert asking.away.detail == "gone"
+    requests = ask(FakeClient(failing(c=Unreachable("gone")), whole=True), store, "abcdefgh")
+    assert requests.unavailable.detail == "gone"
     assert [text for text in "abcdefgh" if text not in store] == ["c", "d"]
     store.close()
 
@@ -203,8 +203,8 @@ def test_one_request_that_finds_the_server_away_stops_nothing(path: Path) -> Non
 def test_a_server_that_stays_away_ends_the_run_soon(path: Path) -> None:
     store = Store(path, MODEL, PROBE)
     client = FakeClient(lambda text: score(1.0) if text < "e" else Overloaded("full"))
-    asking = ask(client, store, "abcdefghijklmnop")
-    assert asking.away.code == "overloaded"
+    requests = ask(client, store, "abcdefghijklmnop")
+    assert requests.unavailable.code == "overloaded"
     assert len(client.asked) == 5  # two answered, three did not
     assert "d" in store
     store.close()

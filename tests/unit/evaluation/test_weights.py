@@ -143,10 +143,10 @@ def test_what_cannot_be_searched_is_said(tmp_path: Path) -> None:
         fit.base(str(tmp_path / "none.json"), {})
     found, results = preference_scores(3)
     shares = np.full(3, 1 / 3)
-    with pytest.raises(ConfigurationError, match="does not answer humor"):
+    with pytest.raises(ConfigurationError, match="scores have no humor"):
         fit.comparisons(found, results, ["humor"], shares)
     with pytest.raises(ConfigurationError, match="nothing to search"):
         fit.comparisons(found, [Failure("x", "y")] * 6, ATTRIBUTES, shares)
     data = fit.comparisons(found, results, ATTRIBUTES, shares)
-    with pytest.raises(ConfigurationError, match="fewer prompts than --folds 5"):
+    with pytest.raises(ConfigurationError, match="fewer than --folds 5"):
         fit.measure(data, ATTRIBUTES, None, Fit())

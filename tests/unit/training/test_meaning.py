@@ -83,7 +83,7 @@ def test_the_second_stage_trains_a_scalar_reward(folder_of: Callable[[Any], Path
         (None, {"max_tokens": 513}, "--max-tokens 513: the context of"),
         (None, {"weights": "safety=1"}, "--weights: ['safety'] are not among"),
         (llama, {"attributes": "helpfulness"}, "--attributes: "),
-        (llama, {"uncentered": True}, "has a head already"),
+        (llama, {"uncentered": True}, "already has a head"),
         (three_outputs, {}, "3 outputs and no reward.json"),
     ],
 )

@@ -108,8 +108,9 @@ def test_a_run_too_long_to_hold_in_memory_is_refused(given: dict[str, Any]) -> N
     [
         ({"stage": "sft"}, "--stage: "),
         ({"weights": "helpfulness"}, "--weights: write attribute=weight"),
-        ({"weights": "helpfulness=nan"}, "--weights: "),
-        ({"weights": "helpfulness=1e7"}, "--weights: "),
+        ({"weights": "helpfulness=nan"}, "--weights: give a number at least -1e+06 and at most 1"),
+        ({"weights": "helpfulness=-inf"}, "--weights: give a number at least -1e+06 and at most 1"),
+        ({"weights": "helpfulness=1e7"}, "--weights: give a number at least -1e+06 and at most 1"),
         ({"lora_rank": 1, "lora_targets": "q_proj,,"}, "--lora-targets: "),
         ({"attributes": "kindness"}, "--attributes: ['kindness'] are not among"),
         ({"epochs": "2", "steps": "3"}, "--epochs and --steps exclude each other"),

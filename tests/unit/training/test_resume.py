@@ -10,7 +10,7 @@ import pytest
 
 from fivescore.errors import ConfigurationError
 from fivescore.training.recipe import Recipe, load
-from fivescore.training.resume import CHECKPOINTS, RECIPE_FILE, note_recipe, starting_point
+from fivescore.training.resume import CHECKPOINTS, RECIPE_FILE, starting_point, write_recipe
 
 
 def recipe(folder: Path, **given: Any) -> Recipe:
@@ -20,7 +20,7 @@ def recipe(folder: Path, **given: Any) -> Recipe:
 @pytest.fixture
 def stopped(tmp_path: Path) -> Path:
     """The output of a run with two complete checkpoints and one that is not."""
-    note_recipe(recipe(tmp_path, steps=30))
+    write_recipe(recipe(tmp_path, steps=30))
     for step in (9, 10, 20):
         (tmp_path / CHECKPOINTS / f"checkpoint-{step}").mkdir()
     for step in (9, 10):
@@ -68,7 +68,7 @@ def test_a_recipe_that_cannot_be_read_is_one_line(stopped: Path, content: str | 
 
 
 def test_a_new_run_does_not_overwrite(stopped: Path) -> None:
-    with pytest.raises(ConfigurationError, match="not empty: give another, or --resume"):
+    with pytest.raises(ConfigurationError, match="not empty: give another one, or --resume"):
         starting_point(recipe(stopped, steps=30))
 
 

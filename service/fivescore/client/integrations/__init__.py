@@ -1,1 +1,4 @@
-"""Reward functions in the form that each trainer calls; none imports its trainer."""
+"""Reward functions for trainers, in the form that each trainer calls.
+
+They import a trainer only where it is installed.
+"""

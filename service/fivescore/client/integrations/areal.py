@@ -6,10 +6,10 @@
 
     workflow = RLVRWorkflow(reward_fn=reward_fn, ...)     # with FIVESCORE_URL in the environment
 
-AReaL gives a reward function 15 seconds. One that takes longer is called again, and after the last
-time the reward is 0, without an error. So this one raises its own error before: AReaL calls it
-again, and raises it after the last time. A server that is away for longer than that ends the
-training; one that is too slow for it must get replicas.
+AReaL gives a reward function 15 seconds. It retries a slower one, and after the last try the reward
+is 0, without an error. This function raises its own error before that: AReaL retries it, and raises
+the error after the last try. So a server that stays unreachable ends the training, and one that is
+too slow needs replicas.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from fivescore.client import RewardClient
 from fivescore.client.integrations.conversation import Turn, pair
 
 DEADLINE_SECONDS = 12.0
-"""AReaL's 15 seconds (areal/api/reward_api.py, timeout_seconds) with time left to report it."""
+"""Less than AReaL's 15 seconds (areal/api/reward_api.py, timeout_seconds), to report an error."""
 END_TEXTS = (
     "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>", "<eos>",
     "<end_of_turn>", "<|end|>", "<|return|>", "<｜end▁of▁sentence｜>",
 )  # fmt: skip
-"""How policies end their turn. AReaL leaves it in the completion's text, where a reward model would
-read it as the policy's words."""
+"""End-of-turn tokens of common policies. AReaL leaves them in the completion's text, where a reward
+model would read them as text of the policy."""
 
 
 def reward_fn(
@@ -42,16 +42,17 @@ def reward_fn(
     """The combined reward of one completion.
 
     Args:
-        prompt: the prompt in the policy's template; scored only where there are no messages.
-        completions: one completion's text; the policy's end of turn is taken off.
-        messages: the data set's column that AReaL made the prompt of.
+        prompt: the prompt in the policy's template; used only without ``messages``.
+        completions: the text of one completion; the policy's end-of-turn token is removed.
+        messages: the data set's column from which AReaL rendered the prompt.
 
     Raises:
         FivescoreError: the pair could not be scored within ``DEADLINE_SECONDS``.
     """
-    score = pair(prompt if messages is None else messages, _without_end(completions))
-    (found,) = _client().score([score], truncate="prompt_start")
-    return found.reward
+    completion = _without_end(completions)
+    one = pair(prompt if messages is None else messages, completion)
+    (score,) = _client().score([one], truncate="prompt_start")
+    return score.reward
 
 
 def _without_end(text: str) -> str:

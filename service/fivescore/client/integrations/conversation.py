@@ -1,4 +1,4 @@
-"""What trainers hand over, as pairs: plain text, or messages with a completion of several turns."""
+"""Makes pairs of a trainer's prompts and completions, which are texts or lists of messages."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def pair(prompt: Text, completion: Text) -> dict[str, Any]:
     """A pair of ``POST /score``.
 
     Args:
-        prompt: text, or messages of which the last is the user's.
+        prompt: text, or messages that end with the user's.
         completion: text, or the messages that the policy and its tools added. The last assistant
-            message is the response; a completion without one has the empty response.
+            message is the response; without one the response is empty.
     """
     return {"prompt": _prompt(prompt), "response": _response(completion)}
 
@@ -29,8 +29,8 @@ def _prompt(prompt: Text) -> str | list[dict[str, Any]]:
 def _response(completion: Text) -> str:
     if isinstance(completion, str):
         return completion
-    said = [turn for turn in completion if turn["role"] == "assistant"]
-    return plain(said[-1].get("content")) if said else ""
+    answers = [turn for turn in completion if turn["role"] == "assistant"]
+    return plain(answers[-1].get("content")) if answers else ""
 
 
 def plain(content: Any) -> str:

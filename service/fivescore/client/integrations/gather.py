@@ -1,4 +1,4 @@
-"""Scores samples that a trainer brings one by one, in requests of those that are waiting."""
+"""Gathers samples that a trainer scores one by one into shared requests."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ Waiting = tuple[PairLike, Future[Score]]
 
 
 class Gatherer:
-    """Sends what arrives in the same moment together, and what arrives while requests are under
-    way with the next one. It has no timer, and no more than ``FEW_REQUESTS`` requests at a time.
+    """Sends pairs that arrive in one turn of the event loop together.
+
+    At most ``FEW_REQUESTS`` requests run at a time; what arrives meanwhile shares the next one.
+    There is no timer.
 
     Args:
         options: of ``RewardClient.score``, except ``errors``.
@@ -36,7 +38,7 @@ class Gatherer:
         """The score of one pair, from any event loop.
 
         Raises:
-            FivescoreError: the pair, or the request that it went with, failed for good.
+            FivescoreError: the pair, or the request that carried it, failed for good.
         """
         future: Future[Score] = Future()
         with self._lock:
@@ -50,22 +52,22 @@ class Gatherer:
             while self._waiting and self._requests < FEW_REQUESTS:
                 batch, self._waiting = self._waiting[:BATCH_SIZE], self._waiting[BATCH_SIZE:]
                 batch = [one for one in batch if one[1].set_running_or_notify_cancel()]
-                if batch:
+                if batch:  # not all callers were cancelled
                     self._submit(batch)
 
     def _submit(self, batch: list[Waiting]) -> None:
         pairs = [pair for pair, _ in batch]
         try:
-            asked = self._client.submit(pairs, **self._options, errors="return")
-        except BaseException as error:  # the batch is of several callers: each must hear of it
+            request = self._client.submit(pairs, **self._options, errors="return")
+        except BaseException as error:  # several callers wait for the batch: each gets the error
             _settle(batch, [error] * len(batch))
             return
         self._requests += 1
-        asked.add_done_callback(partial(self._answer, batch))
+        request.add_done_callback(partial(self._answer, batch))
 
-    def _answer(self, batch: list[Waiting], asked: Future[Any]) -> None:
+    def _answer(self, batch: list[Waiting], request: Future[Any]) -> None:
         try:
-            results = asked.result()
+            results = request.result()
         except BaseException as error:
             results = [error] * len(batch)
         _settle(batch, results)

@@ -6,9 +6,9 @@
     FIVESCORE_URL=http://127.0.0.1:8000 swift rlhf --rlhf_type grpo \\
         --external_plugins plugin.py --reward_funcs fivescore ...
 
-The combined reward of each completion; the attributes' means go to the log. The conversation is cut
-after its last user message: what follows is the completion, and the last assistant message of it
-is scored. A pair that cannot be scored raises its error and ends the training.
+Both return the combined reward of each completion and log the means of the attributes. A
+conversation's messages after its last user message are the completion; the last assistant message
+among them is scored. A pair that cannot be scored raises its error, which ends the training.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ log = logging.getLogger(__name__)
 
 
 class Fivescore:
-    """A synchronous ORM.
+    """A synchronous reward function (ms-swift's ORM).
 
     Args:
-        args: ms-swift's; not read.
+        args: ms-swift's arguments; not used.
         options: of ``fivescore.client.RewardClient``, for subclasses.
     """
 
     weights: dict[str, float] | None = None
-    """Another combined reward than the manifest's, for subclasses."""
+    """``{attribute: weight}`` of the combined reward, instead of the manifest's, for subclasses."""
 
     def __init__(self, args: Any = None, **options: Any) -> None:
         self._client = RewardClient(**options)
@@ -53,7 +53,9 @@ class Fivescore:
 
 
 class AsyncFivescore:
-    """An AsyncORM: ms-swift gathers it with its others, in a new event loop every step.
+    """An asynchronous reward function (AsyncORM), which ms-swift runs beside its others.
+
+    ms-swift starts a new event loop at every step.
 
     Takes the arguments of ``Fivescore``.
     """
@@ -78,8 +80,9 @@ class AsyncFivescore:
 
 
 def _pair(turns: Sequence[Turn]) -> dict[str, Any]:
-    asked = max((place for place, turn in enumerate(turns) if turn["role"] == "user"), default=-1)
-    return pair(turns[: asked + 1], turns[asked + 1 :])
+    users = [place for place, turn in enumerate(turns) if turn["role"] == "user"]
+    end_of_prompt = users[-1] + 1 if users else 0
+    return pair(turns[:end_of_prompt], turns[end_of_prompt:])
 
 
 def _rewards(scores: Sequence[Score]) -> list[float]:
@@ -92,7 +95,7 @@ def _rewards(scores: Sequence[Score]) -> list[float]:
     return [score.reward for score in scores]
 
 
-with contextlib.suppress(ImportError):  # without ms-swift there are the classes alone
+with contextlib.suppress(ImportError):  # without ms-swift the classes work, but have no names
     importlib.import_module("swift.rewards").orms.update(
         fivescore=Fivescore, fivescore_async=AsyncFivescore
     )

@@ -12,8 +12,8 @@
 
     python run.py --model fivescore --tokenizer <the reward model's folder or hub id>
 
-RewardBench renders with that tokenizer's chat template, so it must be the reward model's own. Its
-``--max_length`` is not read: the server's limit counts, and longer texts lose their start.
+RewardBench renders with that tokenizer's chat template, so it must be the reward model's own. The
+server's limit of tokens replaces RewardBench's ``--max_length``: longer texts lose their start.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def model_builder(name: str = "fivescore", **options: Any) -> torch.nn.Module:
-    """A module without weights: RewardBench wants one, the model is on the server."""
+    """A module without weights, because RewardBench needs one; the model is on the server."""
     from torch import nn
 
     module = nn.Module()
@@ -41,10 +41,10 @@ def model_builder(name: str = "fivescore", **options: Any) -> torch.nn.Module:
 
 
 class Pipeline:
-    """What RewardBench calls with batches of texts.
+    """A pipeline for RewardBench: batches of texts in, rewards out.
 
     Args:
-        task: not read.
+        task: not used.
         client_options: of ``fivescore.client.RewardClient``.
     """
 
@@ -60,7 +60,7 @@ class Pipeline:
 
         Args:
             texts: whole conversations in the reward model's template.
-            options: of a transformers pipeline; not read.
+            options: those of a transformers pipeline; not used.
 
         Raises:
             FivescoreError: a text could not be scored.
@@ -69,7 +69,7 @@ class Pipeline:
 
         scores = self._client.score([{"text": text} for text in texts], truncate="prompt_start")
         if cut := sum(score.truncated for score in scores):
-            log.warning("%d of %d texts were too long and lost their start", cut, len(scores))
+            log.warning("%d of %d texts were too long: their start was cut off", cut, len(scores))
         return torch.tensor([score.reward for score in scores], dtype=torch.float32)
 
 
@@ -80,4 +80,4 @@ CONFIG = {
     "custom_dialogue": False,
     "model_type": "Seq. Classifier",
 }
-"""An entry of ``REWARD_MODEL_CONFIG``."""
+"""An entry for ``REWARD_MODEL_CONFIG``."""

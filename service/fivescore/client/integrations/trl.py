@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer and RLOOTrainer: reward functions that ask a running fivescore.
+"""TRL's GRPOTrainer and RLOOTrainer: reward functions that score on a running server.
 
 ::
 
@@ -15,9 +15,9 @@ With GDPO, where every attribute is an objective of its own::
         ...,
     )
 
-Prompts and completions may be plain or conversational. In a completion with several turns, as tool
-calls make them, the last assistant message is scored; without one, the empty response is. All
-functions here can be pickled, as asynchronous GRPO does.
+Prompts and completions may be plain or conversational. In a completion with several turns, such as
+one with tool calls, the last assistant message is scored; without one, the response is empty. All
+functions here can be pickled, which asynchronous GRPO needs.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from fivescore.client import AsyncRewardClient, RewardClient
 from fivescore.client.integrations.conversation import Text, pair
 from fivescore.types import ATTRIBUTES, Score
 
-REMEMBERED_BATCHES = 16
-"""Batches that some attribute function has yet to read; older ones are forgotten."""
+KEPT_BATCHES = 16
+"""Batches of scores that are kept for the other attribute functions; older ones are dropped."""
 
 OnFailure = Literal["raise", "none"]
 Rewards = list[float | None]
@@ -47,7 +47,7 @@ Client = TypeVar("Client", RewardClient, AsyncRewardClient)
 
 
 class _Function(Generic[Client]):
-    """What the two faces share: the settings, and what is logged of a batch's scores."""
+    """What both functions share: the settings, and the logging of a batch's scores."""
 
     _client_type: type[Client]
 
@@ -61,7 +61,7 @@ class _Function(Generic[Client]):
         on_failure: OnFailure = "raise",
         **client_options: Any,
     ) -> None:
-        # TRL names what it logs by it.
+        # TRL reads this name for its log.
         self.__name__ = "fivescore"
         self._options: dict[str, Any] = {
             "weights": weights,
@@ -98,13 +98,13 @@ class RewardFunction(_Function[RewardClient]):
 
     Args:
         urls: the server's address or addresses [FIVESCORE_URL, else http://127.0.0.1:8000].
-        weights: ``{attribute: weight}``, another combined reward than the manifest's.
+        weights: ``{attribute: weight}`` of the combined reward, instead of the manifest's.
         truncate: ``prompt_start`` drops the oldest tokens of a pair that is too long; ``never``
             makes it fail.
         attributes_to_log: log the mean of each attribute as the metric ``rm/<attribute>`` and its
             values as the completions table's column ``<attribute>``. True for all, or their names.
-        on_failure: what a pair that could not be scored does: ``raise`` ends the training with its
-            error; ``none`` gives None, which TRL leaves out of its statistics.
+        on_failure: for a pair that could not be scored, ``raise`` ends the training with its
+            error; ``none`` returns None, which TRL leaves out of its statistics.
         client_options: of ``fivescore.client.RewardClient``.
     """
 
@@ -129,7 +129,7 @@ class RewardFunction(_Function[RewardClient]):
 
 
 class AsyncRewardFunction(_Function[AsyncRewardClient]):
-    """``RewardFunction``, with its arguments, for TRL to gather with other asynchronous ones."""
+    """``RewardFunction`` with the same arguments, which TRL awaits beside others."""
 
     _client_type = AsyncRewardClient
 
@@ -160,10 +160,10 @@ def attribute_functions(
     on_failure: OnFailure = "raise",
     **client_options: Any,
 ) -> list[AttributeFunction]:
-    """One reward function per attribute, HelpSteer2's five by default, named as the attribute.
+    """One reward function per attribute, HelpSteer2's five by default, with the attribute's name.
 
-    They share their work: the first that TRL calls with a batch asks the server, the others read
-    its answer.
+    They share their requests: the first that TRL calls with a batch sends it, the others read the
+    same scores.
     """
     client = RewardClient(urls, **client_options)
     shared = _SharedBatches(client, {"truncate": truncate, "errors": on_failure})
@@ -171,7 +171,7 @@ def attribute_functions(
 
 
 class AttributeFunction:
-    """A reward function: one raw attribute of each completion."""
+    """A reward function that returns one attribute of each completion."""
 
     def __init__(self, attribute: str, shared: _SharedBatches) -> None:
         self.__name__ = attribute
@@ -183,7 +183,7 @@ class AttributeFunction:
         """Values of the attribute, shape ``[len(prompts)]``.
 
         Raises:
-            FivescoreError: as ``RewardFunction``.
+            FivescoreError: as for ``RewardFunction``.
             KeyError: the model has no such attribute.
         """
         pairs = [pair(*both) for both in zip(prompts, completions, strict=True)]
@@ -198,8 +198,10 @@ class _Batch:
 
 
 class _SharedBatches:
-    """Sends one request per batch for several readers; a reader that asks for its batch again gets
-    a new request."""
+    """Scores each batch once for several readers.
+
+    A reader that comes with the same batch a second time has it scored again.
+    """
 
     def __init__(self, client: RewardClient, options: dict[str, Any]) -> None:
         self._client = client
@@ -222,13 +224,13 @@ class _SharedBatches:
                 batch = self._batches[key] = _Batch()
                 self._batches.move_to_end(key)
             batch.readers.add(reader)
-            while len(self._batches) > REMEMBERED_BATCHES:
+            while len(self._batches) > KEPT_BATCHES:
                 self._batches.popitem(last=False)
         if first:
-            self._ask(batch, pairs)
+            self._score(batch, pairs)
         return batch.scores.result()
 
-    def _ask(self, batch: _Batch, pairs: list[dict[str, Any]]) -> None:
+    def _score(self, batch: _Batch, pairs: list[dict[str, Any]]) -> None:
         try:
             batch.scores.set_result(self._client.score(pairs, **self._options))
         except BaseException as error:

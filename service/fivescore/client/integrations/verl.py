@@ -1,6 +1,6 @@
-"""verl: a custom reward function, or a reward manager that sees the prompt as messages.
+"""verl: a custom reward function, and a reward manager that gets the prompt as messages.
 
-The reward manager, for data sets as they are::
+The reward manager, for any data set::
 
     reward.reward_manager.source=importlib
     reward.reward_manager.name=RewardManager
@@ -11,11 +11,11 @@ The reward function, for data sets with the prompt in ``extra_info`` (``question
     reward.custom_reward_function.path=pkg://fivescore.client.integrations.verl
     reward.custom_reward_function.name=compute_score
 
-Both ask the servers of FIVESCORE_URL. Both take ``urls``, ``weights`` and ``truncate``, as
+Both use the servers in FIVESCORE_URL. Both take ``urls``, ``weights`` and ``truncate``, such as
 ``+reward.custom_reward_function.reward_kwargs.urls=http://rm:8000``. GDPO reads the attributes:
 ``algorithm.adv_estimator=gdpo algorithm.gdpo_reward_keys=[helpfulness,correctness,coherence]``.
 
-verl calls once per sample; samples that arrive together share a request, and all requests of a
+verl calls once per sample. Samples that arrive together share a request, and all requests of a
 process share a few connections. A pair that cannot be scored raises its error.
 """
 
@@ -35,7 +35,7 @@ from fivescore.errors import ConfigurationError
 
 
 class _NoVerl:
-    """Stands for verl's base class where verl is not installed; the function needs none."""
+    """Replaces verl's base class where verl is not installed; ``compute_score`` needs none."""
 
     def __init__(self, config: Any, tokenizer: Any, compute_score: Any) -> None:
         pass
@@ -50,8 +50,9 @@ else:
         RewardManagerBase = _NoVerl
 
 PROMPT_KEYS = ("question", "prompt")
-"""Where in ``extra_info`` the prompt may be; verl does not pass it otherwise."""
+"""Keys of ``extra_info`` that may hold the prompt; verl does not pass it otherwise."""
 OPTIONS = frozenset({"urls", "weights", "truncate"})
+"""Keys of ``reward_kwargs`` that the reward manager reads."""
 
 
 async def compute_score(
@@ -65,7 +66,7 @@ async def compute_score(
     truncate: str = "prompt_start",
     **others: Any,
 ) -> dict[str, float]:
-    """``score`` is the combined reward; the attributes are beside it, and become metrics.
+    """The combined reward as ``score``, and the attributes by name, which become metrics.
 
     Raises:
         ConfigurationError: ``extra_info`` has no prompt.
@@ -83,7 +84,7 @@ async def compute_score(
 
 
 class RewardManager(RewardManagerBase):
-    """Scores a sample's response with its ``raw_prompt``, which is the messages of the data set."""
+    """Scores a sample's response with its ``raw_prompt``, the messages of the data set."""
 
     def __init__(
         self, config: Any, tokenizer: Any, compute_score: Any = None, **others: Any
@@ -91,14 +92,14 @@ class RewardManager(RewardManagerBase):
         super().__init__(config, tokenizer, compute_score)
         self.tokenizer = tokenizer
         function = config.reward.get("custom_reward_function") or {}
-        given = dict(function.get("reward_kwargs") or {})
-        self._options = {name: given[name] for name in OPTIONS & given.keys()}
+        arguments = dict(function.get("reward_kwargs") or {})
+        self._options = {name: arguments[name] for name in OPTIONS & arguments.keys()}
 
     async def run_single(self, data: Any) -> dict[str, Any]:
-        """The reward and its attributes.
+        """The reward as ``reward_score``, and reward and attributes as ``reward_extra_info``.
 
         Args:
-            data: verl's DataProto of one sample; of several, as one agent's sequences are, the
+            data: verl's DataProto of one sample. Of several, such as an agent's sequences, the
                 last is scored.
 
         Raises:
@@ -111,8 +112,8 @@ class RewardManager(RewardManagerBase):
             self.tokenizer.decode, ids[:length], skip_special_tokens=True
         )
         prompt = sample.non_tensor_batch["raw_prompt"]
-        found = await _score(prompt, response, **self._options)
-        return {"reward_score": found["score"], "reward_extra_info": found}
+        scores = await _score(prompt, response, **self._options)
+        return {"reward_score": scores["score"], "reward_extra_info": scores}
 
 
 async def _score(prompt: Text, response: str, **options: Any) -> dict[str, float]:
@@ -122,11 +123,11 @@ async def _score(prompt: Text, response: str, **options: Any) -> dict[str, float
 
 
 def _plain(value: Any) -> Any:
-    """OmegaConf's lists and mappings as Python's."""
+    """An OmegaConf mapping or list as a dict or list."""
     return dict(value) if isinstance(value, Mapping) else list(value)
 
 
 @functools.cache
 def _gatherer(process: int, options: str) -> Gatherer:
-    given = {"truncate": "prompt_start", **json.loads(options)}
-    return Gatherer(RewardClient(given.pop("urls", None)), **given)
+    arguments = {"truncate": "prompt_start", **json.loads(options)}
+    return Gatherer(RewardClient(arguments.pop("urls", None)), **arguments)

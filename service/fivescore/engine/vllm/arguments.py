@@ -78,7 +78,7 @@ Given = dict[str, tuple[argparse.Action, Any]]
 
 
 def _by_argument(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> Given:
-    known = parser._option_string_actions
+    known = internals.flags(parser)
     found: Given = {}
     for name, value in merged(options).items():
         flag, negative = name.replace("_", "-"), False

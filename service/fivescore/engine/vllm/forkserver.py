@@ -16,7 +16,6 @@ import os
 import pickle
 import platform
 import re
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -77,7 +76,7 @@ def start_fork_server(options: Iterable[str]) -> None:
         log.warning("no fork server, so engines start more slowly: %s", error)
     else:
         _Origin.libraries = libraries
-        atexit.register(_stop_fork_server)
+        atexit.register(internals.kill_fork_server)
 
 
 def _can_fork(build: str, options: Iterable[str]) -> bool:
@@ -88,14 +87,6 @@ def _can_fork(build: str, options: Iterable[str]) -> bool:
     if sys.platform != "linux" or METHOD in os.environ or bound:
         return False
     return build == "cpu" or (build == "cuda" and "microsoft" not in platform.release().lower())
-
-
-def _stop_fork_server() -> None:
-    """At once; it ends by itself too, but not before it has imported vLLM."""
-    server: Any = forkserver._forkserver
-    if server._forkserver_pid is not None:
-        os.kill(server._forkserver_pid, signal.SIGKILL)
-        server._stop()
 
 
 def context() -> BaseContext:
@@ -135,7 +126,7 @@ class _Forked(_EndsWithParent, ForkServerProcess):
         try:
             super().run()
         finally:
-            atexit._run_exitfuncs()  # as other processes do; this one would just end
+            internals.run_exit_functions()  # a forked process would end without them
 
     def __reduce__(self) -> tuple[Callable[..., BaseProcess], tuple[Any, ...]]:
         streams = [DupFd(1), DupFd(2)]

@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import argparse
 import ast
+import atexit
 import importlib
 import importlib.util
 import inspect
 import logging
+import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +130,19 @@ def python_can_fork() -> bool:
 def replace(module: str, name: str, value: Any) -> None:
     """Put ``value`` in the place of one of vLLM's own functions."""
     setattr(importlib.import_module(module), name, value)
+
+
+def kill_fork_server() -> None:
+    """Kill Python's fork server; by itself it ends only after it has imported vLLM."""
+    server: Any = forkserver._forkserver
+    if server._forkserver_pid is not None:
+        os.kill(server._forkserver_pid, signal.SIGKILL)
+        server._stop()
+
+
+def run_exit_functions() -> None:
+    """Run the functions that ``atexit`` holds, as Python does when a process ends by itself."""
+    atexit._run_exitfuncs()
 
 
 def flags(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:

@@ -119,10 +119,10 @@ def texts(value: Any, field: str) -> list[str]:
     Raises:
         InvalidRequest: ``value`` is neither.
     """
-    found = value if isinstance(value, list) else [value]
-    if not all(isinstance(item, str) for item in found):
+    items = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, str) for item in items):
         raise malformed(field, "must be a text or a list of texts")
-    return found
+    return items
 
 
 def vector(score: Score, context: Context) -> list[float]:

@@ -68,8 +68,8 @@ def verify(body: Any, context: Context) -> Translated:
     if created.get("instructions"):
         instructions = text_of(created["instructions"], "responses_create_params.instructions")
         prompt.insert(0, {"role": "system", "content": instructions})
-    said = _messages(response.get("output") or [], "response.output")
-    pair = parse_pair({"prompt": prompt, "response": said[-1]["content"] if said else ""})
+    output = _messages(response.get("output") or [], "response.output")
+    pair = parse_pair({"prompt": prompt, "response": output[-1]["content"] if output else ""})
 
     def answer(scores: list[Score]) -> dict[str, Any]:
         (score,) = scores
@@ -87,7 +87,7 @@ async def seed_session(request: Request) -> Response:
 
 
 def reward_components(score: Score, manifest: Manifest) -> dict[str, float]:
-    """What each attribute adds to the combined reward; a scalar model's only component is it."""
+    """What each attribute adds to the combined reward; a scalar model has ``reward`` alone."""
     if isinstance(manifest.reward, Affine):
         return {"reward": score.reward}
     parts = {
@@ -97,7 +97,7 @@ def reward_components(score: Score, manifest: Manifest) -> dict[str, float]:
 
 
 def _messages(items: Any, field: str) -> list[dict[str, Any]]:
-    """The messages among the items of the Responses API; a bare text is one of the user."""
+    """The messages among the items of the Responses API; a bare text is a message of the user."""
     if isinstance(items, str):
         return [{"role": "user", "content": items}]
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):

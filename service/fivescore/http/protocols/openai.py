@@ -51,8 +51,8 @@ def chat_completions(body: Any, context: Context) -> Translated:
     choices = 1 if body.get("n") is None else body["n"]
     if not isinstance(choices, int) or not 1 <= choices <= MOST_CHOICES:
         raise malformed("n", f"must be a whole number from 1 to {MOST_CHOICES}")
-    asked = str(body.get("model"))
-    alone = asked.endswith(SCALAR) and asked != context.model.name
+    requested = str(body.get("model"))
+    alone = requested.endswith(SCALAR) and requested != context.model.name
 
     def answer(scores: list[Score]) -> Any:
         completion = _completion(scores[0], alone, choices, context)

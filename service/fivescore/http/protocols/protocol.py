@@ -86,22 +86,22 @@ async def respond(request: Request, body: Any, translate: Translate) -> Response
     settings = settings_of(request)
     context = Context(service_of(request).model, settings, request_id_of(request.scope))
     if context.model.policy is None:
-        found = translate(body, context)
+        translated = translate(body, context)
     else:  # parsing long policy texts takes milliseconds, which must not block the event loop
-        found = await asyncio.to_thread(translate, body, context)
+        translated = await asyncio.to_thread(translate, body, context)
     options = Options(
-        truncate=found.truncate or settings.trainer_truncate,
-        max_tokens=found.max_tokens,
+        truncate=translated.truncate or settings.trainer_truncate,
+        max_tokens=translated.max_tokens,
         priority=priority_of(request),
     )
-    results = await score_pairs(request, found.pairs, options)
+    results = await score_pairs(request, translated.pairs, options)
     summarise(request.scope, results)
     several = len(results) > 1
     scores = [
-        _score(result, f"{found.field}.{place}" if several else found.field)
+        _score(result, f"{translated.field}.{place}" if several else translated.field)
         for place, result in enumerate(results)
     ]
-    answer = found.answer(scores)
+    answer = translated.answer(scores)
     response = answer if isinstance(answer, Response) else json_response(answer)
     if truncated := sum(score.truncated for score in scores):
         response.headers[TRUNCATED] = str(truncated)

@@ -99,7 +99,7 @@ def classify(body: Any, context: Context) -> Translated:
             "truncated": score.truncated,
         }
 
-    return _ask(body, context, "classify", entry)
+    return _translated(body, context, "classify", entry)
 
 
 @protocol(_POOLING)
@@ -207,10 +207,10 @@ def _vectors(body: dict[str, Any], context: Context, kind: str, field: str) -> T
             values = base64.b64encode(array("f", values)).decode()
         return {"object": kind, "index": index, field: values, "truncated": score.truncated}
 
-    return _ask(body, context, kind, entry)
+    return _translated(body, context, kind, entry)
 
 
-def _ask(body: dict[str, Any], context: Context, kind: str, entry: Any) -> Translated:
+def _translated(body: dict[str, Any], context: Context, kind: str, entry: Any) -> Translated:
     if body.get("chat_template") is not None:
         raise malformed("chat_template", "the checkpoint's own template is used: leave it out")
     if body.get("messages") is not None:

@@ -1,4 +1,4 @@
-"""Asks a server for the scores that a store lacks, and keeps each as it comes."""
+"""Requests the scores that a store lacks, and stores each as it arrives."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from fivescore.evaluation.store import Failure, Result, Store
 from fivescore.types import Score
 
 Truncate = Literal["never", "prompt_start"]
-MOST_AWAY = 3
-"""Requests in a row that may find the server away until the end of their patience."""
-_AWAY = (Unreachable, ServiceUnavailable, DeadlineExceeded)
+MOST_UNAVAILABLE = 3
+"""Requests in a row that fail because the server is unavailable, after which a run stops."""
+_UNAVAILABLE = (Unreachable, ServiceUnavailable, DeadlineExceeded)
 
 
 class Client(Protocol):
-    """What is used of ``AsyncRewardClient``."""
+    """The part of ``AsyncRewardClient`` that is used here."""
 
     async def score(
         self,
@@ -38,12 +38,12 @@ class Client(Protocol):
     ) -> Sequence[Score | FivescoreError]: ...
 
 
-class Asking:
-    """Batches on their way to a server.
+class Requests:
+    """Sends pairs in batches and stores the results.
 
-    A server that is away leaves pairs unscored: ``away`` says why, and another run asks for them.
-    A request that fails in another way is asked again pair by pair, so that none fails for its
-    neighbours.
+    A server that becomes unavailable leaves pairs unscored, for the next run; ``unavailable`` is
+    its last error. A request that fails in another way is sent again pair by pair, so that no pair
+    fails because of its neighbours.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Asking:
         self._batch_size, self._bar = batch_size, bar
         self._pairs: Mapping[str, dict[str, Any]] = {}
         self._queue: deque[list[str]] = deque()
-        self._away_in_a_row = 0
-        self.away: FivescoreError | None = None
+        self._failures_in_a_row = 0
+        self.unavailable: FivescoreError | None = None
 
     async def run(self, pairs: Mapping[str, dict[str, Any]], concurrency: int) -> None:
         """Score ``{key: pair}``, ``concurrency`` requests at a time.
 
         Raises:
-            RequestError: the requests are wrong whatever their pairs are: the key, for example.
+            RequestError: every request would fail, for example because of a wrong key.
         """
         keys, size = list(pairs), self._batch_size
         self._pairs = pairs
@@ -70,7 +70,7 @@ class Asking:
                 workers.create_task(self._work())
 
     async def _work(self) -> None:
-        while self._queue and self._away_in_a_row < MOST_AWAY:
+        while self._queue and self._failures_in_a_row < MOST_UNAVAILABLE:
             keys = self._queue.popleft()
             results = await self._client.score(
                 [self._pairs[key] for key in keys], truncate=self._truncate, errors="return"
@@ -78,22 +78,23 @@ class Asking:
             self._settle(dict(zip(keys, results, strict=True)))
 
     def _settle(self, results: Mapping[str, Score | FivescoreError]) -> None:
-        lasting: dict[str, Result] = {}
-        passing: dict[str, Result] = {}
-        away = []
+        final: dict[str, Result] = {}
+        temporary: dict[str, Result] = {}
+        unavailable = []
         for key, result in results.items():
             if isinstance(result, Score):
-                lasting[key] = result
-            elif isinstance(result, _AWAY):
-                away.append(result)
+                final[key] = result
+            elif isinstance(result, _UNAVAILABLE):
+                unavailable.append(result)
             elif isinstance(result, RequestError):  # the same pair will be refused again
-                lasting[key] = Failure(result.code, result.detail)
+                final[key] = Failure(result.code, result.detail)
             elif isinstance(result, ScoringError) or len(results) == 1:
-                passing[key] = Failure(result.code, result.detail)
+                temporary[key] = Failure(result.code, result.detail)
             else:
                 self._queue.append([key])
-        self._store.add(lasting)
-        self._store.add_for_now(passing)
-        self._bar.update(len(lasting) + len(passing))
-        self.away = away[0] if away else self.away
-        self._away_in_a_row = self._away_in_a_row + 1 if len(away) == len(results) else 0
+        self._store.add(final)
+        self._store.add_temporary(temporary)
+        self._bar.update(len(final) + len(temporary))
+        self.unavailable = unavailable[0] if unavailable else self.unavailable
+        all_failed = len(unavailable) == len(results)
+        self._failures_in_a_row = self._failures_in_a_row + 1 if all_failed else 0
