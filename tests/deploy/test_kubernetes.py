@@ -323,7 +323,9 @@ def test_probes_ask_what_is_there_and_wait_for_minutes_of_loading(resources: Res
     # A busy or loading pod is not restarted; one that loads or drains gets no requests.
     assert paths["livenessProbe"] == "/health/live"
     assert paths["startupProbe"] == paths["readinessProbe"] == "/health/ready"
-    waits = container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"]
+    waits = (
+        container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"]
+    )
     assert 15 * 60 <= waits < _one(resources, "Deployment")["spec"]["progressDeadlineSeconds"]
 
 
