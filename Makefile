@@ -30,7 +30,7 @@ test: install  ## make test ARGS='tests/unit -k admission' for some of them
 ifdef ARGS
 	HF_HUB_OFFLINE=1 $(BIN)/pytest $(ARGS)
 else
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 20 $(ALONE:%=--ignore %)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 $(ALONE:%=--ignore %)
 	HF_HUB_OFFLINE=1 $(BIN)/pytest --durations 20 $(ALONE)
 endif
 

@@ -19,17 +19,6 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For ``--dist loadgroup``: a file's tests run in one process, since they share its fixtures,
-    and in one process run all files that share the server of the demo checkpoint.
-    """
-    shared = {item.path for item in items if "demo_server" in getattr(item, "fixturenames", ())}
-    for item in items:
-        group = "demo_server" if item.path in shared else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True)
 def _log_as_it_was() -> Iterator[None]:
     """A command that runs in the test's own process configures the log for good."""
