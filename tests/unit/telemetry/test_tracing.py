@@ -47,8 +47,9 @@ def _spans(
 
 
 def _context(span: ReadableSpan) -> otel.SpanContext:
-    assert span.context is not None
-    return span.context
+    context: otel.SpanContext | None = span.context
+    assert context is not None
+    return context
 
 
 def _times(span: ReadableSpan) -> tuple[int, int]:
