@@ -18,6 +18,12 @@ DEMO_INFO = ModelInfo(
 )
 
 
+async def turns(count: int = 5) -> None:
+    """Let tasks that were started or cancelled take so many steps."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 class RecordingEngine:
     """Answers at once with the length of each sequence; remembers what it was given, in order."""
 

@@ -27,8 +27,8 @@ def asking(fleet: Fleet, **options: Any) -> RewardClient:
     return RewardClient("http://rm", transport=fleet, clock=Hurry(), **options)
 
 
-def own_threads() -> int:
-    return sum(thread.name == "fivescore" for thread in threading.enumerate())
+def own_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "fivescore"]
 
 
 def test_scores_come_in_order_and_errors_are_raised() -> None:
@@ -56,7 +56,7 @@ def test_one_client_serves_eight_threads_on_its_connections() -> None:
 
     with asking(fleet, batch_size=2, concurrency=5) as client, ThreadPoolExecutor(8) as pool:
         found = list(pool.map(ask, [client] * 8))
-        assert own_threads() == 1
+        assert len(own_threads()) == 1
     assert found == [list(range(40))] * 8
     assert fleet.most_inflight == 5
 
@@ -66,16 +66,16 @@ def test_a_closed_client_ends_its_thread_and_starts_it_again_when_asked() -> Non
     client.close()
     for _ in range(2):
         client.score(pairs(1))
-        assert own_threads() == 1
+        assert len(own_threads()) == 1
         client.close()
         client.close()
-        assert own_threads() == 0
+        assert own_threads() == []
 
 
 def test_a_client_that_is_forgotten_ends_its_thread() -> None:
     client = asking(Fleet())
     client.score(pairs(1))
-    (thread,) = (thread for thread in threading.enumerate() if thread.name == "fivescore")
+    (thread,) = own_threads()
     gone = weakref.ref(client)
     del client
     gc.collect()
@@ -86,17 +86,15 @@ def test_a_client_that_is_forgotten_ends_its_thread() -> None:
 
 def test_a_client_may_be_collected_by_its_own_thread() -> None:
     """The garbage collector runs wherever it likes."""
-    client = asking(Fleet())
-    client.score(pairs(1))
-    (thread,) = (thread for thread in threading.enumerate() if thread.name == "fivescore")
+    held = [asking(Fleet())]
+    held[0].score(pairs(1))
+    (thread,) = own_threads()
 
-    async def drop(held: list[RewardClient]) -> None:
+    async def drop() -> None:
         held.clear()
 
-    held = [client]
-    running = client._running()
-    del client
-    running.submit(drop(held)).exception()
+    running = held[0]._running()
+    running.submit(drop()).exception()
     thread.join(30)
     assert not thread.is_alive()
 
@@ -155,7 +153,7 @@ def test_a_wrong_environment_is_told_and_leaves_no_thread() -> None:
     for _ in range(2):
         with pytest.raises(OSError, match="no certificates"):
             client.score(pairs(1))
-    assert own_threads() == 0
+    assert own_threads() == []
 
 
 def test_an_asynchronous_client_may_be_used_in_one_loop_after_another() -> None:

@@ -137,9 +137,7 @@ def test_a_corrupt_file_is_one_error_that_names_it(
 
 
 @pytest.mark.parametrize("suffix", [".jsonl.gz", ".csv", ".csv.gz"])
-def test_rows_before_a_fault_come_before_the_file_is_read_to_its_end(
-    suffix: str, tmp_path: Path
-) -> None:
+def test_rows_before_a_fault_come_before_it_is_read(suffix: str, tmp_path: Path) -> None:
     file = write(tmp_path / f"x{suffix}", [{"a": f"{number:09}x"} for number in range(20_000)])
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] + b'\xff"')
     rows = read_file(file)
@@ -168,9 +166,7 @@ for name in sys.argv[1:]:
 """
 
 
-def test_the_base_installation_reads_all_but_parquet_and_says_what_that_needs(
-    tmp_path: Path,
-) -> None:
+def test_the_base_reads_all_but_parquet_and_says_what_that_needs(tmp_path: Path) -> None:
     files = [str(write(tmp_path / suffix / f"x{suffix}", ROWS)) for suffix in SUFFIXES]
     heavy = ("pyarrow", "datasets", "numpy", "scipy", "torch")
     done = without(heavy, *files, program=BASE_ALONE)

@@ -16,9 +16,7 @@ ROWS = [{"a": number} for number in range(3)]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_source_has_the_rows_the_name_and_the_digest_of_its_file(
-    suffix: str, tmp_path: Path
-) -> None:
+def test_a_source_has_rows_name_and_digest_of_its_file(suffix: str, tmp_path: Path) -> None:
     file = write(tmp_path / f"x.1{suffix}", ROWS)
     source = read(str(file), "any")
     assert [row.value for row in source.rows] == ROWS
@@ -60,9 +58,7 @@ def test_bad_rows_are_counted_with_the_first_place_and_blank_lines_are_not(tmp_p
         (["other.jsonl"], "train", []),
     ],
 )  # fmt: skip
-def test_the_files_of_a_split(
-    names: list[str], split: str, found: list[str], tmp_path: Path
-) -> None:
+def test_files_of_a_split(names: list[str], split: str, found: list[str], tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).write_text("{}")
     assert [file.name for file in files_of_split(tmp_path, split)] == found
@@ -77,9 +73,7 @@ def test_the_files_of_a_split(
         ["train_a.jsonl", "train_b.jsonl"],
     ],
 )
-def test_files_that_may_be_the_same_rows_twice_are_refused(
-    names: list[str], tmp_path: Path
-) -> None:
+def test_files_that_may_hold_rows_twice_are_refused(names: list[str], tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).write_text("{}")
     with pytest.raises(ConfigurationError, match=r"has 2 data files .*: give the file"):

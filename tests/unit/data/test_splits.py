@@ -29,8 +29,8 @@ def write(file: Path) -> Path:
 def test_every_format_is_read(suffix: str, tmp_path: Path) -> None:
     train = write(tmp_path / f"a{suffix}")
     splits = read_splits(str(train), write(tmp_path / f"b{suffix}"), "regression")
-    assert [row.value for row in splits.train] == ROWS
-    assert [row.value for row in splits.validation] == ROWS
+    for rows in (splits.train, splits.validation):
+        assert [row.value for row in rows] == ROWS
     # A model card shows places: they do not say where the file lay.
     assert splits.train[0].origin == f"a{suffix}"
 
@@ -93,9 +93,7 @@ def test_what_is_missing_or_unreadable_is_reported(source: str, told: str, tmp_p
 
 
 @pytest.mark.filterwarnings("default")  # datasets leaves a file open
-def test_the_hub_library_reads_helpsteer2s_layout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hub_reads_helpsteer2s_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the hub has it: both splits at the top, the preferences in one file in a folder."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     repository = tmp_path / "HelpSteer2"

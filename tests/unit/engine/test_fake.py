@@ -43,8 +43,7 @@ async def test_the_same_ids_always_get_the_same_outputs_and_others_get_others() 
 
 async def test_the_number_of_outputs_can_be_chosen() -> None:
     engine = FakeEngine(DEMO, {"outputs": "9"})
-    assert (await engine.load()).outputs == 9
-    assert len((await encode(engine, 1)).values) == 9
+    assert (await engine.load()).outputs == len((await encode(engine, 1)).values) == 9
 
 
 async def test_every_nth_sequence_fails_alone() -> None:
@@ -63,20 +62,13 @@ async def test_every_nth_sequence_is_nan() -> None:
     assert all(map(math.isnan, (await encode(engine, 1)).values))
 
 
-async def test_it_dies_at_the_nth_sequence_and_stays_dead() -> None:
-    engine = await loaded(die_after=2)
-    await encode(engine, 1)
-    for _ in range(2):
-        with pytest.raises(EngineDead):
-            await encode(engine, 1)
-
-
-async def test_its_death_ends_what_is_in_flight() -> None:
+async def test_it_dies_at_the_nth_sequence_with_what_is_in_flight_and_stays_dead() -> None:
     engine = await loaded(die_after=2, latency_seconds=0.01)
-    answers = await asyncio.gather(encode(engine, 1), encode(engine, 2), encode(engine, 3),
-                                   return_exceptions=True)  # fmt: skip
+    answers = await asyncio.gather(*(encode(engine, n) for n in (1, 2, 3)), return_exceptions=True)
     assert isinstance(answers[0], Output)
     assert [type(answer) for answer in answers[1:]] == [EngineDead, EngineDead]
+    with pytest.raises(EngineDead):
+        await encode(engine, 1)
 
 
 async def test_closing_ends_it() -> None:
@@ -86,18 +78,11 @@ async def test_closing_ends_it() -> None:
         await encode(engine, 1)
 
 
-async def test_it_can_fail_to_load() -> None:
+async def test_it_can_fail_to_load_and_does_without_a_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="out of memory"):
         await FakeEngine(DEMO, {"load-error": "out of memory"}).load()
-
-
-async def test_a_folder_without_a_configuration_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"config\.json"):
         await FakeEngine(str(tmp_path), {}).load()
-
-
-def test_options_may_be_spelt_as_flags() -> None:
-    FakeEngine(DEMO, {"latency-seconds": "0.5", "die-after": "3"})
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from fivescore.engine.suspects import (
     TurnAlone,
 )
 from fivescore.errors import EngineError
+from tests.unit.engines import turns
 
 GUILTY, INNOCENT = [666], [1]
 
@@ -37,18 +38,18 @@ class Visit:
 
     async def leave(self) -> None:
         self._leaving.set()
-        await steps()
+        await turns()
 
 
-async def steps() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-async def visits(*turns: Turn) -> list[Visit]:
-    made = [Visit(turn) for turn in turns]
-    await steps()
+async def visits(*given: Turn) -> list[Visit]:
+    made = [Visit(turn) for turn in given]
+    await turns()
     return made
+
+
+async def leave(*made: Visit) -> None:
+    for visit in made:
+        await visit.leave()
 
 
 def inside(made: list[Visit]) -> list[bool]:
@@ -60,8 +61,7 @@ async def die(suspected: Suspects, *present: list[int]) -> None:
     made = await visits(*(suspected.turn(token_ids) for token_ids in present))
     assert inside(made) == [True] * len(present)
     suspected.blame()
-    for visit in made:
-        await visit.leave()
+    await leave(*made)
     assert len(suspected.present) == 0
 
 
@@ -77,9 +77,8 @@ async def test_many_share_the_gate_and_one_has_it_alone() -> None:
     assert inside(made) == [False, False, True, False, False]
     await made[2].leave()
     assert sum(inside(made)) == 1
-    for visit in made[3:]:
-        await visit.leave()
-        await visit.task
+    await leave(*made[3:])
+    assert inside(made) == [False] * 5
 
 
 @pytest.mark.parametrize("kind", [Turn, TurnAlone])
@@ -87,7 +86,7 @@ async def test_who_no_longer_waits_to_be_alone_keeps_nobody_out(kind: type[Turn]
     gate = Gate()
     holder, waiting, later = await visits(kind(gate, [1]), TurnAlone(gate, [2]), Turn(gate, [3]))
     waiting.task.cancel()
-    await steps()
+    await turns()
     assert later.inside == (kind is Turn)
     await holder.leave()
     assert later.inside
@@ -102,7 +101,7 @@ async def test_a_gate_is_left_however_the_stay_ends() -> None:
     for kind in (Turn, TurnAlone):
         (visit,) = await visits(kind(gate, [1]))
         visit.task.cancel()
-        await steps()
+        await turns()
     (alone,) = await visits(TurnAlone(gate, [9]))
     assert alone.inside
     await alone.leave()
@@ -141,8 +140,7 @@ async def test_who_is_answered_is_cleared() -> None:
         suspected.clear(INNOCENT)
     made = await visits(*map(suspected.turn, (INNOCENT, [2])))
     assert inside(made) == [True, True]
-    for visit in made:
-        await visit.leave()
+    await leave(*made)
 
 
 async def test_the_oldest_suspects_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,5 +150,4 @@ async def test_the_oldest_suspects_are_forgotten_first(monkeypatch: pytest.Monke
         await die(suspected, token_ids)
     made = await visits(*map(suspected.turn, (GUILTY, [3])))
     assert inside(made) == [True, True]
-    for visit in made:
-        await visit.leave()
+    await leave(*made)

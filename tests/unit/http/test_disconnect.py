@@ -77,9 +77,7 @@ async def test_the_works_own_error_is_the_callers() -> None:
 
 
 @pytest.mark.parametrize("gone_too", [False, True])
-async def test_a_cancelled_request_stays_cancelled_whether_its_client_goes_or_not(
-    gone_too: bool,
-) -> None:
+async def test_a_cancelled_request_stays_so_whether_its_client_goes_or_not(gone_too: bool) -> None:
     client, work = Client(), Work()
     task = await asked(client, work)
     if gone_too:

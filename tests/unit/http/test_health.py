@@ -14,9 +14,11 @@ from fivescore.telemetry.metrics import OUTCOMES, STATES
 from tests.integration.service import Service, serving, strict
 
 
-async def test_the_manifest_in_force_is_shown(service: Service) -> None:
+async def test_the_manifest_in_force_and_the_versions_are_shown(service: Service) -> None:
     shown = strict(await service.http.get("/manifest"))
     assert shown == json.loads((Path(DEMO) / "reward.json").read_text())
+    versions = strict(await service.http.get("/version"))
+    assert versions == {"version": __version__, "engine": "fake"}
 
 
 async def test_the_token_limit_in_force_is_shown_with_the_manifest() -> None:
@@ -39,26 +41,14 @@ async def test_the_model_is_listed_in_openais_form(service: Service) -> None:
         assert model["owned_by"]
 
 
-async def test_the_versions_are_shown(service: Service) -> None:
-    body = strict(await service.http.get("/version"))
-    assert body == {"version": __version__, "engine": "fake"}
-
-
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
-async def test_a_ready_service_is_healthy(service: Service, path: str) -> None:
+async def test_a_ready_service_is_healthy_by_get_and_head(service: Service, path: str) -> None:
     response = await service.http.get(path)
     assert (response.status_code, strict(response)) == (200, {"status": "ready"})
+    assert (await service.http.head(path)).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
-async def test_load_balancers_may_probe_with_head(service: Service, path: str) -> None:
-    response = await service.http.head(path)
-    assert response.status_code == 200
-
-
-async def test_the_metrics_parse_and_every_label_is_there_from_the_start(
-    service: Service,
-) -> None:
+async def test_the_metrics_parse_and_every_label_is_there_from_the_start(service: Service) -> None:
     response = await service.http.get("/metrics")
     assert response.status_code == 200
     assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")

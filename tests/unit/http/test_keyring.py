@@ -111,9 +111,6 @@ def test_most_keys_and_the_longest_fit_into_a_file(tmp_path: Path) -> None:
     assert takes(ring, names[0], names[-1]) == [True, True]
 
 
-# Changes
-
-
 def test_a_change_counts_once_two_looks_agree(file: Path) -> None:
     """A file that is written while it is looked at has half its keys, or half a key."""
     ring = Keyring((), str(file))
@@ -214,9 +211,6 @@ async def test_the_watch_looks_again_and_again_until_cancelled(
 
 async def test_without_a_file_there_is_nothing_to_watch() -> None:
     await asyncio.wait_for(Keyring(["key"]).watch(), 60)
-
-
-# Comparing
 
 
 @pytest.mark.parametrize("offered", [b"first", b"last", b"none", b"", b"x" * 100_000])

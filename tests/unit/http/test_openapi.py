@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from typing import Any
 
 from fivescore import __version__
 from fivescore.http.app import ROUTES
 from tests.integration.service import Json, Service, strict
-
-
-def references(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        if isinstance(node.get("$ref"), str):
-            yield node["$ref"]
-        for value in node.values():
-            yield from references(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from references(value)
 
 
 def resolve(document: Json, reference: str) -> Any:
@@ -29,10 +18,9 @@ def resolve(document: Json, reference: str) -> Any:
     return node
 
 
-async def test_every_route_is_described_and_every_reference_in_it_resolves(
-    service: Service,
-) -> None:
-    document = strict(await service.http.get("/openapi.json"))
+async def test_every_route_is_described_and_every_reference_resolves(service: Service) -> None:
+    response = await service.http.get("/openapi.json")
+    document = strict(response)
     assert document["openapi"].startswith("3.")
     assert document["info"] == {"title": "fivescore", "version": __version__}
     assert len(ROUTES) == sum(map(len, document["paths"].values()))
@@ -40,7 +28,9 @@ async def test_every_route_is_described_and_every_reference_in_it_resolves(
         operation = document["paths"][path][method.lower()]
         assert {"200", "500", "503"} <= operation["responses"].keys()
         assert ("requestBody" in operation) == (method == "POST")
-    for reference in set(references(document)):
+    references = set(re.findall(r'"\$ref":\s*"([^"]*)"', response.text))
+    assert references
+    for reference in references:
         assert isinstance(resolve(document, reference), dict), reference
 
 

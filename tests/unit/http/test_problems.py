@@ -15,9 +15,7 @@ from tests.unit.test_errors import LEAVES
 @pytest.mark.parametrize(
     "kind", [kind for kind in LEAVES if kind is not ConfigurationError], ids=lambda kind: kind.code
 )
-async def test_every_error_has_a_status_a_title_and_the_canonical_shape(
-    kind: type[FivescoreError],
-) -> None:
+async def test_every_error_has_status_title_and_canonical_shape(kind: type[FivescoreError]) -> None:
     request = Request({"type": "http", "headers": [], "fivescore.request_id": "abc"})
     response = await problems.on_error(request, kind("what went wrong"))
     assert 400 <= response.status_code < 600

@@ -88,11 +88,12 @@ def test_each_key_has_its_own_bucket_and_who_has_none_share_one(clock: Clock) ->
         assert refused(rate, holder=holder) == 1
 
 
-def test_a_refused_request_costs_nothing(clock: Clock) -> None:
+def test_a_refused_request_and_no_pairs_cost_nothing(clock: Clock) -> None:
     rate = limit(clock)
     rate.take(ONE, 610)
     for _ in range(100):
         assert refused(rate, 1000) == 1
+        rate.take(ONE, 0)  # let in, though others are not
     clock.now += 1
     rate.take(ONE, 1)
 
@@ -109,12 +110,6 @@ def test_what_was_not_served_is_given_back(clock: Clock) -> None:
     rate.give_back(ONE, 5000)
     rate.take(ONE, 601)
     assert refused(rate) == 1
-
-
-def test_no_pairs_cost_nothing_and_are_let_in(clock: Clock) -> None:
-    rate = limit(clock)
-    rate.take(ONE, 5000)
-    rate.take(ONE, 0)
 
 
 def test_without_a_rate_nothing_is_limited(clock: Clock) -> None:

@@ -59,28 +59,24 @@ async def test_a_closed_loop_sends_everything_with_so_many_on_their_way() -> Non
     assert all(0.01 <= latency <= run.seconds for latency in run.latencies)
 
 
+async def test_one_by_one_on_one_connection_and_what_is_refused_is_counted() -> None:
+    service = Service(seconds=0.01)
+    requests = [Request(b"%d" % number, 3) for number in range(5)]
+    async with service.running() as url, Service(status=503).running() as refusing:
+        run = await asyncio.to_thread(one_by_one, url, requests)
+        refused = await asyncio.to_thread(one_by_one, refusing, [PAIR] * 3)
+    assert service.bodies == [request.body for request in requests]
+    assert (service.most, len(service.connections)) == (1, 1)
+    assert (run.pairs, len(run.latencies), run.answers) == (15, 5, [b"[]"] * 5)
+    assert all(0.01 <= latency <= run.seconds for latency in run.latencies)
+    assert (refused.pairs, refused.latencies, refused.failed) == (0, [], {"503": 3})
+
+
 async def test_a_new_connection_each() -> None:
     service = Service()
     async with service.running() as url, Driver(url, new_connections=True) as driver:
         await driver.closed([PAIR] * 5, workers=1)
     assert len(service.connections) == 5
-
-
-async def test_one_by_one_on_one_connection() -> None:
-    service = Service(seconds=0.01)
-    requests = [Request(b"%d" % number, 3) for number in range(5)]
-    async with service.running() as url:
-        run = await asyncio.to_thread(one_by_one, url, requests)
-    assert service.bodies == [request.body for request in requests]
-    assert (service.most, len(service.connections)) == (1, 1)
-    assert (run.pairs, len(run.latencies), run.answers) == (15, 5, [b"[]"] * 5)
-    assert all(0.01 <= latency <= run.seconds for latency in run.latencies)
-
-
-async def test_one_by_one_counts_what_is_refused() -> None:
-    async with Service(status=503).running() as url:
-        run = await asyncio.to_thread(one_by_one, url, [PAIR] * 3)
-    assert (run.pairs, run.latencies, run.failed) == (0, [], {"503": 3})
 
 
 async def test_an_open_loop_does_not_wait_for_answers_and_counts_from_the_time_due() -> None:

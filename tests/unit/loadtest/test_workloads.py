@@ -23,11 +23,8 @@ def test_arrivals_have_their_rate_rise_and_end_in_time(shape: str) -> None:
     assert 0 <= due[0] <= due[-1] < 10
 
 
-def test_another_seed_gives_other_arrivals() -> None:
+def test_another_seed_gives_other_arrivals_and_a_burst_comes_at_once() -> None:
     assert poisson(10, 10, seed=1) != poisson(10, 10, seed=2)
-
-
-def test_a_burst_comes_at_once() -> None:
     assert set(Counter(SHAPES["bursts of 64"](640, 3)).values()) == {64}
 
 
@@ -49,9 +46,7 @@ def test_pairs_never_come_twice_and_have_the_length(model: Measured, texts: Text
     assert all(least <= len(ids) <= most + 8 for ids in model.ids(pairs))
 
 
-def test_groups_share_prompts_of_the_length_that_was_asked_for(
-    model: Measured, texts: Texts
-) -> None:
+def test_groups_share_prompts_of_the_length_asked_for(model: Measured, texts: Texts) -> None:
     pairs = texts.groups(4, 8, prompt_tokens=300)
     assert Counter(Counter(pair.prompt for pair in pairs).values()) == {8: 4}
     empty = [Pair(prompt=pair.prompt, response="") for pair in pairs[::8]]

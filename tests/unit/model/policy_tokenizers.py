@@ -115,10 +115,7 @@ def plain() -> Any:
 
 @cache
 def policy(
-    template: str | None,
-    special: Sequence[str],
-    bos: str | None = None,
-    eos: str | None = None,
+    template: str | None, special: Sequence[str], bos: str | None = None, eos: str | None = None
 ) -> Any:
     """Bytes as tokens and some special ones, of which one is always padding."""
     backend = Tokenizer(models.BPE(vocab=_bytes(), merges=[]))

@@ -10,18 +10,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from tokenizers import (
-    AddedToken,
-    Tokenizer,
-    decoders,
-    models,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from fivescore.settings import DEMO
+from tests.unit.model.policy_tokenizers import CHATML
 
 CORPUS = (
     "A chat between a curious user and an artificial intelligence assistant.",
@@ -30,12 +23,7 @@ CORPUS = (
     "What is the capital of France? The capital of France is Paris, of course.",
     "<|im_start|>user\nHello there\n<|im_end|>\n",
 )
-CHATML_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+CHATML_TEMPLATE = CHATML
 INST_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}"
     "{{ '[INST] ' + message['content'] + ' [/INST]' }}"

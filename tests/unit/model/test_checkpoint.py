@@ -41,16 +41,14 @@ def test_a_folder_that_is_not_there_is_told(name: str) -> None:
         checkpoint.check(name)
 
 
-def test_a_folder_without_a_configuration_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"no config\.json"):
-        checkpoint.check(str(tmp_path))
-
-
-def test_a_file_is_told_from_its_folder(tmp_path: Path) -> None:
-    file = tmp_path / "model.safetensors"
-    file.touch()
-    with pytest.raises(ConfigurationError, match="give the folder"):
-        checkpoint.check(str(file))
+def test_a_folder_without_a_configuration_and_a_file_are_told(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    for path, told in (
+        (tmp_path, r"no config\.json"),
+        (tmp_path / "model.safetensors", "the folder"),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            checkpoint.check(str(path))
 
 
 def test_a_folder_without_a_tokenizer_is_told_in_one_line(folder: Path) -> None:
@@ -61,8 +59,12 @@ def test_a_folder_without_a_tokenizer_is_told_in_one_line(folder: Path) -> None:
     assert "\n" not in caught.value.detail
 
 
-def test_the_model_is_named_after_its_folder_or_the_setting(folder: Path) -> None:
-    assert Checkpoint(Settings(model=str(folder))).fit(DEMO_INFO).name == "my-model"
+def test_the_model_is_named_after_its_folder_or_the_setting(
+    folder: Path, environment: MutableMapping[str, str]
+) -> None:
+    environment["HOME"] = str(folder.parent)
+    for model in (str(folder), "~/my-model"):
+        assert Checkpoint(Settings(model=model)).fit(DEMO_INFO).name == "my-model"
     named = Checkpoint(Settings(model=str(folder), name="judge"))
     assert named.fit(DEMO_INFO).name == "judge"
 
@@ -119,10 +121,3 @@ def test_the_token_limit_is_the_settings_then_the_manifests_and_never_over_the_e
     found = Checkpoint(Settings(model=str(folder), max_tokens=setting))
     model = found.fit(dataclasses.replace(DEMO_INFO, max_tokens=engine))
     assert model.max_tokens == limit
-
-
-def test_a_folder_below_home_may_be_written_with_a_tilde(
-    folder: Path, environment: MutableMapping[str, str]
-) -> None:
-    environment["HOME"] = str(folder.parent)
-    assert Checkpoint(Settings(model="~/my-model")).fit(DEMO_INFO).name == "my-model"

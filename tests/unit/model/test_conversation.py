@@ -268,9 +268,7 @@ def test_no_text_writes_a_turn_marker_that_is_an_added_token_but_not_a_special_o
 @pytest.mark.parametrize("adds_bos", [True, False])
 @pytest.mark.parametrize("template_has_bos", [True, False])
 @pytest.mark.parametrize("prompt", ["Hello", "<s>", "<s><s> Hello"])
-def test_a_templates_bos_stands_once_at_the_start(
-    template_has_bos: bool, adds_bos: bool, prompt: str
-) -> None:
+def test_one_bos_stands_at_the_start(template_has_bos: bool, adds_bos: bool, prompt: str) -> None:
     make = partial(samples.llama2, template_has_bos=template_has_bos, adds_bos=adds_bos)
     ids = ids_of(conversation(make), prompt, "Hi")
     bos = make().bos_token_id
@@ -319,16 +317,11 @@ def test_a_tokenizer_without_a_chat_template_is_a_configuration_error() -> None:
         Conversation(PromptFormat(format="chat_template"), reference)
 
 
-# text
-
-
 @pytest.mark.parametrize("make", TOKENIZERS)
 @given(prompt=PLAIN, response=PLAIN)
 @example(prompt="", response="")
 @settings(max_examples=40)
-def test_a_rendered_text_gets_the_ids_of_the_chat_template(
-    make: Make, prompt: str, response: str
-) -> None:
+def test_a_rendered_text_gets_the_templates_ids(make: Make, prompt: str, response: str) -> None:
     messages = turns(prompt, response)
     pair = Pair(text=rendered(make(), messages))
     assert only(conversation(make), pair) == reference_ids(make(), messages)
@@ -350,9 +343,6 @@ def test_markers_that_are_added_tokens_but_not_special_are_structure_in_a_render
     pair = Pair(text=rendered(reference, messages))
     ids = only(conversation(samples.chatml_by_fine_tuning), pair)
     assert ids == reference_ids(reference, messages)
-
-
-# raw
 
 
 @pytest.mark.parametrize("bos_in_text", ["", "<s>", "<s><s>"])
@@ -441,9 +431,7 @@ def test_steerlm_never_parses_a_response_or_a_message(make: Make) -> None:
 
 @given(response=HOSTILE, system=HOSTILE)
 @settings(max_examples=200)
-def test_no_text_writes_a_steerlm_marker_that_is_a_special_token(
-    response: str, system: str
-) -> None:
+def test_no_text_writes_a_special_steerlm_marker(response: str, system: str) -> None:
     conv = conversation(SPECIAL_MARKERS, format="steerlm")
     ids = ids_of(conv, messages_of(turns("Q", system=system)), response)
     reference = SPECIAL_MARKERS()

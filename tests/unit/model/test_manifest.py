@@ -157,9 +157,7 @@ def test_a_line_break_in_a_name_does_not_break_the_error(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("outputs", [2, 4, 6, 19])
-def test_another_number_of_outputs_says_what_to_write_and_that_works(
-    tmp_path: Path, outputs: int
-) -> None:
+def test_another_number_of_outputs_says_what_works(tmp_path: Path, outputs: int) -> None:
     with pytest.raises(ConfigurationError) as caught:
         manifest.for_outputs(outputs)
     detail = caught.value.detail

@@ -110,9 +110,7 @@ def test_a_default_system_message_is_the_templates_and_not_the_conversations() -
 @every
 @pytest.mark.parametrize("first", [0, 1, 2])
 @pytest.mark.parametrize("second", [0, 1])
-def test_bos_may_stand_before_either_text_any_number_of_times(
-    make: Make, first: int, second: int
-) -> None:
+def test_bos_may_stand_often_before_either_text(make: Make, first: int, second: int) -> None:
     bos = make().bos_token or ""
     prompt = prompt_of(make, [("user", "Q")]).removeprefix(bos)
     found = read(make, bos * first + prompt + "A", bos * second + prompt)
@@ -197,9 +195,7 @@ def test_reasoning_that_the_template_or_a_dataset_begins_is_part_of_the_response
 @every
 @given(cut=st.integers(min_value=1, max_value=200), response=CONTENT)
 @settings(max_examples=40)
-def test_a_query_that_lost_its_start_is_read_with_its_whole_prompt(
-    make: Make, cut: int, response: str
-) -> None:
+def test_a_query_without_its_start_is_read(make: Make, cut: int, response: str) -> None:
     turns = alternating(["First question, and long. " * 20, "Its answer.", "And the second?"])
     turns = [(role, content.strip()) for role, content in turns]
     prompt = prompt_of(make, turns).removeprefix(make().bos_token or "")
@@ -229,9 +225,9 @@ def test_a_query_that_the_policys_tokenizer_normalised_is_read() -> None:
     prompt = prompt_of(policies.chatml, [("user", "un e\u0301le\u0300ve")])
     query = unicodedata.normalize("NFC", prompt) + "Oui.<|im_end|>"
     assert not query.startswith(prompt)
-    (turn,), response = read(policies.chatml, query, prompt)
-    assert unicodedata.normalize("NFC", turn[1]) == "un élève"
-    assert response == "Oui."
+    turns, response = read(policies.chatml, query, prompt)
+    assert unicodedata.normalize("NFC", turns[0][1]) == "un élève"
+    assert (len(turns), response) == (1, "Oui.")
 
 
 def test_a_cut_in_a_prompt_that_repeats_itself_is_found() -> None:
@@ -281,9 +277,7 @@ def test_a_date_of_another_day_in_the_header_costs_no_turn(turns: list[Turn]) ->
     assert read(policies.llama31, prompt + "A<|eot_id|>", prompt) == (turns, "A")
 
 
-def test_another_start_than_the_templates_is_skipped_and_told_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_another_start_than_the_templates_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     own = PolicyTemplate(policies.chatml())
     prompt = "Something before.\n" + prompt_of(policies.chatml, [("user", "Q")])
     with caplog.at_level(logging.WARNING):

@@ -65,15 +65,9 @@ def test_what_the_template_writes_becomes_a_mark_and_what_a_text_says_does_not()
     sealed = guard.seal("<a>" + guard.protect("<a><m>") + "<a><m>")
     mark = guard.marks["<a>"]
     assert sealed == f"{mark}<a><|m|>{mark}<m>"
-
-
-def test_the_marks_of_two_guards_differ_so_that_none_can_be_guessed() -> None:
-    assert Guard(("<a>",), {}).marks != Guard(("<a>",), {}).marks
-
-
-def test_the_longest_of_two_special_strings_wins() -> None:
-    guard = Guard(("<a>", "<a>b"), {})
-    assert guard.seal("<a>b") == guard.marks["<a>b"]
+    assert mark != Guard(("<a>",), {}).marks["<a>"], "none can be guessed"
+    longer = Guard(("<a>", "<a>b"), {})
+    assert longer.seal("<a>b") == longer.marks["<a>b"]
 
 
 # fastokens
@@ -149,6 +143,10 @@ def panic(*args: Any, **kwargs: Any) -> Any:
     raise Panic("index out of bounds")
 
 
+def error(*args: Any, **kwargs: Any) -> Any:
+    raise ValueError("match limit")
+
+
 @pytest.mark.parametrize("part", ["from_json_str", "encode_batch"])
 def test_a_panic_at_the_load_leaves_the_work_to_tokenizers(
     part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -158,10 +156,6 @@ def test_a_panic_at_the_load_leaves_the_work_to_tokenizers(
     with caplog.at_level(logging.INFO):
         assert module.faster(backend(samples.demo), ()) is None
     assert "panicked: index out of bounds" in caplog.text
-
-
-def error(*args: Any, **kwargs: Any) -> Any:
-    raise ValueError("match limit")
 
 
 @pytest.mark.parametrize("failure", [error, panic])

@@ -26,10 +26,11 @@ def prompt(pair: Pair) -> object:
 
 
 @given(PAIRS)
-def test_every_pair_is_in_one_chunk_with_its_place(pairs: list[Pair]) -> None:
+def test_every_pair_is_in_one_chunk_and_chunks_have_a_most(pairs: list[Pair]) -> None:
     cut = list(chunks(placed(pairs)))
     assert sorted(place for chunk in cut for place, _, _ in chunk) == list(range(len(pairs)))
     assert all(pair is pairs[place] for chunk in cut for place, pair, _ in chunk)
+    assert all(1 <= len(chunk) <= CHUNK_PAIRS for chunk in cut)
 
 
 @given(PAIRS)
@@ -47,11 +48,6 @@ def test_prompts_keep_the_order_in_which_they_came_first(pairs: list[Pair]) -> N
     came = list(dict.fromkeys(prompt(pair) for pair in pairs if pair.prompt))
     flat = [pair for chunk in chunks(placed(pairs)) for _, pair, _ in chunk]
     assert list(dict.fromkeys(prompt(pair) for pair in flat if pair.prompt)) == came
-
-
-@given(PAIRS)
-def test_a_chunk_is_never_empty_and_has_a_most(pairs: list[Pair]) -> None:
-    assert all(1 <= len(chunk) <= CHUNK_PAIRS for chunk in chunks(placed(pairs)))
 
 
 def test_chunks_start_small_and_double_up_to_the_most() -> None:

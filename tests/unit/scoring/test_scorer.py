@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, processors
-from transformers import AutoTokenizer
 
 from fivescore.engine.base import Engine
 from fivescore.errors import (
@@ -34,7 +33,7 @@ from fivescore.settings import DEMO, Settings
 from fivescore.telemetry.metrics import Metrics
 from fivescore.telemetry.trace import Trace
 from fivescore.types import Message, Output, Pair, Score
-from tests.unit.engines import HeldEngine, RecordingEngine
+from tests.unit.engines import HeldEngine, RecordingEngine, turns
 
 
 @asynccontextmanager
@@ -68,8 +67,7 @@ async def test_the_engine_gets_the_ids_of_the_conversation_and_the_manifest_read
         (result,) = await score(scorer, pair())
         (expected,) = ids(scorer, [pair()])
     assert engine.submitted == [expected]
-    manifest = scorer.service.model.manifest
-    offsets = {name: affine.offset for name, affine in manifest.attributes.items()}
+    offsets = {n: a.offset for n, a in scorer.service.model.manifest.attributes.items()}
     assert result.attributes == {name: len(expected) + offset for name, offset in offsets.items()}
     weights = dict(zip(offsets, (0.3, 0.74, 0.46, 0.47, -0.33), strict=True))
     assert result.reward == pytest.approx(
@@ -82,19 +80,13 @@ async def test_pairs_of_one_prompt_are_submitted_together_and_answered_in_the_or
     engine = RecordingEngine()
     prompts = ["a", "long prompt", "a", "another one", "long prompt", "a"]
     pairs = [pair(prompt, "x " * index) for index, prompt in enumerate(prompts)]
+    many = [pair(f"prompt {n % 7}", "word " * n) for n in range(3 * CHUNK_PAIRS)]
     async with scoring(engine) as scorer:
-        results = await score(scorer, *pairs)
+        for asked in (pairs, many, []):
+            results = await score(scorer, *asked)
+            assert [result.tokens for result in results] == list(map(len, ids(scorer, asked)))
         expected = ids(scorer, pairs)
-    assert engine.submitted == [expected[index] for index in (0, 2, 5, 1, 4, 3)]
-    assert [result.tokens for result in results] == [len(one) for one in expected]
-
-
-async def test_many_pairs_are_answered_in_the_order_asked() -> None:
-    pairs = [pair(f"prompt {n % 7}", "word " * n) for n in range(3 * CHUNK_PAIRS)]
-    async with scoring(RecordingEngine()) as scorer:
-        results = await score(scorer, *pairs)
-        expected = ids(scorer, pairs)
-    assert [result.tokens for result in results] == [len(one) for one in expected]
+    assert engine.submitted[:6] == [expected[index] for index in (0, 2, 5, 1, 4, 3)]
 
 
 async def test_identical_pairs_are_submitted_once_within_and_across_requests() -> None:
@@ -120,12 +112,10 @@ async def test_of_a_large_request_no_more_is_in_the_engine_than_it_needs() -> No
     async with scoring(engine) as scorer:
         large = asyncio.create_task(score(scorer, *many(4 * window.LEAST)))
         await engine.busy.wait()
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await turns(20)
         assert window.LEAST <= len(engine.submitted) < window.LEAST + CHUNK_PAIRS
         single = asyncio.create_task(score(scorer, Pair(token_ids=[7])))
-        for _ in range(20):  # token ids need no tokeniser
-            await asyncio.sleep(0)
+        await turns(20)  # token ids need no tokeniser
         assert engine.submitted[-1] == [7]
         engine.gate.set()
         results = await large
@@ -196,26 +186,15 @@ async def test_a_pair_found_malformed_before_keeps_its_error_in_its_place() -> N
     assert results[0] == results[2]
 
 
-async def test_too_many_pairs_are_refused_as_a_whole() -> None:
+async def test_too_many_pairs_and_weights_that_do_not_fit_are_refused_before_any_work() -> None:
     engine = RecordingEngine()
     async with scoring(engine, max_pairs=2) as scorer:
         with pytest.raises(TooManyPairs) as caught:
             await score(scorer, pair(), pair(), pair())
-    assert caught.value.facts == {"limit": 2}
-    assert engine.submitted == []
-
-
-async def test_weights_that_do_not_fit_are_refused_before_any_work() -> None:
-    engine = RecordingEngine()
-    async with scoring(engine) as scorer:
         with pytest.raises(InvalidRequest, match="humor"):
             await score(scorer, pair(), weights={"humor": 1.0})
+    assert caught.value.facts == {"limit": 2}
     assert engine.submitted == []
-
-
-async def test_no_pairs_get_no_scores() -> None:
-    async with scoring(RecordingEngine()) as scorer:
-        assert await score(scorer) == []
 
 
 async def test_a_deadline_aborts_the_work_in_the_engine() -> None:
@@ -286,10 +265,10 @@ FAR = 2**20 + 500_000
 
 def far_too_long() -> dict[str, Pair]:
     words = "many words " * (FAR // 11)
-    turns = [Message(role="system", content=words), Message(role="user", content="Well?")]
+    said = [Message(role="system", content=words), Message(role="user", content="Well?")]
     return {
         "prompt": pair(words, "The end."),
-        "messages": Pair(prompt=turns, response="The end."),
+        "messages": Pair(prompt=said, response="The end."),
         "response": pair("Well?", words + "The end."),
         "text": Pair(text=f"<|begin_of_text|>{words}The end.<|eot_id|>"),
     }
@@ -342,9 +321,6 @@ async def test_a_text_cut_before_tokenising_is_flagged_though_its_tokens_fit() -
     assert (result.tokens, result.truncated) == (2, True)
 
 
-# A request's own limit
-
-
 @pytest.mark.parametrize(("asked", "limit"), [(None, 16), (10, 10), (10**6, 16)])
 async def test_a_pair_beyond_the_lower_limit_is_cut_where_that_is_allowed_or_fails_alone(
     asked: int | None, limit: int
@@ -362,20 +338,6 @@ async def test_a_pair_beyond_the_lower_limit_is_cut_where_that_is_allowed_or_fai
     assert (cut.tokens, cut.truncated) == (limit, True)
     assert (whole.tokens, whole.truncated) == (limit, False)
     assert same == whole
-
-
-async def test_a_rendered_text_is_scored_as_its_conversation() -> None:
-    engine = RecordingEngine()
-    async with scoring(engine) as scorer:
-        tokenizer = AutoTokenizer.from_pretrained(DEMO)
-        turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
-        text = tokenizer.apply_chat_template(turns, tokenize=False)
-        one, other = await score(scorer, pair(), Pair(text=text))
-        assert one == other
-    assert len(engine.submitted) == 1
-
-
-# Stages
 
 
 async def test_the_engine_works_from_the_first_chunk_on_while_others_are_tokenised() -> None:

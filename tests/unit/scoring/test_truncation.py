@@ -74,19 +74,12 @@ def test_what_is_kept_is_the_end_and_fills_the_limit(ids: list[int], data: st.Da
 
 
 @given(PAIRS, st.data())
-def test_just_the_first_characters_go(pair: Pair, data: st.DataObject) -> None:
+def test_just_the_first_characters_go_and_the_form_stays(pair: Pair, data: st.DataObject) -> None:
     length = characters(pair)
-    if length < 2:
-        return
-    excess = data.draw(st.integers(1, length - 1))
+    excess = data.draw(st.integers(1, length - 1)) if length > 1 else 0
     left = shorten(pair, excess)
     assert whole(left) == whole(pair)[excess:]
     assert characters(left) == length - excess
-
-
-@given(PAIRS, st.integers(1, 10))
-def test_the_form_and_the_turns_stay(pair: Pair, excess: int) -> None:
-    left = shorten(pair, min(excess, max(characters(pair) - 1, 0)))
     assert (left.text is None, left.prompt is None) == (pair.text is None, pair.prompt is None)
     if isinstance(pair.prompt, list):
         assert isinstance(left.prompt, list)

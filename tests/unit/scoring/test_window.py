@@ -7,17 +7,13 @@ import asyncio
 import pytest
 
 from fivescore.scoring.window import LEAST, STEPS, Room, Window
+from tests.unit.engines import turns
 
 
 def window(limit: int) -> Window:
     made = Window()
     made.limit = limit
     return made
-
-
-async def turn() -> None:
-    for _ in range(3):
-        await asyncio.sleep(0)
 
 
 async def stay(one: Window, sequences: int, priority: int | None = None) -> Room:
@@ -34,10 +30,10 @@ async def test_there_is_room_until_the_limit_is_reached() -> None:
     await stay(one, 3, 0)
     assert one.inside == 6
     waiting = asyncio.create_task(stay(one, 1, 0))
-    await turn()
+    await turns()
     assert not waiting.done()
     one.leave(2)
-    await turn()
+    await turns()
     assert not waiting.done()
     one.leave()
     await waiting
@@ -69,7 +65,7 @@ async def test_the_lowest_priority_goes_first_and_equals_in_their_order() -> Non
         asyncio.create_task(go(name, priority))
         for name, priority in (("late", 9), ("first", -5), ("second", 3), ("third", 3))
     ]
-    await turn()
+    await turns()
     assert went == []
     one.leave()
     await asyncio.gather(*tasks)
@@ -81,10 +77,10 @@ async def test_nobody_overtakes_those_who_wait() -> None:
     one = window(1)
     await stay(one, 2)
     first = asyncio.create_task(stay(one, 5, 1))
-    await turn()
+    await turns()
     one.inside = 0
     second = asyncio.create_task(stay(one, 1, 0))
-    await turn()
+    await turns()
     assert not first.done()
     assert not second.done()
     one.leave(0)
@@ -106,7 +102,7 @@ async def test_whoever_is_cancelled_leaves_no_trace(let_in: bool) -> None:
     one = window(1)
     await stay(one, 1)
     gone = asyncio.create_task(stay(one, 7, 0))
-    await turn()
+    await turns()
     if let_in:
         one.leave()
     gone.cancel()

@@ -21,30 +21,26 @@ from fivescore.telemetry.logging import Json, Text, relayed, without_messages
 class Stream(io.StringIO):
     """Standard error of a test: a terminal or not."""
 
-    def __init__(self, terminal: bool = False) -> None:
-        super().__init__()
-        self._terminal = terminal
+    terminal = False
 
     def isatty(self) -> bool:
-        return self._terminal
+        return self.terminal
 
 
 @pytest.fixture
 def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Configures the process's log to a stream; it is put back as it was after the test."""
-    root, ours = logging.getLogger(), logging.getLogger("fivescore")
-    before = root.handlers[:], root.level, ours.level
-    root.handlers = []  # or they would be closed
+    """Configures the process's log to a stream; tests/conftest.py puts it back."""
+    logging.getLogger().handlers = []  # or they would be closed
 
     def to(terminal: bool, *arguments: Any) -> Stream:
-        stream = Stream(terminal)
+        stream = Stream()
+        stream.terminal = terminal
         monkeypatch.setattr(sys, "stderr", stream)
         logs.configure(*arguments)
         return stream
 
     yield to
     logging.captureWarnings(False)
-    root.handlers, root.level, ours.level = before
 
 
 def record(message: str, *arguments: Any, name: str = "fivescore.x") -> logging.LogRecord:
@@ -70,9 +66,7 @@ def test_machines_get_json_and_people_text_unless_told_otherwise(
         assert line.endswith(" INFO    listening on somewhere")
 
 
-def test_ours_are_told_from_their_level_and_others_from_warning_in_the_same_format(
-    configure: Any,
-) -> None:
+def test_ours_are_told_from_their_level_and_others_from_warning(configure: Any) -> None:
     stream = configure(False, "debug", "json")
     logging.getLogger("fivescore.x").debug("ours")
     logging.getLogger("uvicorn.error").info("chatter")
@@ -166,9 +160,6 @@ def test_a_traceback_ends_though_its_causes_go_round() -> None:
     one, other = ValueError("a"), KeyError("b")
     one.__cause__, other.__cause__ = other, one
     assert without_messages(one).count("because of") < 20
-
-
-# Text
 
 
 def test_text_has_the_message_and_behind_it_what_it_left_out() -> None:

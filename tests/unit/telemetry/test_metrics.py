@@ -80,9 +80,6 @@ def test_no_name_of_ours_is_in_the_exposition_twice() -> None:
     assert len(names) == len(set(names))
 
 
-# Series that exist before they are needed
-
-
 def labelled(metrics: Metrics, name: str) -> set[str]:
     """The values of the one label of a metric."""
     found = (dict(labels) for sample, labels in samples(metrics) if sample == name)

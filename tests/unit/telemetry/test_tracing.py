@@ -29,6 +29,7 @@ from fivescore.telemetry.tracing import Tracing
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = (b"traceparent", f"00-{TRACE_ID}-{SPAN_ID}-01".encode())
 Headers = list[tuple[bytes, bytes]]
+Complaints = tuple[logging.Logger, pytest.LogCaptureFixture]
 
 
 def _spans(
@@ -81,8 +82,8 @@ def test_spans_have_the_times_of_the_stages() -> None:
 
 
 def test_times_are_those_of_the_wall_clock() -> None:
-    exporter = InMemorySpanExporter()
     before = time.time_ns()
+    exporter = InMemorySpanExporter()
     span = Tracing(SimpleSpanProcessor(exporter)).begin(Trace(), [], time.perf_counter())
     span.end("POST /score", {}, None, time.perf_counter())
     began, ended = _times(exporter.get_finished_spans()[0])
@@ -134,13 +135,9 @@ MALFORMED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", MALFORMED)
-def test_a_malformed_parent_is_none(value: bytes) -> None:
-    assert _spans([(b"traceparent", value)])["POST /score"].parent is None
-
-
-def test_two_parents_are_none() -> None:
-    assert _spans([PARENT, PARENT])["POST /score"].parent is None
+@pytest.mark.parametrize("headers", [*([(b"traceparent", v)] for v in MALFORMED), [PARENT, PARENT]])
+def test_a_malformed_parent_and_two_parents_are_none(headers: Headers) -> None:
+    assert _spans(headers)["POST /score"].parent is None
 
 
 @given(
@@ -173,9 +170,7 @@ def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.fixture
-def complaints(
-    caplog: pytest.LogCaptureFixture,
-) -> Iterator[tuple[logging.Logger, pytest.LogCaptureFixture]]:
+def complaints(caplog: pytest.LogCaptureFixture) -> Iterator[Complaints]:
     """OpenTelemetry's logger as ``start`` leaves it."""
     logger = logging.getLogger("opentelemetry")
     before = logger.handlers, logger.propagate
@@ -184,9 +179,7 @@ def complaints(
     logger.handlers, logger.propagate = before
 
 
-def test_trouble_is_logged_now_and_then(
-    complaints: tuple[logging.Logger, pytest.LogCaptureFixture],
-) -> None:
+def test_trouble_is_logged_now_and_then(complaints: Complaints) -> None:
     logger, caplog = complaints
     for _ in range(1000):
         logger.getChild("sdk").warning("Queue full")
@@ -196,9 +189,7 @@ def test_trouble_is_logged_now_and_then(
     ]  # fmt: skip
 
 
-def test_what_clients_put_into_headers_is_not_logged(
-    complaints: tuple[logging.Logger, pytest.LogCaptureFixture],
-) -> None:
+def test_what_clients_put_into_headers_is_not_logged(complaints: Complaints) -> None:
     _spans([PARENT, (b"tracestate", b"sesame !!!")])
     _spans([(b"traceparent", b"0" * 1000)])
     logger, caplog = complaints
@@ -222,16 +213,14 @@ def test_a_variable_that_opentelemetry_refuses_stops_the_start(
         module.start("http://127.0.0.1:1/v1/traces")
 
 
-def test_the_engine_s_processes_inherit_name_and_protocol(
-    environment: MutableMapping[str, str],
+@pytest.mark.parametrize(
+    ("resource", "name"), [("", "fivescore"), ("service.name=theirs", None)], ids=["ours", "theirs"]
+)
+def test_the_engine_s_processes_inherit_protocol_and_name_unless_the_operator_gave_one(
+    environment: MutableMapping[str, str], resource: str, name: str | None
 ) -> None:
     environment["OTEL_EXPORTER_OTLP_PROTOCOL"] = "http/protobuf"
+    environment["OTEL_RESOURCE_ATTRIBUTES"] = resource
     module._share_with_the_engine()
     assert os.environ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "http/protobuf"
-    assert os.environ["OTEL_SERVICE_NAME"] == "fivescore"
-
-
-def test_an_operator_s_name_stays(environment: MutableMapping[str, str]) -> None:
-    environment["OTEL_RESOURCE_ATTRIBUTES"] = "service.name=theirs"
-    module._share_with_the_engine()
-    assert "OTEL_SERVICE_NAME" not in os.environ
+    assert os.environ.get("OTEL_SERVICE_NAME") == name

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -18,6 +19,12 @@ from fivescore.types import Score
 from tests.unit.client.fakes import Fleet, Hurry, Request, pairs, problem, scored
 
 
+@contextmanager
+def gathering(fleet: Fleet) -> Iterator[Gatherer]:
+    with RewardClient("http://rm", transport=fleet, clock=Hurry()) as client:
+        yield Gatherer(client)
+
+
 async def gathered(gatherer: Gatherer, *numbers: int) -> list[float]:
     scores = await asyncio.gather(*(gatherer.score(pairs(500)[number]) for number in numbers))
     return [score.reward for score in scores]
@@ -25,9 +32,9 @@ async def gathered(gatherer: Gatherer, *numbers: int) -> list[float]:
 
 async def test_samples_that_arrive_together_share_a_request() -> None:
     fleet = Fleet()
-    with RewardClient("http://rm", transport=fleet, clock=Hurry()) as client:
-        assert await gathered(Gatherer(client), *range(30)) == list(range(30))
-        assert [len(request.pairs) for request in fleet.requests] == [30]
+    with gathering(fleet) as gatherer:
+        assert await gathered(gatherer, *range(30)) == list(range(30))
+    assert [len(request.pairs) for request in fleet.requests] == [30]
 
 
 async def busy(gatherer: Gatherer) -> list[asyncio.Task[Score]]:
@@ -50,8 +57,7 @@ def held(until: threading.Event) -> Callable[[Request], Any]:
 async def test_samples_that_arrive_while_requests_are_under_way_wait_for_the_next_one() -> None:
     open_again = threading.Event()
     fleet = Fleet(*[held(open_again)] * FEW_REQUESTS)
-    with RewardClient("http://rm", transport=fleet, clock=Hurry()) as client:
-        gatherer = Gatherer(client)
+    with gathering(fleet) as gatherer:
         tasks = await busy(gatherer)
         for number in range(FEW_REQUESTS, FEW_REQUESTS + 20):
             tasks.append(asyncio.create_task(gatherer.score(pairs(500)[number])))
@@ -66,8 +72,7 @@ async def test_samples_that_arrive_while_requests_are_under_way_wait_for_the_nex
 async def test_a_sample_that_is_given_up_is_not_sent_and_hinders_no_other() -> None:
     open_again = threading.Event()
     fleet = Fleet(*[held(open_again)] * FEW_REQUESTS)
-    with RewardClient("http://rm", transport=fleet, clock=Hurry()) as client:
-        gatherer = Gatherer(client)
+    with gathering(fleet) as gatherer:
         tasks = await busy(gatherer)
         gone = asyncio.create_task(gatherer.score(pairs(500)[77]))
         waiting = asyncio.create_task(gathered(gatherer, 10, 11))
@@ -85,8 +90,7 @@ async def test_a_sample_that_is_given_up_is_not_sent_and_hinders_no_other() -> N
 
 async def test_a_sample_that_fails_fails_alone_and_a_request_that_fails_fails_its_samples() -> None:
     fleet = Fleet()
-    with RewardClient("http://rm", transport=fleet, clock=Hurry()) as client:
-        gatherer = Gatherer(client)
+    with gathering(fleet) as gatherer:
         bad = gatherer.score({"prompt": "Q"})
         results = await asyncio.gather(
             bad, gathered(gatherer, *range(BATCH_SIZE + 3)), return_exceptions=True

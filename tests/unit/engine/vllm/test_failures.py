@@ -25,9 +25,7 @@ ARCHITECTURES = "Model architectures ['NoSuchModel'] are not supported for now. 
     ],
 )
 @pytest.mark.parametrize("model", ["me/model", "/a" * 400 + "/model"])
-def test_the_line_is_short_and_names_the_next_step(
-    model: str, cause: str, named: tuple[str, ...]
-) -> None:
+def test_a_short_line_says_what_to_do(model: str, cause: str, named: tuple[str, ...]) -> None:
     line = startup_failure(model, cause)
     assert len(line) <= MOST_CHARACTERS
     assert "\n" not in line

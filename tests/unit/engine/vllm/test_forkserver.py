@@ -8,7 +8,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import closing, contextmanager
 from importlib.metadata import PackageNotFoundError
 from multiprocessing import forkserver as python_forkserver
@@ -130,15 +130,14 @@ def _in(pid: int, session: int) -> bool:
         return False
 
 
-def test_an_operator_may_choose_to_fork(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(forkserver.METHOD, "fork")
-    assert forkserver.context().get_start_method() == "fork"
-
-
-def test_without_a_fork_server_processes_are_spawned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(forkserver.METHOD, raising=False)
-    monkeypatch.delenv(forkserver.LIBRARIES, raising=False)
-    assert forkserver.context().get_start_method() == "spawn"
+@pytest.mark.parametrize(("chosen", "method"), [("fork", "fork"), (None, "spawn")])
+def test_an_operator_may_choose_to_fork_or_without_a_fork_server_processes_are_spawned(
+    chosen: str | None, method: str, environment: MutableMapping[str, str]
+) -> None:
+    environment.pop(forkserver.LIBRARIES, None)
+    environment.pop(forkserver.METHOD, None)
+    environment.update({forkserver.METHOD: chosen} if chosen else {})
+    assert forkserver.context().get_start_method() == method
 
 
 @pytest.mark.parametrize(
@@ -157,12 +156,9 @@ def test_without_a_fork_server_processes_are_spawned(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_engines_are_forked_where_vllm_could_fork_them(
-    installed: dict[str, str],
-    release: str,
-    option: str,
-    forked: bool,
+    installed: dict[str, str], release: str, option: str, forked: bool,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> None:  # fmt: skip
     def version(name: str) -> str:
         if name not in installed:
             raise PackageNotFoundError(name)
@@ -234,9 +230,7 @@ def test_the_libraries_are_those_that_vllm_wants_first(
     for file in ("torch/lib/libgomp.so.1", "vllm/libs/libtcmalloc.so.4"):
         (tmp_path / file).parent.mkdir(parents=True)
         (tmp_path / file).touch()
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name: SimpleNamespace(origin=str(tmp_path / name / "__init__.py")),
-    )
+    origins = {name: str(tmp_path / name / "__init__.py") for name in ("torch", "vllm")}
+    found = {name: SimpleNamespace(origin=origin) for name, origin in origins.items()}
+    monkeypatch.setattr(importlib.util, "find_spec", found.get)
     assert forkserver._cpu_libraries(given) == expected.format(tmp_path)

@@ -54,9 +54,7 @@ def test_another_signature_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_the_installed_vllm_has_everything_also_by_its_sources(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_installed_vllm_has_all_by_its_sources_too(capsys: pytest.CaptureFixture[str]) -> None:
     found = importlib.import_module("vllm").__file__
     assert found is not None
     assert internals.main(["--against", str(Path(found).parent)]) == 0

@@ -39,6 +39,7 @@ class Terminal:
         source, self.descriptor = os.pipe()
         self._open: BinaryIO = os.fdopen(self.descriptor, "wb")
         self._source: BinaryIO = os.fdopen(source, "rb")
+        self.output = StartupOutput(self.descriptor)
 
     def text(self) -> str:
         """All that was written; nothing more can be written then."""
@@ -57,11 +58,6 @@ def terminal() -> Iterator[Terminal]:
     terminal.close()
 
 
-@pytest.fixture
-def output(terminal: Terminal) -> StartupOutput:
-    return StartupOutput(terminal.descriptor)
-
-
 def write(output: StartupOutput, *chunks: bytes) -> None:
     """Let an engine's process write and end; each chunk arrives on its own."""
     source, sink = os.pipe()
@@ -78,78 +74,51 @@ def lines(*texts: str) -> bytes:
     return "".join(f"{text}\n" for text in texts).encode()
 
 
-def test_ordinary_lines_are_passed_on_as_they_are(
-    output: StartupOutput, terminal: Terminal
-) -> None:
+def test_ordinary_lines_are_passed_on_as_they_are(terminal: Terminal) -> None:
     written = "Loading weights:  10%\rLoading weights: 100%\nINFO done\nno newline at the end"
-    write(output, written.encode())
-    assert output.cause() is None
+    write(terminal.output, written.encode())
+    assert terminal.output.cause() is None
     assert terminal.text() == written
 
 
-def test_lines_that_arrive_in_pieces_are_whole(output: StartupOutput, terminal: Terminal) -> None:
-    text = lines(*FAILURE)
-    write(output, *(text[i : i + 7] for i in range(0, len(text), 7)))
-    assert output.cause() == CAUSE
-    assert terminal.text() == FAILURE[0] + "\n"
-
-
-def test_from_the_first_sign_of_trouble_lines_are_held_back(
-    output: StartupOutput, terminal: Terminal
+@pytest.mark.parametrize("size", [7, 10_000])
+def test_from_the_first_trouble_on_lines_are_held_and_searched(
+    terminal: Terminal, size: int
 ) -> None:
-    write(output, lines(*FAILURE, "an afterthought"))
+    text = lines(*FAILURE, "an afterthought")  # in pieces, or whole
+    write(terminal.output, *(text[i : i + size] for i in range(0, len(text), size)))
+    assert terminal.output.cause() == CAUSE
     assert terminal.text() == FAILURE[0] + "\n"
 
 
-def test_the_cause_is_the_engines_own_error_and_not_that_it_failed(output: StartupOutput) -> None:
-    write(output, lines(*FAILURE))
-    assert output.cause() == CAUSE
-
-
-def test_a_qualified_error_of_a_bare_traceback_is_a_cause(output: StartupOutput) -> None:
-    write(
-        output,
-        lines(
-            "Traceback (most recent call last):",
-            '  File "x.py", line 1, in <module>',
-            "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB",
-        ),
-    )
-    assert output.cause() == "CUDA out of memory. Tried to allocate 2 GiB"
-
-
-def test_there_is_no_cause_where_none_was_written(output: StartupOutput) -> None:
-    write(output, lines("ERROR something without an exception"))
-    assert output.cause() is None
+def test_there_is_no_cause_where_none_was_written(terminal: Terminal) -> None:
+    write(terminal.output, lines("ERROR something without an exception"))
+    assert terminal.output.cause() is None
 
 
 def test_once_the_engine_runs_what_was_held_is_written_and_nothing_is_held_any_more(
-    output: StartupOutput, terminal: Terminal
+    terminal: Terminal,
 ) -> None:
-    write(output, lines("before", "ERROR harmless after all", "after"))
-    output.release()
-    write(output, lines("ERROR while running", "INFO next"))
+    write(terminal.output, lines("before", "ERROR harmless after all", "after"))
+    terminal.output.release()
+    write(terminal.output, lines("ERROR while running", "INFO next"))
     assert terminal.text() == (
         "before\nERROR harmless after all\nafter\nERROR while running\nINFO next\n"
     )
 
 
-def test_the_lines_held_are_bounded_and_the_last_ones_kept(
-    output: StartupOutput, terminal: Terminal
-) -> None:
+def test_the_lines_held_are_bounded_and_the_last_ones_kept(terminal: Terminal) -> None:
     many = [f"ERROR {n}" for n in range(MOST_LINES + 50)]
-    write(output, lines(*many[:1000]), lines(*many[1000:]))
-    output.release()
+    write(terminal.output, lines(*many[:1000]), lines(*many[1000:]))
+    terminal.output.release()
     kept = terminal.text().splitlines()
     assert len(kept) <= MOST_LINES
     assert kept[-1000:] == many[-1000:]
 
 
-def test_bytes_that_are_not_text_do_not_end_the_relay(
-    output: StartupOutput, terminal: Terminal
-) -> None:
-    write(output, b"\xff\xfe\n", b"Traceback (most recent call last):\nOSError: caf\xe9\n")
-    assert output.cause() == "OSError: caf\ufffd"
+def test_bytes_that_are_not_text_do_not_end_the_relay(terminal: Terminal) -> None:
+    write(terminal.output, b"\xff\xfe\n", b"Traceback (most recent call last):\nOSError: caf\xe9\n")
+    assert terminal.output.cause() == "OSError: caf\ufffd"
 
 
 RELAYED = """
@@ -219,6 +188,10 @@ BARE = """\
 (EngineCore pid=8)     assert x
 (EngineCore pid=8) AssertionError"""
 WORD = "Traceback (most recent call last):\nKeyError: 'model.norm'"
+QUALIFIED = """\
+Traceback (most recent call last):
+  File "x.py", line 1, in <module>
+torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"""
 
 
 @pytest.mark.parametrize(
@@ -228,6 +201,7 @@ WORD = "Traceback (most recent call last):\nKeyError: 'model.norm'"
         (HANDLED, "Head size 40 is not supported"),
         (BARE, "AssertionError in linear.py line 12"),
         (WORD, "KeyError: 'model.norm'"),
+        (QUALIFIED, "CUDA out of memory. Tried to allocate 2 GiB"),
     ],
 )
 def test_the_cause_is_the_root_of_the_first_process_that_failed(text: str, cause: str) -> None:

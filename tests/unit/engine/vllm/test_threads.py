@@ -58,9 +58,7 @@ def engine_on(machine: Machine, most: int | None = None) -> Threads:
 
 @pytest.mark.parametrize("cores", [1, 2, 8, 64])
 @pytest.mark.parametrize("busy", [0, 1, 3, 100])
-def test_as_many_threads_as_cores_that_nobody_else_uses(
-    machine: Machine, cores: int, busy: int
-) -> None:
+def test_as_many_threads_as_free_cores(machine: Machine, cores: int, busy: int) -> None:
     machine.cores, machine.busy = cores, busy
     engine = engine_on(machine)
     machine.compute(engine, 20)
@@ -123,9 +121,8 @@ def test_a_thread_given_back_too_early_costs_ever_less(machine: Machine) -> None
         machine.busy = 1 if engine.number == 2 else 0
         machine.compute(engine, STEP_SECONDS)
     given_back = machine.seen.count(2)
-    assert 5 <= given_back <= 25, (
-        "of 1,000 seconds; each pause is twice the one before, to a minute"
-    )
+    # Of 1,000 seconds; each pause is twice the one before, to a minute.
+    assert 5 <= given_back <= 25
 
 
 def test_what_the_kernel_does_not_say_once_changes_nothing(machine: Machine) -> None:
@@ -162,38 +159,26 @@ def test_the_kernel_counts_what_threads_wait_for_a_core() -> None:
     assert sample([core]).idle > 0
 
 
-V2, V1 = "0::{}\n", "1:name=systemd:{0}\n4:cpu,cpuacct:{0}\n"
+ENGINE, V1 = "0::/pod/engine\n", "1:name=systemd:{0}\n4:cpu,cpuacct:{0}\n"
+
+
+def v1(folder: str, quota: int) -> dict[str, str]:
+    return {f"{folder}/cpu.cfs_quota_us": f"{quota}", f"{folder}/cpu.cfs_period_us": "100000"}
 
 
 @pytest.mark.parametrize(
     ("group", "files", "wanted"),
     [
-        (V2.format("/pod/engine"), {"pod/engine/cpu.max": "300000 100000"}, 3),
-        (V2.format("/pod/engine"), {"pod/engine/cpu.max": "max 100000"}, 8),
-        (
-            V2.format("/pod/engine"),
-            {"pod/cpu.max": "200000 100000", "pod/engine/cpu.max": "300000 100000"},
-            2,
-        ),
-        (V2.format("/"), {"cpu.max": "150000 100000"}, 1),
-        (V2.format("/pod/engine"), {"cpu.max": "50000 100000"}, 1),
-        (V2.format("/pod/engine"), {"cpu.max": "6400000 100000"}, 8),
-        (
-            V1.format("/docker/0a1b"),
-            {"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"},
-            2,
-        ),
-        (
-            V1.format("/docker/0a1b"),
-            {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
-            8,
-        ),
-        (
-            V1.format("/kube/pod"),
-            {"cpu/kube/pod/cpu.cfs_quota_us": "400000", "cpu/kube/pod/cpu.cfs_period_us": "100000"},
-            4,
-        ),
-        (V2.format("/pod"), {}, 8),
+        (ENGINE, {"pod/engine/cpu.max": "300000 100000"}, 3),
+        (ENGINE, {"pod/engine/cpu.max": "max 100000"}, 8),
+        (ENGINE, {"pod/cpu.max": "200000 100000", "pod/engine/cpu.max": "300000 100000"}, 2),
+        ("0::/\n", {"cpu.max": "150000 100000"}, 1),
+        (ENGINE, {"cpu.max": "50000 100000"}, 1),
+        (ENGINE, {"cpu.max": "6400000 100000"}, 8),
+        (V1.format("/docker/0a1b"), v1("cpu", 200_000), 2),
+        (V1.format("/docker/0a1b"), v1("cpu", -1), 8),
+        (V1.format("/kube/pod"), v1("cpu/kube/pod", 400_000), 4),
+        ("0::/pod\n", {}, 8),
         (None, {}, 8),
     ],
 )

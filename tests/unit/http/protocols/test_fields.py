@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -51,18 +52,6 @@ def test_inputs_are_texts_or_token_ids_or_lists_of_them(value: Any, pairs: list[
     assert inputs(value, "input") == pairs
 
 
-@pytest.mark.parametrize("value", [None, 1, 1.5, True, {"a": 1}])
-def test_any_other_input_names_its_field(value: Any) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        inputs(value, "input")
-    assert caught.value.errors[0]["field"] == "input"
-
-
-@pytest.mark.parametrize("value", [[""], [[]], [None], [{}], [[-1]], [["x"]], [1, "x"], [1, 2.5]])
-def test_a_malformed_item_among_inputs_is_its_own_error(value: list[Any]) -> None:
-    assert any(isinstance(pair, InvalidPair) for pair in inputs(value, "input"))
-
-
 @pytest.mark.parametrize(
     ("content", "text"),
     [
@@ -79,19 +68,31 @@ def test_the_text_of_a_content_is_that_of_its_parts(content: Any, text: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("content", "field"),
+    ("read", "value", "place"),
     [
-        (1, "content"),
-        ({"text": "x"}, "content"),
-        ([1], "content.0"),
-        (["x", {"type": "image_url", "image_url": {}}], "content.1"),
-        ([{"text": None}], "content.0"),
+        *((inputs, value, "") for value in (None, 1, 1.5, True, {"a": 1})),
+        *((text_of, value, "") for value in (1, {"text": "x"})),
+        *((text_of, value, ".0") for value in ([1], [{"text": None}])),
+        (text_of, ["x", {"type": "image_url", "image_url": {}}], ".1"),
     ],
 )
-def test_a_content_that_is_not_text_is_named(content: Any, field: str) -> None:
+def test_what_is_no_input_or_no_text_is_named(
+    read: Callable[[Any, str], object], value: Any, place: str
+) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        text_of(content, "content")
-    assert caught.value.errors[0]["field"] == field
+        read(value, "field")
+    assert caught.value.errors[0]["field"] == f"field{place}"
+
+
+@pytest.mark.parametrize("messages", [None, "x", {}, ["x"], [None]])
+def test_messages_that_are_none_are_named(messages: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"^messages: "):
+        prompt_turns(messages, "messages")
+
+
+@pytest.mark.parametrize("value", [[""], [[]], [None], [{}], [[-1]], [["x"]], [1, "x"], [1, 2.5]])
+def test_a_malformed_item_among_inputs_is_its_own_error(value: list[Any]) -> None:
+    assert any(isinstance(pair, InvalidPair) for pair in inputs(value, "input"))
 
 
 def test_a_dialogue_is_its_turns_and_the_last_of_them_as_the_response() -> None:
@@ -103,12 +104,6 @@ def test_a_dialogue_is_its_turns_and_the_last_of_them_as_the_response() -> None:
     prompt = [Message(role="system", content="s"), Message(role="user", content="Q")]
     assert dialogue(turns, "messages") == Pair(prompt=prompt, response="A")
     assert len(turns) == 3
-
-
-@pytest.mark.parametrize("messages", [None, "x", {}, ["x"], [None]])
-def test_messages_that_are_none_are_named(messages: Any) -> None:
-    with pytest.raises(InvalidRequest, match=r"^messages: "):
-        prompt_turns(messages, "messages")
 
 
 @pytest.mark.parametrize(("setting", "length"), [("reward", 1), ("attributes", 6)])

@@ -10,27 +10,30 @@ from hypothesis import strategies as st
 
 from fivescore.http.protocols.openai import _plain
 from fivescore.http.protocols.openrlhf import reward_range, unit
-from fivescore.model.manifest import PRESETS, Combined
+from fivescore.model.manifest import PRESETS, Affine, Combined
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 
-def test_the_range_is_what_the_weights_make_of_attributes_from_0_to_4() -> None:
-    low, high = reward_range(PRESETS["helpsteer2"]) or (0, 0)
-    assert low == pytest.approx(-4 * 0.33)
-    assert high == pytest.approx(4 * (0.3 + 0.74 + 0.46 + 0.47))
+HELPSTEER2 = PRESETS["helpsteer2"]
+BIASED = Combined(weights={"helpfulness": 1.0, "verbosity": -0.5}, bias=10.0)
 
 
-def test_a_bias_shifts_the_range() -> None:
-    combined = Combined(weights={"helpfulness": 1.0, "verbosity": -0.5}, bias=10.0)
-    shifted = PRESETS["helpsteer2"].model_copy(update={"reward": combined})
-    assert reward_range(shifted) == (8.0, 14.0)
-
-
-def test_a_scalar_reward_and_weights_of_zero_have_no_range() -> None:
-    assert reward_range(PRESETS["scalar"]) is None
-    zero = PRESETS["helpsteer2"].model_copy(update={"reward": Combined(weights={"coherence": 0})})
-    assert reward_range(zero) is None
+@pytest.mark.parametrize(
+    ("reward", "expected"),
+    [
+        (HELPSTEER2.reward, (-4 * 0.33, 4 * (0.3 + 0.74 + 0.46 + 0.47))),
+        (BIASED, (8.0, 14.0)),
+        (PRESETS["scalar"].reward, None),
+        (Combined(weights={"coherence": 0}), None),
+    ],
+    ids=["weights", "a bias", "scalar", "weights of zero"],
+)
+def test_the_range_is_what_the_weights_make_of_attributes_from_0_to_4(
+    reward: Affine | Combined, expected: tuple[float, float] | None
+) -> None:
+    found = reward_range(HELPSTEER2.model_copy(update={"reward": reward}))
+    assert found == (expected and pytest.approx(expected))
 
 
 @pytest.mark.parametrize(
