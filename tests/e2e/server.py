@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-START_SECONDS = 150.0
+START_SECONDS = 240.0
 STOP_SECONDS = 60.0
 ANSWER_SECONDS = 200.0
 PAUSE_SECONDS = 0.05
