@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Iterator
 from importlib.util import find_spec
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -134,18 +134,14 @@ def test_panels_say_what_they_show(name: str) -> None:
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_panels_do_not_overlap(name: str) -> None:
-    cells: set[tuple[int, int]] = set()
-    ids: set[int] = set()
+    cells: list[tuple[int, int]] = []
     for panel in BOARDS[name]["panels"]:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= GRID
-        for x in range(place["x"], place["x"] + place["w"]):
-            for y in range(place["y"], place["y"] + place["h"]):
-                assert (x, y) not in cells, panel["title"]
-                cells.add((x, y))
-    for panel in every_panel(BOARDS[name]):
-        assert panel["id"] not in ids
-        ids.add(panel["id"])
+        columns = range(place["x"], place["x"] + place["w"])
+        cells += product(columns, range(place["y"], place["y"] + place["h"]))
+    ids = [panel["id"] for panel in every_panel(BOARDS[name])]
+    assert (len(set(cells)), len(set(ids))) == (len(cells), len(ids))
 
 
 @pytest.mark.parametrize("name", BOARDS)

@@ -110,8 +110,10 @@ def _schema(shape: Any) -> dict[str, Any]:
         return {"type": "array", "items": _schema(shape[0]), "minItems": 1}
     if isinstance(shape, str):
         return {"type": "string", "pattern": f"^({shape})$"}
-    if not isinstance(shape, dict):
-        return {int: {"type": "integer", "minimum": 0}, dict: {"type": "object"}}[shape]
+    if shape is int:
+        return {"type": "integer", "minimum": 0}
+    if shape is dict:
+        return {"type": "object"}
     return {
         "type": "object",
         "properties": {key.rstrip("?"): _schema(inner) for key, inner in shape.items()},
@@ -336,9 +338,7 @@ def test_a_pod_is_not_killed_before_it_has_finished(resources: Resources) -> Non
     assert sleep + grace + ENGINE_STOPS_WITHIN <= killed
 
 
-def test_rolling_out_needs_no_second_gpu_and_draining_a_node_works(
-    resources: Resources,
-) -> None:
+def test_rolling_out_needs_no_second_gpu_and_draining_a_node_works(resources: Resources) -> None:
     strategy = _one(resources, "Deployment")["spec"]["strategy"]
     assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
     budget = _one(resources, "PodDisruptionBudget")["spec"]

@@ -102,14 +102,12 @@ def test_nothing_is_ignored_without_a_reason(tmp_path: Path, osv: str, line: str
 def test_where_nobody_can_be_asked_it_says_so_loudly_and_passes(
     tmp_path: Path, osv: str, kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    url = osv
-    if kind == "nobody listens":
-        url = "http://127.0.0.1:9/v1/query"
-    elif kind == "it knows nothing":  # as an index's mirror does
-        Osv.known = {}
-    else:
-        url = f"file://{tmp_path}/pins.txt"
-    assert run(tmp_path, url, "jinja2==2.10\n") == 0
+    Osv.known = {}  # as an index's mirror does
+    urls = {
+        "nobody listens": "http://127.0.0.1:9/v1/query",
+        "no JSON": f"file://{tmp_path}/pins.txt",
+    }
+    assert run(tmp_path, urls.get(kind, osv), "jinja2==2.10\n") == 0
     said = capfd.readouterr()
     assert "NOT AUDITED: " in said.err
     assert "No known vulnerabilities" not in said.out + said.err

@@ -15,36 +15,25 @@ from fivescore.settings import DEMO, MOST_SECONDS, Settings, load
 Environment = MutableMapping[str, str]
 
 
-def test_the_defaults_serve_the_demo_on_this_machine_alone(environment: Environment) -> None:
+def test_the_defaults_serve_the_demo_on_this_machine_alone() -> None:
     settings = load({})
-    assert (settings.model, settings.backend) == (DEMO, "vllm")
+    assert (settings.model, settings.backend, settings.api_key) == (DEMO, "vllm", ())
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
 
 
-def test_a_variable_sets_what_a_flag_sets(environment: Environment) -> None:
-    environment.update(
-        FIVESCORE_PORT="9000",
-        FIVESCORE_BACKEND="fake",
-        FIVESCORE_TRUST_REMOTE_CODE="true",
-        FIVESCORE_MAX_TOKENS="128",
-    )
-    from_environment = load({})
-    flags = {"port": "9000", "backend": "fake", "trust_remote_code": True, "max_tokens": "128"}
-    for name in list(environment):
-        if name.startswith("FIVESCORE_"):
-            del environment[name]
-    assert from_environment == load(flags)
-    assert from_environment.port == 9000
+def test_a_variable_sets_what_a_flag_sets_and_a_flag_wins(environment: Environment) -> None:
+    flags = {"port": "9000", "backend": "fake", "trust_remote_code": "true", "max_tokens": "128"}
+    variables = {f"FIVESCORE_{name.upper()}": value for name, value in flags.items()}
+    expected = load({**flags, "trust_remote_code": True})
+    environment.update(variables)
+    assert load({}) == expected
+    assert (expected.port, load({"port": "9001"}).port) == (9000, 9001)
 
 
 def test_an_empty_variable_leaves_the_default(environment: Environment) -> None:
-    environment["FIVESCORE_MODEL"] = ""  # compose files write this for a variable that is not set
-    assert load({}).model == DEMO
-
-
-def test_a_flag_wins_over_its_variable(environment: Environment) -> None:
-    environment["FIVESCORE_PORT"] = "9000"
-    assert load({"port": "9001"}).port == 9001
+    # Compose files write these for a variable that is not set.
+    environment.update(FIVESCORE_MODEL="", FIVESCORE_API_KEY="")
+    assert (load({}).model, load({}).api_key) == (DEMO, ())
 
 
 def test_every_setting_has_a_description_for_the_help() -> None:
@@ -64,9 +53,7 @@ def test_every_setting_has_a_description_for_the_help() -> None:
         ({"shutdown_grace_seconds": "-1"}, "--shutdown-grace-seconds"),
     ],
 )
-def test_a_faulty_flag_is_named_with_its_value(
-    environment: Environment, flags: dict[str, str], name: str
-) -> None:
+def test_a_faulty_flag_is_named_with_its_value(flags: dict[str, str], name: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(flags)
     assert caught.value.detail.startswith(name)
@@ -82,15 +69,13 @@ NUMBERS = [
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999", "-1"])
 @pytest.mark.parametrize("name", NUMBERS)
-def test_a_number_is_finite_and_not_negative(
-    environment: Environment, name: str, value: str
-) -> None:
+def test_a_number_is_finite_and_not_negative(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^--{name.replace('_', '-')}: .*{value}'$"):
         load({name: value})
 
 
 @pytest.mark.parametrize("name", [name for name in NUMBERS if name.endswith("_seconds")])
-def test_a_time_is_one_that_timers_can_wait(environment: Environment, name: str) -> None:
+def test_a_time_is_one_that_timers_can_wait(name: str) -> None:
     assert getattr(load({name: str(MOST_SECONDS)}), name) == MOST_SECONDS
     with pytest.raises(ConfigurationError, match=r"less than or equal to 1000000000, got"):
         load({name: str(MOST_SECONDS + 1)})
@@ -119,16 +104,12 @@ def test_an_unknown_variable_is_an_error_that_suggests_a_similar_one(
         load({})
 
 
-def test_the_clients_variable_and_other_programs_are_not_ours_to_refuse(
-    environment: Environment,
-) -> None:
+def test_the_clients_and_other_programs_variables_are_not_refused(environment: Environment) -> None:
     environment.update(FIVESCORE_URL="http://elsewhere:8000", FIVESCOREBOARD="1", PORT="1")
     assert load({}).port == 8000
 
 
-def test_engine_arguments_come_from_flags_and_variables_together(
-    environment: Environment,
-) -> None:
+def test_engine_arguments_come_from_flags_and_variables_together(environment: Environment) -> None:
     environment["FIVESCORE_ENGINE__DTYPE"] = "float32"
     environment["FIVESCORE_ENGINE__MAX_NUM_SEQS"] = "16"
     engine = load({"engine": {"seed": "1"}}).engine
@@ -153,9 +134,6 @@ def test_a_variable_that_should_be_json_and_is_not_is_named(environment: Environ
         load({})
 
 
-# Keys
-
-
 def keys(settings: Settings) -> list[str]:
     return [key.get_secret_value() for key in settings.api_key]
 
@@ -170,21 +148,13 @@ def keys(settings: Settings) -> list[str]:
         ("x" * 512, ["x" * 512]),
     ],
 )
-def test_keys_are_separated_by_commas(
-    environment: Environment, given: str, expected: list[str]
-) -> None:
+def test_commas_separate_keys(environment: Environment, given: str, expected: list[str]) -> None:
     assert keys(load({"api_key": given})) == expected
     environment["FIVESCORE_API_KEY"] = given
     assert keys(load({})) == expected
 
 
-def test_without_the_setting_there_are_no_keys(environment: Environment) -> None:
-    assert load({}).api_key == ()
-    environment["FIVESCORE_API_KEY"] = ""
-    assert load({}).api_key == ()
-
-
-def test_a_key_is_hidden_wherever_settings_are_shown(environment: Environment) -> None:
+def test_a_key_is_hidden_wherever_settings_are_shown() -> None:
     settings = load({"api_key": "s3cret"})
     assert all(isinstance(key, SecretStr) for key in settings.api_key)
     for shown in (repr(settings), str(settings), settings.model_dump_json(), str(settings.api_key)):
@@ -207,9 +177,6 @@ def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(
         with pytest.raises(ConfigurationError, match=r"^FIVESCORE_API_KEY: ") as caught:
             load({})
         assert "s3cret" not in caught.value.detail
-
-
-# Trainers' routes
 
 
 @pytest.mark.parametrize(
@@ -239,9 +206,7 @@ def test_a_score_range_is_two_numbers(
         ({"trainer_truncate": "prompt_end"}, "--trainer-truncate"),
     ],
 )
-def test_a_faulty_setting_of_the_trainers_routes_is_named(
-    environment: Environment, flags: dict[str, Any], name: str
-) -> None:
+def test_a_faulty_setting_of_the_trainers_routes_is_named(flags: dict[str, Any], name: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(flags)
     assert caught.value.detail.startswith(f"{name}: ")
@@ -249,5 +214,5 @@ def test_a_faulty_setting_of_the_trainers_routes_is_named(
 
 
 @pytest.mark.parametrize("path", ["/reward", "/rm", "/a/b-c_d.e/1"])
-def test_a_reward_path_is_any_path_of_plain_parts(environment: Environment, path: str) -> None:
+def test_a_reward_path_is_any_path_of_plain_parts(path: str) -> None:
     assert load({"reward_path": path}).reward_path == path

@@ -144,10 +144,9 @@ def preference_rows(prompt_format: str) -> ReadRow:
 
 
 def _label(name: str, value: Any) -> float:
-    if value is None or value == MASKED:
+    # pandas writes a missing number as NaN.
+    if value is None or (isinstance(value, float) and math.isnan(value)) or value == MASKED:
         return MASKED
-    if isinstance(value, float) and not math.isfinite(value):
-        raise BadRow(f"{name} is not finite: leave out a label that is missing, or write null")
     if not is_number(value) or not LOW <= value <= HIGH:
         raise BadRow(f"{name} is not a number from {LOW:g} to {HIGH:g}")
     return float(value)

@@ -65,9 +65,7 @@ def test_a_failure_is_one_line(
     assert err.count("\n") == 1
 
 
-def test_a_server_that_is_not_there_is_one_line_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_server_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text('{"prompt": "Q", "chosen": "A", "rejected": "B"}\n')
     common = ("evaluate", "preferences", str(data), "-o", str(tmp_path / "out"), "--retry", "0")

@@ -51,15 +51,15 @@ def test_shapes_of_preferences() -> None:
     assert (named.subset, named.id) == ("s", "7")
 
 
+def pairs_of(found: Sequence[Any]) -> list[Json]:
+    return [pair for each in found for pair in each.pairs()]
+
+
 KINDS: list[tuple[Json, Callable[[Sequence[Source]], Any], Callable[[Any], list[Json]]]] = [
-    (PLAIN, preferences, lambda found: [pair for each in found for pair in each.pairs()]),
-    (CONVERSATIONS, preferences, lambda found: [pair for each in found for pair in each.pairs()]),
-    (LLMBAR, preferences, lambda found: [pair for each in found for pair in each.pairs()]),
-    (STRENGTH, preferences, lambda found: [pair for each in found for pair in each.pairs()]),
+    *((row, preferences, pairs_of) for row in (PLAIN, CONVERSATIONS, LLMBAR, STRENGTH)),
     (HELPSTEER2, helpsteer2.examples, lambda found: found[0]),
-    (RMBENCH, rmbench.items, lambda found: [pair for each in found for pair in each.pairs()]),
-    (PAIR, compare.pairs_of, lambda found: found.pairs),
-    (PLAIN, compare.pairs_of, lambda found: found.pairs),
+    (RMBENCH, rmbench.items, pairs_of),
+    *((row, compare.pairs_of, lambda found: found.pairs) for row in (PAIR, PLAIN)),
 ]
 MISSING = object()
 ODD: tuple[Any, ...] = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,13 @@ def score(reward: float) -> Score:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "deep" / "scores.jsonl"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    made = Store(path, MODEL, PROBE)
+    yield made
+    made.close()
 
 
 def filled(path: Path) -> Store:
@@ -155,8 +162,7 @@ def failing(**errors: FivescoreError) -> Answer:
     return lambda text: errors.get(text) or score(float(ord(text)))
 
 
-def test_each_answer_is_in_the_file_before_the_next_request(path: Path) -> None:
-    store = Store(path, MODEL, PROBE)
+def test_each_answer_is_in_the_file_before_the_next_request(path: Path, store: Store) -> None:
     lines: list[int] = []
 
     def answer(text: str) -> Score:
@@ -165,7 +171,6 @@ def test_each_answer_is_in_the_file_before_the_next_request(path: Path) -> None:
 
     ask(FakeClient(answer), store, "abcdef")
     assert lines == [1, 1, 3, 3, 5, 5]
-    store.close()
 
 
 def test_pairs_that_fail_for_good_leave_the_others_alone(path: Path) -> None:
@@ -182,41 +187,33 @@ def test_pairs_that_fail_for_good_leave_the_others_alone(path: Path) -> None:
     again.close()
 
 
-def test_a_request_that_fails_is_asked_pair_by_pair(path: Path) -> None:
-    store = Store(path, MODEL, PROBE)
+def test_a_request_that_fails_is_asked_pair_by_pair(store: Store) -> None:
     client = FakeClient(failing(b=BadAnswer("odd")), whole=True)
     ask(client, store, "abcd", size=4)
     assert client.asked == [["a", "b", "c", "d"], ["a"], ["b"], ["c"], ["d"]]
     assert store["b"] == Failure("bad_answer", "odd")
     assert store["d"] == score(float(ord("d")))
-    store.close()
 
 
-def test_one_request_that_finds_the_server_away_stops_nothing(path: Path) -> None:
-    store = Store(path, MODEL, PROBE)
+def test_one_request_that_finds_the_server_away_stops_nothing(store: Store) -> None:
     requests = ask(FakeClient(failing(c=Unreachable("gone")), whole=True), store, "abcdefgh")
     assert requests.unavailable.detail == "gone"
     assert [text for text in "abcdefgh" if text not in store] == ["c", "d"]
-    store.close()
 
 
-def test_a_server_that_stays_away_ends_the_run_soon(path: Path) -> None:
-    store = Store(path, MODEL, PROBE)
+def test_a_server_that_stays_away_ends_the_run_soon(store: Store) -> None:
     client = FakeClient(lambda text: score(1.0) if text < "e" else Overloaded("full"))
     requests = ask(client, store, "abcdefghijklmnop")
     assert requests.unavailable.code == "overloaded"
     assert len(client.asked) == 5  # two answered, three did not
     assert "d" in store
-    store.close()
 
 
-def test_a_wrong_key_ends_the_run_at_once(path: Path) -> None:
+def test_a_wrong_key_ends_the_run_at_once(store: Store) -> None:
     class Refusing(FakeClient):
         async def score(self, *arguments: Any, **options: Any) -> Any:
             raise Unauthorized("which key?")
 
-    store = Store(path, MODEL, PROBE)
     with pytest.raises(ExceptionGroup) as caught:
         ask(Refusing(score), store, "abcd", concurrency=2)  # type: ignore[arg-type]
     assert isinstance(caught.value.exceptions[0], Unauthorized)
-    store.close()
