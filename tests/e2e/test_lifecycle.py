@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import itertools
 import json
 import os
 import select
@@ -20,8 +19,8 @@ import pytest
 from fivescore.engine.vllm.forkserver import METHOD
 from fivescore.settings import DEMO
 from tests.checkpoints import three_outputs
-from tests.e2e.server import START_SECONDS, Server, command, environment, free_port, running
-from tests.e2e.test_engine import TOLERANCE, large_request
+from tests.e2e.server import START_SECONDS, command, environment, free_port, running
+from tests.e2e.test_engine import large_request
 
 DRAINED_PAIRS = 300
 ENGINE, FORK_SERVER = "VLLM::EngineCore", "fivescore::ForkServer"
@@ -73,7 +72,6 @@ def outlives(descriptor: int, seconds: float) -> bool:
 def test_loading_serving_draining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One server from start to end, since each costs a start of vLLM; with no caches, as in a new
     container."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "cache"))
     monkeypatch.delenv(METHOD, raising=False)
     started: set[str] = set()
@@ -100,7 +98,6 @@ def test_loading_serving_draining(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (parent,) = (pid for pid in children(server.process.pid) if has(pid, ENGINE))
         assert FORK_SERVER in command_line(parent), "vLLM was imported beforehand"
         assert server.post(pair).status_code == 200
-        assert_two_threads_on_one_core_become_one(server)
 
         client = http.client.HTTPConnection("127.0.0.1", server.port)
         with closing(client), all_ending(server.process.pid):
@@ -123,30 +120,6 @@ def test_loading_serving_draining(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert len(scores) == DRAINED_PAIRS
         assert [entry for entry in scores if "reward" not in entry] == []
         assert "Traceback" not in server.tail(1000)
-
-
-def assert_two_threads_on_one_core_become_one(server: Server) -> None:
-    """As beside another program, or in a container with less than it seems to have."""
-    (engine,) = (pid for pid in children(server.process.pid) if ENGINE in command_line(pid))
-    pairs = large_request("compared", 4)["pairs"]
-    before = [entry["reward"] for entry in server.score(pairs)]
-    cores = os.sched_getaffinity(0)
-    number = itertools.count()
-
-    def fewer() -> bool:
-        server.score(large_request(f"threads {next(number)}", 32)["pairs"])
-        return "computing with 1 of 2 threads" in server.log.read_text()
-
-    pin(engine, {min(cores)})
-    server.until("a thread was taken away", fewer)
-    after = [entry["reward"] for entry in server.score(pairs)]
-    assert after == pytest.approx(before, rel=0, abs=TOLERANCE)
-    pin(engine, cores)
-
-
-def pin(pid: int, cores: set[int]) -> None:
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(thread.name), cores)
 
 
 @pytest.mark.parametrize("forked", [True, False])
