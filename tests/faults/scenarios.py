@@ -23,8 +23,8 @@ from tests.faults.result import Result
 
 @dataclass(frozen=True)
 class Scenario:
-    """``number`` is its place in the table; ``measures`` marks ratios of speed and memory under load,
-    which take minutes and a machine where nothing else runs."""
+    """``number`` is its place in the table; ``measures`` marks ratios of speed and memory under
+    load, which take minutes and a machine where nothing else runs."""
 
     number: str
     name: str
