@@ -155,6 +155,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def without_kind(message: str) -> str:
+    """A validator's message without the words that pydantic puts before it."""
+    return message.removeprefix("Value error, ")
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or the name of its type where it has none."""
     with contextlib.suppress(IndexError, AttributeError, TypeError):

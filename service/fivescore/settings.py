@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, FiniteFloat, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from fivescore.errors import ConfigurationError
+from fivescore.errors import ConfigurationError, without_kind
 
 PREFIX = "FIVESCORE_"
 CLIENT_VARIABLES = frozenset({"FIVESCORE_URL"})
@@ -215,8 +215,7 @@ def load(flags: dict[str, Any]) -> Settings:
         # A key is never shown, and an endpoint that is refused may hold one.
         secret = name in ("api_key", "otlp_traces_endpoint")
         got = "" if secret else f", got {fault['input']!r}"
-        message = fault["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"{given}: {message}{got}") from error
+        raise ConfigurationError(f"{given}: {without_kind(fault['msg'])}{got}") from error
     except Exception as error:  # pydantic-settings: a value that should be JSON and is not
         raise ConfigurationError(f"environment: {error}") from error
 

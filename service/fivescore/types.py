@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from fivescore.errors import InvalidPair, printable
+from fivescore.errors import InvalidPair, printable, without_kind
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 """HelpSteer2's five attributes in the data set's order (arXiv 2406.08673)."""
@@ -128,7 +128,7 @@ def faults(error: ValidationError) -> list[dict[str, str]]:
             "field": ".".join(printable(str(p)) for p in fault["loc"] if p not in _UNION_TAGS),
             "detail": "unknown field"
             if fault["type"] == "extra_forbidden"
-            else fault["msg"].removeprefix("Value error, "),
+            else without_kind(fault["msg"]),
         }
         for fault in error.errors(include_url=False)
     ]

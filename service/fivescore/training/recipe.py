@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from fivescore.errors import ConfigurationError
+from fivescore.errors import ConfigurationError, without_kind
 from fivescore.model.manifest import ATTRIBUTES, NEMOTRON_WEIGHTS
 
 Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -249,7 +249,7 @@ def load(flags: dict[str, Any]) -> Recipe:
         return Recipe(**flags)
     except ValidationError as error:
         fault = error.errors()[0]
-        message = fault["msg"].removeprefix("Value error, ")
+        message = without_kind(fault["msg"])
         if not fault["loc"]:
             raise ConfigurationError(message) from error
         name = str(fault["loc"][0])

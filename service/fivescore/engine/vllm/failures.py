@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from fivescore.errors import without_kind
+
 MOST_CHARACTERS = 300
 MOST_OF_A_NAME = 80
 """Characters of the model's name in the line; a longer one keeps its end."""
@@ -27,7 +29,7 @@ ADVICE = "--log-level debug shows the engine's own output"
 
 def startup_failure(model: str, cause: str) -> str:
     """``model NAME: the cause (the next step)``, in at most 300 characters."""
-    cause = " ".join(cause.removeprefix("Value error, ").split())
+    cause = " ".join(without_kind(cause).split())
     advice = next((step for like, step in NEXT_STEPS if re.search(like, cause)), ADVICE)
     if len(model) > MOST_OF_A_NAME:
         model = "..." + model[3 - MOST_OF_A_NAME :]
