@@ -21,8 +21,8 @@ from fivescore.errors import InvalidPair, printable, without_kind
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 """HelpSteer2's five attributes in the data set's order (arXiv 2406.08673)."""
-_UNION_TAGS = ("text", "messages")
-"""Names that pydantic puts into the place of a fault, and that are no fields."""
+_UNION_TAGS = _AS_TEXT, _AS_MESSAGES = "(text)", "(messages)"
+"""What pydantic puts into the place of a prompt's fault; the fields have other names."""
 MOST_FAULTS = 100
 """The most faults that an error lists, to limit its time and size."""
 
@@ -51,12 +51,12 @@ class Message(BaseModel):
 
 
 def _prompt_kind(value: Any) -> str:
-    return "messages" if isinstance(value, list | tuple) else "text"
+    return _AS_MESSAGES if isinstance(value, list | tuple) else _AS_TEXT
 
 
 Prompt = Annotated[
-    Annotated[Text, Tag("text")]
-    | Annotated[list[Message], Field(min_length=1, fail_fast=True), Tag("messages")],
+    Annotated[Text, Tag(_AS_TEXT)]
+    | Annotated[list[Message], Field(min_length=1, fail_fast=True), Tag(_AS_MESSAGES)],
     Discriminator(_prompt_kind),
 ]
 TokenIds = Annotated[
