@@ -236,6 +236,9 @@ TOO_MUCH = {
     "target": (head(path=f"/score?{LONG}"), 414, "target_too_long", "target_too_long"),
     "endless target": (b"POST /" + b"x" * 5000, 414, "target_too_long", "target_too_long"),
     "one header": (head(f"X-A: {LONG * 4}"), 431, "header_too_large", "head_too_large"),
+    "endless header": (
+        head(f"X-A: {LONG * 4}").rstrip(), 431, "header_too_large", "head_too_large"
+    ),
     "headers": (
         head(*[f"X-{i}: {LONG[:300]}" for i in range(15)]), 431, "header_too_large",
         "head_too_large",

@@ -173,7 +173,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._phase, self._head_began = "head", self._received
+        if self._phase != "head":  # it begins after another request, within the same bytes
+            self._phase, self._head_began = "head", self._received
         self._head_bytes, self._body_came = 0, False
         self._timed = None  # a new head has a clock of its own
 
