@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fivescore.errors import ConfigurationError, first_line
+from fivescore.errors import ConfigurationError, first_line, without_kind
 from fivescore.types import ATTRIBUTES as ATTRIBUTES
 
 FILE_NAME = "reward.json"
@@ -138,7 +138,7 @@ def read(name: str) -> Manifest:
         ) from error
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {fault['msg']}"
+            f"{'.'.join(map(str, fault['loc'])) or 'manifest'}: {without_kind(fault['msg'])}"
             for fault in error.errors()
         )
         raise ConfigurationError(f"manifest {name}: {faults}") from error

@@ -86,6 +86,7 @@ def test_a_fault_names_the_file_and_its_field(tmp_path: Path, field: str, change
         read(tmp_path, wrong)
     assert field in caught.value.detail
     assert "reward.json" in caught.value.detail
+    assert "Value error" not in caught.value.detail
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
