@@ -68,5 +68,5 @@ async def models(request: Request) -> Response:
 async def manifest(request: Request) -> Response:
     """The reward manifest and the token limit in force."""
     model = service_of(request).model
-    body = model.manifest.model_dump(mode="json")
+    body = model.manifest.model_dump(mode="json", exclude={"proof"})
     return json_response({**body, "max_tokens": model.max_tokens})

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fivescore.errors import ConfigurationError, first_line, without_kind
 from fivescore.types import ATTRIBUTES as ATTRIBUTES
+from fivescore.types import Prompt, Text
 
 FILE_NAME = "reward.json"
 ATTRIBUTE_RANGE = (0.0, 4.0)
@@ -50,17 +52,64 @@ class PromptFormat(_Strict):
     format: Literal["chat_template", "steerlm", "raw"] = "chat_template"
     system: str | None = None
     suffix: str | None = None
+    bos: Literal["auto", "always", "never"] = "auto"
+    """Whether the ids begin with BOS; ``auto`` follows the tokenizer and the template."""
+    end: Literal["rendered", "eos", "last_not_pad"] = "rendered"
+    """At which token the head is read: the last one that is rendered; EOS in place of the white
+    space that is rendered last (OpenRLHF); the last one that is not the pad token (transformers).
+    """
+    date: datetime.date | None = None
+    """The day that a template writes."""
+
+
+class ProvedPair(_Strict):
+    """A pair with what the reference gives for it."""
+
+    prompt: Prompt
+    response: Text
+    ids_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """The sha256 of the token ids as JSON without spaces."""
+    outputs: Annotated[tuple[Finite, ...], Field(min_length=1)]
+    """The head's raw outputs."""
+
+
+class Proof(_Strict):
+    """What a reference that is not the engine gives for some pairs."""
+
+    reference: Annotated[str, Field(min_length=1)]
+    """What computed it, such as ``transformers 5.19.0, float32``."""
+    pairs: Annotated[tuple[ProvedPair, ...], Field(min_length=1, max_length=64)]
+
+
+class Source(_Strict):
+    """Where a converted checkpoint came from."""
+
+    from_: Annotated[str, Field(alias="from")]
+    sha256: str | None = None
+    by: str | None = None
 
 
 class Manifest(_Strict):
     """``reward`` is either weights over the attributes, or one output read as the reward itself."""
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     outputs: Annotated[int, Field(ge=1)]
     attributes: dict[AttributeName, Affine] = {}
     reward: Combined | Affine
     prompt: PromptFormat = PromptFormat()
     max_tokens: Annotated[int, Field(ge=1)] | None = None
+    source: Source | None = None
+    proof: Proof | None = None
+
+    @model_validator(mode="after")
+    def _of_its_version(self) -> Self:
+        newer = {"source", "proof"} & self.model_fields_set
+        newer |= {
+            f"prompt.{name}" for name in {"bos", "end", "date"} & self.prompt.model_fields_set
+        }
+        if self.version == 1 and newer:
+            raise ValueError(f'{", ".join(sorted(newer))} needs "version": 2')
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -74,6 +123,12 @@ class Manifest(_Strict):
                 raise ValueError(
                     f"{name} reads output {affine.output}, but there are {self.outputs}"
                     f" (0 to {self.outputs - 1})"
+                )
+        for place, pair in enumerate(self.proof.pairs if self.proof else ()):
+            if len(pair.outputs) != self.outputs:
+                raise ValueError(
+                    f"proof.pairs.{place} has {len(pair.outputs)} outputs, but there are"
+                    f" {self.outputs}"
                 )
         if reserved := NOT_ATTRIBUTES & self.attributes.keys():
             raise ValueError(f"{sorted(reserved)} cannot be attribute names")
@@ -178,7 +233,7 @@ def for_outputs(outputs: int) -> Manifest:
         return _BY_OUTPUTS[outputs]
     raise ConfigurationError(
         f"the checkpoint has {outputs} outputs and no {FILE_NAME}, so what they mean is unknown:"
-        f' put {FILE_NAME} beside the weights, such as {{"version": 1, "outputs": {outputs},'
+        f' put {FILE_NAME} beside the weights, such as {{"version": 2, "outputs": {outputs},'
         ' "attributes": {"helpfulness": {"output": 0}},'
         ' "reward": {"weights": {"helpfulness": 1.0}}}, or name one with --manifest'
     )

@@ -46,6 +46,11 @@ def test_a_manifest_file_is_read_whole(tmp_path: Path) -> None:
     assert read_back.max_tokens == 128
 
 
+def proof(outputs: list[Any], sha256: str = "0" * 64) -> dict[str, Any]:
+    pair = {"prompt": "Q", "response": "A", "ids_sha256": sha256, "outputs": outputs}
+    return {"reference": "transformers", "pairs": [pair]}
+
+
 def test_a_scalar_manifest_needs_little(tmp_path: Path) -> None:
     read_back = read(tmp_path, SCALAR)
     assert read_back.reward == Affine(output=0)
@@ -57,7 +62,7 @@ def test_a_scalar_manifest_needs_little(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "change"),
     [
-        ("version", lambda m: m.update(version=2)),
+        ("version", lambda m: m.update(version=3)),
         ("outputs", lambda m: m.update(outputs=0)),
         ("outputs", lambda m: m.pop("outputs")),
         ("reward", lambda m: m.pop("reward")),
@@ -77,6 +82,11 @@ def test_a_scalar_manifest_needs_little(tmp_path: Path) -> None:
         ("prompt.sytem", lambda m: m["prompt"].update(sytem="x")),
         ("max_tokens", lambda m: m.update(max_tokens=0)),
         ("max_token", lambda m: m.update(max_token=1)),
+        ('prompt.date needs "version": 2', lambda m: m["prompt"].update(date="2024-07-26")),
+        ('proof needs "version": 2', lambda m: m.update(proof=proof([0.0] * 2))),
+        ("proof.pairs.0 has 5 outputs", lambda m: m.update(version=2, proof=proof([0.0] * 5))),
+        ("proof.pairs.0.outputs.1", lambda m: m.update(version=2, proof=proof([0.0, "x"]))),
+        ("proof.pairs.0.ids_sha256", lambda m: m.update(version=2, proof=proof([0.0], "abc"))),
     ],
 )
 def test_a_fault_names_the_file_and_its_field(tmp_path: Path, field: str, change: Change) -> None:
