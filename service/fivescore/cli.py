@@ -1,4 +1,4 @@
-"""The command line: ``fivescore serve``, ``score``, ``evaluate`` and ``train``."""
+"""The command line: ``fivescore serve``, ``check``, ``score``, ``evaluate`` and ``train``."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        engine = _take_engine_flags(arguments) if arguments[:1] == ["serve"] else {}
-        flags = vars(_parser(arguments[:1] == ["serve"]).parse_args(arguments))
+        serving = arguments[:1] in (["serve"], ["check"])
+        engine = _take_engine_flags(arguments) if serving else {}
+        flags = vars(_parser(serving).parse_args(arguments))
         run = flags.pop("run")
         if engine:
             flags["engine"] = engine
@@ -50,8 +51,24 @@ def _parser(serving: bool) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     serve.set_defaults(run=_serve)
+    check = commands.add_parser(
+        "check",
+        help="compare an engine's scores with those of transformers",
+        description="Compare the engine that serve would start with transformers in float32, on"
+        " pairs that are awkward on purpose. Takes the flags of serve. The exit status is 1 where"
+        " the two differ.",
+        allow_abbrev=False,
+    )
+    check.add_argument("model", metavar="MODEL", help="folder or hub id of the checkpoint")
+    check.add_argument("--write", action="store_true",
+                       help="keep the pairs and their outputs in reward.json, as the proof of"
+                       " later starts")  # fmt: skip
+    check.add_argument("--pairs", type=Path, metavar="FILE",
+                       help="a file of pairs (prompt and response) to compare instead")  # fmt: skip
+    check.set_defaults(run=_check)
     if serving:
         _add_settings(serve)
+        _add_settings(check, but="model")
     if not serving:  # these import what a server does not need
         _add_score(commands)
         from fivescore.evaluation.command import add_command as add_evaluate
@@ -62,10 +79,12 @@ def _parser(serving: bool) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_settings(parser: argparse.ArgumentParser, but: str = "") -> None:
     with _server_extra():
         from fivescore.settings import Settings
     for name, field in Settings.model_fields.items():
+        if name == but:
+            continue
         flag = f"--{name.replace('_', '-')}"
         text = (field.description or "").replace("%", "%%")
         if field.default not in (None, (), {}) and name != "model":
@@ -147,6 +166,12 @@ def _add_score(commands: Any) -> None:
                        help="time limit of one request with all its tries; 0 tries once"
                        f" [0 for a pair, {RETRY_SECONDS:.0f} for a file]")  # fmt: skip
     score.set_defaults(run=lambda flags: _score(score, flags))
+
+
+def _check(flags: dict[str, Any]) -> int:
+    with _server_extra():
+        from fivescore.check import check
+    return check(flags)
 
 
 def _serve(flags: dict[str, Any]) -> int:

@@ -168,6 +168,10 @@ class ModelInfo:
     device: str
     engine: str
     """The engine and its version, such as ``vllm 0.32.0``."""
+    quantization: str | None = None
+    """How weights or the KV cache are quantised; None where they are not."""
+    simulated: bool = False
+    """Whether the outputs are made up, so that no reference can agree with them."""
     step_sequences: int = 128
     step_tokens: int = 2048
     """The most sequences and tokens of one engine step; the defaults are vLLM's on a CPU."""

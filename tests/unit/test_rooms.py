@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "errors": frozenset(),
 }
 """Rooms are folders of the package, or single modules; ``http/app`` alone imports the protocols."""
-ENTRANCES = frozenset({"cli", "serve", "__main__"})
+ENTRANCES = frozenset({"cli", "serve", "check", "__main__"})
 """They may import everything, and nothing imports them except each other."""
 WEB = frozenset({"http/app", "http", "http/protocols", "serve"})
 LIBRARIES: dict[str, frozenset[str]] = {

@@ -85,6 +85,7 @@ class FakeEngine:
             dtype="float32",
             device="none",
             engine="fake",
+            simulated=True,
         )
 
     async def encode(

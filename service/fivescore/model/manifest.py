@@ -22,6 +22,8 @@ NEMO_OUTPUTS = 9
 """Outputs of a NeMo head: quality, toxicity, humor, creativity, then the five (NeMo-Aligner)."""
 NOT_ATTRIBUTES = frozenset({"reward", "tokens", "cached_tokens", "truncated", "error"})
 """Names that an answer uses for other fields."""
+MOST_PROVED = 64
+"""The most pairs of a proof: every start of an engine computes them."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 AttributeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -78,7 +80,7 @@ class Proof(_Strict):
 
     reference: Annotated[str, Field(min_length=1)]
     """What computed it, such as ``transformers 5.19.0, float32``."""
-    pairs: Annotated[tuple[ProvedPair, ...], Field(min_length=1, max_length=64)]
+    pairs: Annotated[tuple[ProvedPair, ...], Field(min_length=1, max_length=MOST_PROVED)]
 
 
 class Source(_Strict):

@@ -315,9 +315,18 @@ def _describe(model: str, config: VllmConfig) -> ModelInfo:
         dtype=str(settings.dtype).removeprefix("torch."),
         device=current_platform.get_device_name(),
         engine=f"vllm {__version__}",
+        quantization=_quantization(config),
         step_sequences=scheduler.max_num_seqs,
         step_tokens=scheduler.max_num_batched_tokens,
     )
+
+
+def _quantization(config: VllmConfig) -> str | None:
+    weights, cache = config.model_config.quantization, str(config.cache_config.cache_dtype)
+    kinds = [str(weights)] if weights else []
+    if cache.startswith(("fp8", "int8")):
+        kinds.append(f"{cache} KV cache")
+    return ", ".join(kinds) or None
 
 
 def _own_cause(error: BaseException) -> str:

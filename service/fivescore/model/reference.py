@@ -1,0 +1,212 @@
+"""The reference for scores: plain transformers, in float32, one pair at a time.
+
+It shares with the service the manifest's meaning and nothing of what it checks: the template is
+applied to the texts as they are, the ids come from ``tokenizer.json`` as ``tokenizers`` reads it,
+and the outputs from transformers' own model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from tokenizers import Tokenizer as RustTokenizer
+
+from fivescore.errors import ConfigurationError, InvalidPair, first_line
+from fivescore.model import helpsteer2, proof
+from fivescore.model.conversation import LABELS, STEERLM_SYSTEM, SYSTEM_TURN, TURN
+from fivescore.model.manifest import PromptFormat, Proof, ProvedPair
+from fivescore.types import Message, Pair
+
+
+class Reference:
+    """A checkpoint in transformers.
+
+    Args:
+        model: a folder or hub id.
+        outputs: the head's outputs.
+
+    Raises:
+        ConfigurationError: transformers cannot load it.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        outputs: int,
+        *,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        import torch
+        from transformers import AutoModelForSequenceClassification, __version__
+
+        self.name = f"transformers {__version__}, float32"
+        placed = {"device_map": "auto"} if torch.cuda.is_available() else {}
+        try:
+            self._model: Any = AutoModelForSequenceClassification.from_pretrained(
+                model,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                num_labels=outputs,
+                dtype=torch.float32,
+                **placed,
+            ).eval()
+        except Exception as error:  # the library raises many types for an invalid checkpoint
+            raise ConfigurationError(
+                f"model {model}: transformers cannot load it as the reference: {first_line(error)}"
+            ) from error
+        # With it transformers reads a shorter sequence's last token that is not padding; the one
+        # sequence here has none.
+        self._model.config.get_text_config().pad_token_id = None
+        self._model.config.pad_token_id = None
+
+    def outputs(self, token_ids: Sequence[int]) -> list[float]:
+        """The head's raw outputs at the last token, ``[outputs]``."""
+        return forward(self._model, token_ids)
+
+
+class ReferenceTokenizer:
+    """A checkpoint's tokenizer and template, applied to the texts as they are.
+
+    It does not keep structure and text apart: ``plain`` says for which pairs that matters.
+
+    Args:
+        prompt: the manifest's prompt format.
+
+    Raises:
+        ConfigurationError: they cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        prompt: PromptFormat,
+        *,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        from transformers import AutoTokenizer
+
+        self._prompt = prompt
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                model, revision=revision, trust_remote_code=trust_remote_code
+            )
+            self._backend = tokenizer_of_file(model, revision)
+        except Exception as error:  # the libraries raise many types
+            raise ConfigurationError(
+                f"model {model}: the reference's tokenizer cannot be loaded: {first_line(error)}"
+            ) from error
+        first = self._backend.encode("a").ids[:1]
+        self._adds_bos = first == [self._tokenizer.bos_token_id]
+
+    def token_ids(self, pair: Pair) -> list[int]:
+        """The ids of a pair, whose prompt and response are text or messages."""
+        text = self._rendered(pair) + self._suffix()
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return self._with_bos(ids)
+
+    def plain(self, pair: Pair) -> bool:
+        """Whether no content holds a special token's string, which the service takes for text."""
+        special = {t.content for t in self._tokenizer.added_tokens_decoder.values()}
+        contents = "\0".join(turn.content for turn in _messages(pair))
+        return not any(one in contents for one in special if not one.isspace())
+
+    def token(self, id_: int) -> str:
+        """The string of a token."""
+        return self._backend.id_to_token(id_) or "?"
+
+    def _rendered(self, pair: Pair) -> str:
+        if self._prompt.format == "raw":
+            return f"{pair.prompt}{pair.response}"
+        steerlm = self._prompt.format == "steerlm"
+        turns = _messages(pair, split=steerlm)
+        system = self._prompt.system or (STEERLM_SYSTEM if steerlm else None)
+        if system is not None and turns[0].role != "system":
+            turns.insert(0, Message(role="system", content=system))
+        if not steerlm:
+            told = [{"role": turn.role, "content": turn.content} for turn in turns]
+            return str(self._tokenizer.apply_chat_template(told, tokenize=False))
+        text = f"{SYSTEM_TURN}System\n{turns[0].content}\n"
+        return text + "".join(f"{TURN}{t.role.capitalize()}\n{t.content}\n" for t in turns[1:])
+
+    def _suffix(self) -> str:
+        if self._prompt.suffix is None:
+            return LABELS if self._prompt.format == "steerlm" else ""
+        return self._prompt.suffix
+
+    def _with_bos(self, ids: list[int]) -> list[int]:
+        bos, wanted = self._tokenizer.bos_token_id, self._prompt.bos
+        if bos is None or self._prompt.format == "steerlm":
+            return ids
+        start = next((i for i, id_ in enumerate(ids) if id_ != bos), len(ids))
+        adds = wanted == "always" or (wanted == "auto" and (start > 0 or self._adds_bos))
+        return [bos, *ids[start:]] if adds else ids[start:]
+
+
+def tokenizer_of_file(model: str, revision: str | None = None) -> RustTokenizer:
+    """The tokenizer in ``tokenizer.json``, as the library tokenizers reads it.
+
+    Raises:
+        OSError: there is no such file.
+        Exception: what the library raises for a file that it cannot read.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return RustTokenizer.from_file(str(folder / "tokenizer.json"))
+    return RustTokenizer.from_file(hf_hub_download(model, "tokenizer.json", revision=revision))
+
+
+def _messages(pair: Pair, split: bool = False) -> list[Message]:
+    prompt = pair.prompt or ""
+    if isinstance(prompt, str):
+        turns = helpsteer2.messages(prompt) if split else [Message(role="user", content=prompt)]
+    else:
+        turns = list(prompt)
+    return [*turns, Message(role="assistant", content=pair.response or "")]
+
+
+def forward(model: Any, token_ids: Sequence[int]) -> list[float]:
+    """The outputs of a transformers model for sequence classification, ``[outputs]``."""
+    import torch
+
+    ids = torch.tensor([list(token_ids)], device=model.get_input_embeddings().weight.device)
+    with torch.inference_mode():
+        logits = model(input_ids=ids, use_cache=False).logits
+    return [float(value) for value in logits.reshape(-1).float().cpu()]
+
+
+def prove(
+    pairs: Sequence[Pair],
+    ids: Sequence[list[int] | InvalidPair],
+    limit: int,
+    outputs: Callable[[Sequence[int]], list[float]],
+    name: str,
+) -> Proof:
+    """The proof of a reference's outputs for ``pairs`` that can be rendered and have room.
+
+    Args:
+        ids: the pairs' token ids, or why they cannot be rendered.
+        limit: the most tokens of a pair.
+        outputs: gives the reference's outputs for token ids.
+        name: the reference's name and dtype.
+
+    Raises:
+        ConfigurationError: no pair can be used.
+    """
+    proved = [
+        ProvedPair(
+            prompt=pair.prompt or "",
+            response=pair.response or "",
+            ids_sha256=proof.digest(token_ids),
+            outputs=tuple(outputs(token_ids)),
+        )
+        for pair, token_ids in zip(pairs, ids, strict=True)
+        if not isinstance(token_ids, InvalidPair) and len(token_ids) <= limit
+    ]
+    if not proved:
+        raise ConfigurationError(f"no pair of the proof fits into {limit} tokens")
+    return Proof(reference=name, pairs=tuple(proved))
