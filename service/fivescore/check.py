@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,19 +16,24 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging as transformers_logging
+
 from fivescore.data import markdown
 from fivescore.data.formats import read_file
+from fivescore.engine.base import Engine
 from fivescore.engine.vllm import entrance
 from fivescore.errors import ConfigurationError, FivescoreError, InvalidPair
 from fivescore.model import proof
 from fivescore.model.checkpoint import Checkpoint, Model
 from fivescore.model.checkpoint import check as check_model
 from fivescore.model.manifest import FILE_NAME, MOST_PROVED, PRESETS, Manifest, Proof
-from fivescore.model.reference import Reference, ReferenceTokenizer, prove
+from fivescore.model.proof import NotProved
+from fivescore.model.reference import Reference, ReferenceTokenizer, make_proof
+from fivescore.scoring.proving import prove
 from fivescore.serve import make_engine
 from fivescore.settings import Settings, load
 from fivescore.telemetry import logging as logs
-from fivescore.types import Pair, parse_pair
+from fivescore.types import ModelInfo, Pair, parse_pair
 
 SHOWN_IDS = 4
 """Token ids that are shown of each side where they differ."""
@@ -66,6 +72,8 @@ def check(flags: dict[str, Any]) -> int:
         raise ConfigurationError("--backend fake makes its scores up: there is nothing to check")
     target = _target(settings) if write else None
     pairs = proof.PAIRS if file is None else _pairs(file, write)
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
     model, ids, outputs = asyncio.run(_engine_side(settings, pairs))
     reference = Reference(
         settings.model, model.info.outputs,
@@ -80,7 +88,9 @@ def check(flags: dict[str, Any]) -> int:
     if not agrees:
         raise ConfigurationError(f"{target} is not written, since the two sides differ")
     by_ids = {proof.digest(one.token_ids): one.reference for one in compared}
-    kept = prove(pairs, ids, model.max_tokens, lambda i: by_ids[proof.digest(i)], reference.name)
+    kept = make_proof(
+        pairs, ids, model.max_tokens, lambda i: by_ids[proof.digest(i)], reference.name
+    )
     _write(target, model.manifest, kept)
     print(f"{target}: a proof of {len(kept.pairs)} pairs is written")
     return 0
@@ -125,7 +135,10 @@ async def _engine_side(
     found = await asyncio.to_thread(Checkpoint, settings)
     engine = await asyncio.to_thread(make_engine, settings, found.max_tokens)
     try:
-        model = found.fit(await engine.load())
+        info = await engine.load()
+        model = found.fit(info)
+        if model.manifest.proof is not None:
+            print(await _kept_proof(engine, info, found))
         ids = model.conversation.encode(pairs)
         outputs = {}
         for place, token_ids in enumerate(ids):
@@ -135,7 +148,18 @@ async def _engine_side(
     except FivescoreError as error:
         raise ConfigurationError(error.detail) from error
     finally:
+        logging.disable(logging.ERROR)  # vLLM may take its own end for a failure
         await engine.close()
+        logging.disable(logging.NOTSET)
+
+
+async def _kept_proof(engine: Engine, info: ModelInfo, found: Checkpoint) -> str:
+    """Whether the proof that the manifest has already holds, as a start of the service sees it."""
+    try:
+        await prove(engine, info, found, found.samples())
+    except NotProved as error:
+        return f"A start is refused: {error.detail}."
+    return f"The proof in {FILE_NAME} holds."
 
 
 def _compare(
@@ -217,18 +241,17 @@ def _verdict(compared: Sequence[Compared], model: Model, reference: Reference) -
 
 def _table(compared: Sequence[Compared]) -> str:
     """Pairs by outputs: the engine's, the reference's, and the largest difference of a pair."""
-    rows = []
-    for one in compared:
-        rows.append(
-            [
-                one.place,
-                len(one.token_ids),
-                "differ" if one.fault else "equal",
-                " ".join(f"{value:.5f}" for value in one.engine),
-                " ".join(f"{value:.5f}" for value in one.reference),
-                f"{one.largest:.1e}",
-            ]
-        )
+    rows = [
+        [
+            one.place,
+            len(one.token_ids),
+            "differ" if one.fault else "equal",
+            " ".join(f"{value:.5f}" for value in one.engine),
+            " ".join(f"{value:.5f}" for value in one.reference),
+            f"{one.largest:.1e}",
+        ]
+        for one in compared
+    ]
     header = ["pair", "tokens", "token ids", "engine", "reference", "largest difference"]
     return markdown.table(header, rows)
 

@@ -42,7 +42,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "uvicorn": WEB,
     "httpx": frozenset({"client", "evaluation"}),
     "torch": frozenset({"engine/vllm", "training", "client/integrations", "model"}),
-    "transformers": frozenset({"model", "training"}),
+    "transformers": frozenset({"model", "training", "check"}),
 }
 """The rooms that may import a library."""
 

@@ -64,9 +64,11 @@ async def models(request: Request) -> Response:
     return json_response({"object": "list", "data": data})
 
 
-@described(Description(answer=obj(("outputs", "attributes", "reward", "prompt", "max_tokens"))))
+@described(
+    Description(answer=obj(("outputs", "attributes", "reward", "prompt", "max_tokens", "proved")))
+)
 async def manifest(request: Request) -> Response:
-    """The reward manifest and the token limit in force."""
+    """The reward manifest and the token limit in force, and whether the load was proved."""
     model = service_of(request).model
     body = model.manifest.model_dump(mode="json", exclude={"proof"})
-    return json_response({**body, "max_tokens": model.max_tokens})
+    return json_response({**body, "max_tokens": model.max_tokens, "proved": model.proved})

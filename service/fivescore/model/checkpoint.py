@@ -9,10 +9,12 @@ from typing import Any
 from fivescore.data.hub import HUB_ID, OLD_HUB_ID
 from fivescore.errors import ConfigurationError, first_line
 from fivescore.model import manifest as manifests
+from fivescore.model import proof
 from fivescore.model.conversation import Conversation
 from fivescore.model.engine_options import change_outputs
 from fivescore.model.manifest import Manifest, PromptFormat
 from fivescore.model.policy import PolicyTemplate
+from fivescore.model.proof import Sample
 from fivescore.settings import Settings
 from fivescore.types import ModelInfo
 
@@ -52,6 +54,8 @@ class Model:
     """The limit of tokens per pair: the setting's, the manifest's or the context."""
     max_characters: int
     """The limit of characters per pair, checked before tokenising; truncation starts from it."""
+    proved: bool = False
+    """Whether the engine gives what the proof in the manifest says."""
     policy: PolicyTemplate | None = None
     """Parses texts in the policy's template; None unless the operator named its tokenizer."""
 
@@ -75,6 +79,11 @@ class Checkpoint:
         if not change_outputs(settings.engine):  # so that a misfit fails before the engine loads
             config = self._read("config.json", AutoConfig)
             self.conversation(self._manifest_for(config.num_labels))
+
+    @property
+    def name(self) -> str:
+        """The folder or hub id, as it was given."""
+        return self._settings.model
 
     @property
     def max_tokens(self) -> int | None:
@@ -109,6 +118,17 @@ class Checkpoint:
         if prompt not in self._conversations:  # it copies the tokenizer, which takes up to a second
             self._conversations[prompt] = Conversation(prompt, self._tokenizer)
         return self._conversations[prompt]
+
+    def samples(self) -> list[Sample]:
+        """The pairs of the manifest's proof that are within the limit of tokens; none without one.
+
+        Raises:
+            NotProved: the proof has other token ids.
+        """
+        manifest = self._manifest
+        if manifest is None or manifest.proof is None:
+            return []
+        return proof.samples(manifest.proof, self.conversation(), self.max_tokens)
 
     def _manifest_for(self, outputs: int) -> Manifest:
         manifest = self._manifest or manifests.for_outputs(outputs)

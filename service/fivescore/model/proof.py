@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import orjson
 
-from fivescore.errors import ConfigurationError, InvalidPair
+from fivescore.errors import InvalidPair, ModelChanged
 from fivescore.model.conversation import Conversation
 from fivescore.model.manifest import Proof, ProvedPair
 from fivescore.types import Message, ModelInfo, Pair
@@ -69,7 +69,7 @@ PAIRS = (
 scripts, strings of special tokens, a long pair, an empty response."""
 
 
-class NotProved(ConfigurationError):
+class NotProved(ModelChanged):
     """What was loaded does not give what the proof says."""
 
 
@@ -86,7 +86,7 @@ def digest(token_ids: Sequence[int]) -> str:
     return hashlib.sha256(orjson.dumps(list(token_ids))).hexdigest()
 
 
-def samples(proof: Proof, conversation: Conversation, limit: int) -> list[Sample]:
+def samples(proof: Proof, conversation: Conversation, limit: int | None) -> list[Sample]:
     """The proof's pairs with their token ids, without those of more than ``limit`` tokens.
 
     Raises:
@@ -101,7 +101,7 @@ def samples(proof: Proof, conversation: Conversation, limit: int) -> list[Sample
             raise NotProved(
                 _other_ids(place, pair, f"its token ids are not those of {proof.reference}")
             )
-        if len(ids) <= limit:
+        if limit is None or len(ids) <= limit:
             found.append(Sample(place, pair, ids))
     return found
 

@@ -179,7 +179,7 @@ def forward(model: Any, token_ids: Sequence[int]) -> list[float]:
     return [float(value) for value in logits.reshape(-1).float().cpu()]
 
 
-def prove(
+def make_proof(
     pairs: Sequence[Pair],
     ids: Sequence[list[int] | InvalidPair],
     limit: int,

@@ -6,15 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from fivescore.engine.base import Engine
 from fivescore.engine.supervisor import Limits, Supervisor
 from fivescore.errors import Draining, EngineDead, Loading, ServiceUnavailable
 from fivescore.model.checkpoint import Checkpoint, Model
+from fivescore.scoring import proving
 from fivescore.settings import Settings
 from fivescore.telemetry.metrics import Metrics
-from fivescore.types import Output
+from fivescore.types import ModelInfo, Output
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +108,7 @@ class Service:
         self._on_loaded()
         info, seconds = model.info, time.monotonic() - started
         attributes, revision = model.manifest.attributes, self.settings.revision
-        self.metrics.loaded(info, attributes, revision, seconds)
+        self.metrics.loaded(info, attributes, revision, seconds, proved=model.proved)
         log.info(
             "ready after %.1f s: %s, %d outputs, %d tokens, %s on %s, %s",
             seconds, model.name, info.outputs, model.max_tokens, info.dtype,
@@ -117,6 +119,13 @@ class Service:
 
     async def _load_model(self) -> Model:
         found = await asyncio.to_thread(Checkpoint, self.settings)
+        samples = await asyncio.to_thread(found.samples)
+        proved = False
+
+        async def prove(engine: Engine, info: ModelInfo) -> None:
+            nonlocal proved
+            proved = await proving.prove(engine, info, found, samples)
+
         self._engine = Supervisor(
             lambda: self._make_engine(self.settings, found.max_tokens),
             Limits(
@@ -126,9 +135,10 @@ class Service:
             ),
             self._engine_changed,
             self._engine_failed,
+            check=prove,
         )
         info = await self._engine.load()
-        return await asyncio.to_thread(found.fit, info)
+        return replace(await asyncio.to_thread(found.fit, info), proved=proved)
 
     def encode(
         self,

@@ -211,7 +211,13 @@ class Metrics:
             self._state.labels(name).set(name == state)
 
     def loaded(
-        self, model: ModelInfo, attributes: Iterable[str], revision: str | None, seconds: float
+        self,
+        model: ModelInfo,
+        attributes: Iterable[str],
+        revision: str | None,
+        seconds: float,
+        *,
+        proved: bool,
     ) -> None:
         """Record what was loaded, and the seconds that it took."""
         self._create_attributes(attributes)
@@ -224,6 +230,7 @@ class Metrics:
                 "revision": revision or "",
                 "dtype": model.dtype,
                 "device": model.device,
+                "proved": str(proved).lower(),
             }
         )
 

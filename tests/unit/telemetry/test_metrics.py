@@ -67,7 +67,7 @@ def test_two_apps_do_not_share_counters() -> None:
 @pytest.mark.parametrize("revision", ["abc123", None])
 def test_what_was_loaded_is_reported(revision: str | None) -> None:
     metrics = Metrics()
-    metrics.loaded(DEMO_INFO, ATTRIBUTES, revision, 1.5)
+    metrics.loaded(DEMO_INFO, ATTRIBUTES, revision, 1.5, proved=True)
     assert value(metrics, "fivescore_model_load_seconds") == 1.5
     (labels,) = [dict(key[1]) for key in samples(metrics) if key[0] == "fivescore_build_info"]
     assert (labels["model"], labels["engine"], labels["dtype"]) == ("demo", "test", "float32")
@@ -112,7 +112,7 @@ def test_every_reason_to_refuse_a_request_is_counted() -> None:
 @pytest.mark.parametrize("attributes", [(), ("safety", "humour")])
 def test_a_loaded_model_brings_its_own_attributes(attributes: tuple[str, ...]) -> None:
     metrics = Metrics()
-    metrics.loaded(DEMO_INFO, attributes, None, 1.0)
+    metrics.loaded(DEMO_INFO, attributes, None, 1.0, proved=False)
     metrics.scored(Score(dict.fromkeys(attributes, 1.5), 2.5, tokens=7))
     assert labelled(metrics, "fivescore_attribute_score_count") == set(attributes)
     assert labelled(metrics, "fivescore_nonfinite_scores_total") == {*attributes, "reward"}

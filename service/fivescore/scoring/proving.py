@@ -1,0 +1,61 @@
+"""Compares a new engine with the proof in the manifest, before it is used."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from fivescore.engine.base import Engine
+from fivescore.errors import EngineError
+from fivescore.model import proof
+from fivescore.model.checkpoint import Checkpoint
+from fivescore.model.proof import NotProved, Sample
+from fivescore.types import ModelInfo
+
+log = logging.getLogger(__name__)
+
+
+async def prove(
+    engine: Engine, info: ModelInfo, checkpoint: Checkpoint, samples: Sequence[Sample]
+) -> bool:
+    """Score the proof's pairs; returns False, and warns, where nothing can be compared.
+
+    Args:
+        samples: what ``checkpoint.samples`` returned.
+
+    Raises:
+        NotProved: an output is not what the proof says.
+        EngineDead: the engine stopped.
+    """
+    manifest = checkpoint.fit(info).manifest
+    usable = [sample for sample in samples if len(sample.token_ids) <= info.max_tokens]
+    if manifest.proof is None or info.simulated or not usable:
+        log.warning("%s", _unproved(checkpoint, manifest.proof is not None, info))
+        return False
+    outputs = await asyncio.gather(*(_outputs(engine, sample) for sample in usable))
+    largest = proof.check_outputs(manifest.proof, usable, outputs, info)
+    log.info(
+        "proved: %d pairs as %s, differences up to %.1e of an output's range",
+        len(usable), manifest.proof.reference, largest,
+    )  # fmt: skip
+    return True
+
+
+async def _outputs(engine: Engine, sample: Sample) -> list[float]:
+    try:
+        return (await engine.encode(sample.token_ids, f"proof-{sample.place}")).values
+    except EngineError as error:
+        place = proof.named(sample.place, sample.pair)
+        raise NotProved(f"the manifest's proof cannot be compared: {place}: {error}") from error
+
+
+def _unproved(checkpoint: Checkpoint, has_proof: bool, info: ModelInfo) -> str:
+    if info.simulated:
+        return "unproved: the engine is simulated, and its scores mean nothing"
+    if has_proof:
+        return f"unproved: no pair of the manifest's proof fits into {info.max_tokens} tokens"
+    return (
+        f"unproved: {checkpoint.name} has no proof in its manifest, so nothing says that its scores"
+        f" are right: fivescore check {checkpoint.name} --write"
+    )
