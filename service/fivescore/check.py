@@ -7,7 +7,6 @@ each later start of an engine is then compared with it.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -23,10 +22,11 @@ from fivescore.data.formats import read_file
 from fivescore.engine.base import Engine
 from fivescore.engine.vllm import entrance
 from fivescore.errors import ConfigurationError, FivescoreError, InvalidPair
+from fivescore.model import manifest as manifests
 from fivescore.model import proof
 from fivescore.model.checkpoint import Checkpoint, Model
 from fivescore.model.checkpoint import check as check_model
-from fivescore.model.manifest import FILE_NAME, MOST_PROVED, PRESETS, Manifest, Proof
+from fivescore.model.manifest import FILE_NAME, MOST_PROVED, PRESETS
 from fivescore.model.proof import NotProved
 from fivescore.model.reference import Reference, ReferenceTokenizer, make_proof
 from fivescore.scoring.proving import prove
@@ -91,7 +91,7 @@ def check(flags: dict[str, Any]) -> int:
     kept = make_proof(
         pairs, ids, model.max_tokens, lambda i: by_ids[proof.digest(i)], reference.name
     )
-    _write(target, model.manifest, kept)
+    manifests.write(target, model.manifest.model_copy(update={"proof": kept}))
     print(f"{target}: a proof of {len(kept.pairs)} pairs is written")
     return 0
 
@@ -254,12 +254,3 @@ def _table(compared: Sequence[Compared]) -> str:
     ]
     header = ["pair", "tokens", "token ids", "engine", "reference", "largest difference"]
     return markdown.table(header, rows)
-
-
-def _write(target: Path, manifest: Manifest, kept: Proof) -> None:
-    proved = manifest.model_copy(update={"version": 2, "proof": kept})
-    written = proved.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    try:
-        target.write_text(json.dumps(written, indent=1) + "\n")
-    except OSError as error:
-        raise ConfigurationError(f"{target} cannot be written: {error.strerror}") from error

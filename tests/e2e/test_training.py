@@ -75,7 +75,11 @@ def test_the_server_gives_the_validation_predictions(
 
 
 def test_the_manifest_in_force_is_the_runs(trained: Path, server: Server) -> None:
-    assert server.http.get("/manifest").json() == json.loads((trained / "reward.json").read_text())
+    shown = server.http.get("/manifest").json()
+    assert shown.pop("proved")
+    written = json.loads((trained / "reward.json").read_text())
+    assert len(written.pop("proof")["pairs"]) >= 5
+    assert written.items() <= shown.items()
 
 
 def test_the_card_and_the_plot_can_be_read(trained: Path) -> None:

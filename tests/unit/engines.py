@@ -15,6 +15,7 @@ DEMO_INFO = ModelInfo(
     dtype="float32",
     device="none",
     engine="test",
+    simulated=True,
 )
 
 

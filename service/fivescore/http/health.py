@@ -70,5 +70,5 @@ async def models(request: Request) -> Response:
 async def manifest(request: Request) -> Response:
     """The reward manifest and the token limit in force, and whether the load was proved."""
     model = service_of(request).model
-    body = model.manifest.model_dump(mode="json", exclude={"proof"})
+    body = model.manifest.model_dump(mode="json", by_alias=True, exclude={"proof"})
     return json_response({**body, "max_tokens": model.max_tokens, "proved": model.proved})

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -199,6 +200,20 @@ def read(name: str) -> Manifest:
             for fault in error.errors()
         )
         raise ConfigurationError(f"manifest {name}: {faults}") from error
+
+
+def write(path: Path, manifest: Manifest) -> None:
+    """Write a manifest of version 2, with the fields that were set.
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+    """
+    newest = manifest.model_copy(update={"version": 2})
+    fields = newest.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    try:
+        path.write_text(json.dumps(fields, indent=1) + "\n")
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def beside(model: str, revision: str | None, shown: str) -> Manifest | None:

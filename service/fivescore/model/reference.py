@@ -16,9 +16,18 @@ from tokenizers import Tokenizer as RustTokenizer
 
 from fivescore.errors import ConfigurationError, InvalidPair, first_line
 from fivescore.model import helpsteer2, proof
-from fivescore.model.conversation import LABELS, STEERLM_SYSTEM, SYSTEM_TURN, TURN
-from fivescore.model.manifest import PromptFormat, Proof, ProvedPair
+from fivescore.model.conversation import (
+    LABELS,
+    STEERLM_SYSTEM,
+    SYSTEM_TURN,
+    TURN,
+    Conversation,
+)
+from fivescore.model.manifest import Manifest, PromptFormat, Proof, ProvedPair
 from fivescore.types import Message, Pair
+
+DEFAULT_CONTEXT = 2048
+"""The context in tokens of a model whose config names none."""
 
 
 class Reference:
@@ -62,6 +71,12 @@ class Reference:
         # sequence here has none.
         self._model.config.get_text_config().pad_token_id = None
         self._model.config.pad_token_id = None
+
+    @property
+    def max_tokens(self) -> int:
+        """The model's context in tokens."""
+        config = self._model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT)
 
     def outputs(self, token_ids: Sequence[int]) -> list[float]:
         """The head's raw outputs at the last token, ``[outputs]``."""
@@ -177,6 +192,29 @@ def forward(model: Any, token_ids: Sequence[int]) -> list[float]:
     with torch.inference_mode():
         logits = model(input_ids=ids, use_cache=False).logits
     return [float(value) for value in logits.reshape(-1).float().cpu()]
+
+
+def prove(folder: Path, manifest: Manifest) -> Manifest:
+    """The manifest of the checkpoint in ``folder`` with a proof.
+
+    Raises:
+        ConfigurationError: transformers cannot load the checkpoint, or has other token ids.
+    """
+    from transformers import AutoTokenizer
+
+    ids = Conversation(manifest.prompt, AutoTokenizer.from_pretrained(folder)).encode(proof.PAIRS)
+    tokenizer = ReferenceTokenizer(str(folder), manifest.prompt)
+    for place, (pair, ours) in enumerate(zip(proof.PAIRS, ids, strict=True)):
+        differs = not isinstance(ours, InvalidPair) and ours != tokenizer.token_ids(pair)
+        if differs and tokenizer.plain(pair):
+            raise ConfigurationError(
+                f"{folder}: the token ids of {proof.named(place, pair)} are not the reference's:"
+                f" fivescore check {folder} shows where"
+            )
+    reference = Reference(str(folder), manifest.outputs)
+    limit = manifest.max_tokens or reference.max_tokens
+    kept = make_proof(proof.PAIRS, ids, limit, reference.outputs, reference.name)
+    return manifest.model_copy(update={"proof": kept})
 
 
 def make_proof(

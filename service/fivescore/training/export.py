@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
 
-from fivescore.model.manifest import FILE_NAME, Manifest
+from fivescore.errors import ConfigurationError, first_line
+from fivescore.model import manifest as manifests
+from fivescore.model.manifest import Manifest
+from fivescore.model.reference import prove
 from fivescore.training.model import HEAD
+from fivescore.training.progress import print_line
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
@@ -39,6 +42,15 @@ def export(
     save(model, tokenizer, manifest, dtype, folder)
 
 
+def write_proof(folder: Path) -> None:
+    """Add the proof to an exported manifest; the checkpoint stays as it is where that fails."""
+    try:
+        file = folder / manifests.FILE_NAME
+        manifests.write(file, prove(folder, manifests.read(str(file))))
+    except (ConfigurationError, RuntimeError) as error:  # such as too little memory
+        print_line(f"no proof is written: {first_line(error)}")
+
+
 def save(model: Any, tokenizer: Any, manifest: Manifest, dtype: str, folder: Path) -> None:
     """Write an unsharded model with its tokenizer and manifest."""
     model.to(getattr(torch, dtype))
@@ -49,7 +61,8 @@ def save(model: Any, tokenizer: Any, manifest: Manifest, dtype: str, folder: Pat
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    written = manifest.model_dump(mode="json")
-    (folder / FILE_NAME).write_text(json.dumps(written, indent=1) + "\n")
+    # Defaults are written too, since they decide a score; a proof was of the model before.
+    whole = manifest.model_dump(exclude={"source", "proof"})
+    manifests.write(folder / manifests.FILE_NAME, Manifest.model_validate(whole))
     for file in folder.glob("*.safetensors"):
         file.chmod(0o644)  # safetensors makes files that only their owner can read

@@ -19,7 +19,7 @@ from fivescore.model.conversation import Conversation
 from fivescore.model.manifest import Manifest
 from fivescore.training import meaning, metrics
 from fivescore.training.card import write_card
-from fivescore.training.export import export
+from fivescore.training.export import export, write_proof
 from fivescore.training.model import has_head, is_untrained, load_config, load_model, load_tokenizer
 from fivescore.training.plot import write_plot
 from fivescore.training.progress import is_main, print_line
@@ -87,6 +87,7 @@ def train(recipe: Recipe) -> None:
     record = make_record(recipe, trainer, prepared.reports, dtype, seconds)  # before LoRA is merged
     export(trainer, fresh, prepared.tokenizer, prepared.manifest, dtype, recipe.output)
     if trainer.is_world_process_zero():
+        write_proof(recipe.output)
         _write_report(recipe, prepared, record, read(raw, trained))
 
 

@@ -24,6 +24,7 @@ from fivescore.cli import main
 from fivescore.errors import ConfigurationError
 from fivescore.model.checkpoint import Checkpoint
 from fivescore.model.manifest import ATTRIBUTES, Manifest
+from fivescore.model.manifest import read as read_manifest
 from fivescore.model.reward import score
 from fivescore.settings import Settings
 from fivescore.training.export import export
@@ -99,6 +100,18 @@ def served(folder: Path, pairs: list[Pair]) -> list[dict[str, float]]:
     return answers
 
 
+def assert_proved(folder: Path) -> None:
+    """The folder has a proof, of the weights and the tokenizer that are in it."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    model.config.pad_token_id = None
+    samples = Checkpoint(Settings(model=str(folder))).samples()
+    assert len(samples) >= 5
+    for sample in samples:
+        with torch.no_grad():
+            raw = model(input_ids=torch.tensor([sample.token_ids])).logits[0].tolist()
+        assert raw == pytest.approx(sample.pair.outputs, abs=1e-5)
+
+
 def assert_served_as_predicted(folder: Path, rows: Path, tolerance: float = 1e-4) -> None:
     pairs = [Pair.model_validate(pair) for pair in validation_pairs(rows)]
     answers, expected = served(folder, pairs), predictions(folder)
@@ -166,9 +179,11 @@ def test_a_reward_model_with_another_meaning_is_trained_on(
     """NeMo's nine outputs, scales and offsets, its format, and a padding id that ends texts."""
     model = steerlm(tmp_path / "steerlm")
     folder = run(model=str(model), steps=6, learning_rate=1e-3)
-    assert json.loads((folder / "reward.json").read_text()) == (
-        Manifest.model_validate(STEERLM_MANIFEST).model_dump(mode="json")
-    )
+    written = read_manifest(str(folder / "reward.json"))
+    kept = written.model_dump(exclude={"version", "source", "proof"})
+    before = Manifest.model_validate(STEERLM_MANIFEST)
+    assert kept == before.model_dump(exclude={"version", "source", "proof"})
+    assert_proved(folder)
     assert losses(folder)[6] < losses(folder)[1]
     assert_served_as_predicted(folder, rows)
 
@@ -241,6 +256,7 @@ def test_preferences_train_the_reward_of_the_first_stage(
     assert "preference_strength is 0: neither response is better" in record["data"]["train"][
         "unusable"
     ]  # fmt: skip
+    assert_proved(second)  # by a proof of its own, not the first one's
     manifests = [json.loads((f / "reward.json").read_text()) for f in (first, second)]
     assert manifests[0]["attributes"] == manifests[1]["attributes"]
     assert manifests[1]["reward"] == {"weights": {"helpfulness": 1.0}, "bias": 0.0}
