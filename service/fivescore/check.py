@@ -156,10 +156,10 @@ async def _engine_side(
 async def _kept_proof(engine: Engine, info: ModelInfo, found: Checkpoint) -> str:
     """Whether the proof that the manifest has already holds, as a start of the service sees it."""
     try:
-        await prove(engine, info, found, found.samples())
+        holds = await prove(engine, info, found, found.samples())
     except NotProved as error:
         return f"A start is refused: {error.detail}."
-    return f"The proof in {FILE_NAME} holds."
+    return f"The manifest's proof {'holds' if holds else 'cannot be compared'}."
 
 
 def _compare(
