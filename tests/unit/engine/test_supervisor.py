@@ -146,6 +146,27 @@ async def test_it_gives_up_after_the_limit_with_the_last_cause() -> None:
             await one.encode([1], "r")
 
 
+async def test_the_pause_before_a_new_start_doubles_up_to_the_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+
+    async def recorded(seconds: float, sleep: Any = asyncio.sleep) -> None:
+        if seconds in (0.01, 0.02, 0.03):
+            pauses.append(seconds)
+        await sleep(0.001)
+
+    monkeypatch.setattr(supervisor, "BACKOFF_SECONDS", (0.01, 0.03))
+    monkeypatch.setattr(supervisor, "WATCH_SECONDS", 0.5)
+    plant = Plant({}, {"load-error": "no memory"})
+    async with plant.supervised(Limits(4, 60, 60)):
+        monkeypatch.setattr(supervisor.asyncio, "sleep", recorded)
+        plant.engines[0].kill()
+        await until(lambda: bool(plant.failures))
+        monkeypatch.undo()
+    assert pauses == [0.01, 0.02, 0.03, 0.03]
+
+
 async def test_restarts_long_ago_do_not_count() -> None:
     plant = Plant({})
     async with plant.supervised(Limits(1, 0.05, 60)) as one:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fivescore.model.engine_options import change_outputs
+from fivescore.model.engine_options import change_outputs, merged
 from fivescore.settings import load
 
 
@@ -27,3 +27,8 @@ def test_in_a_variable(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -
 def test_in_a_flag(name: str) -> None:
     assert change_outputs({name: "{}"})
     assert not change_outputs({"dtype": "float32"})
+
+
+def test_lists_of_two_spellings_are_joined() -> None:
+    options = {"hf-overrides.architectures+": "A,B", "hf_overrides.architectures+": "C"}
+    assert merged(options) == {"hf_overrides": {"architectures": ["A", "B", "C"]}}

@@ -89,3 +89,10 @@ def test_every_rank_fits_the_engines_64_bits() -> None:
     for priority in PRIORITIES:
         _, rank = fairness.share(priority).next(1)
         assert -(2**63) <= rank < 2**63
+
+
+def test_answers_out_of_order_do_not_turn_the_time_back() -> None:
+    fairness = Fairness()
+    fairness.served(200)
+    fairness.served(100)
+    assert fairness.share(0).priority == 200

@@ -99,6 +99,40 @@ async def test_a_restarted_engine_is_compared_too_and_is_not_tried_again(
     await running.close()
 
 
+async def test_a_service_that_drains_goes_on_draining_when_its_engine_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "BACKOFF_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(supervisor, "WATCH_SECONDS", 0.01)
+    first, second = ProvingEngine(), ProvingEngine()
+    running = service([first, second])
+    await running.load()
+    running.drain()
+    states = {running.state}
+    first.kill()
+    async with asyncio.timeout(20):
+        while len(second.submitted) < len(SAMPLES):
+            await asyncio.sleep(0.01)
+            states.add(running.state)
+    await asyncio.sleep(0.05)
+    assert states | {running.state} == {"draining"}
+    await running.close()
+
+
+async def test_a_restart_counts_when_the_engine_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "WATCH_SECONDS", 0.01)
+    first, second = ProvingEngine(), ProvingEngine()
+    running = service([first, second])
+    await running.load()
+    first.kill()
+    async with asyncio.timeout(20):
+        while running.state == "ready":
+            await asyncio.sleep(0.005)
+    (metric,) = running.metrics.restarts.collect()
+    assert [s.value for s in metric.samples if s.name.endswith("_total")] == [1.0]
+    await running.close()
+
+
 async def test_a_model_without_a_proof_is_served_and_said_to_be_unproved(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
