@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from fivescore.scoring.inflight import Headers
 from fivescore.types import ModelInfo, Output
@@ -23,6 +24,12 @@ async def turns(count: int = 5) -> None:
     """Let tasks that were started or cancelled take so many steps."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110  # it is looked at from outside
+            await asyncio.sleep(0.005)
 
 
 class RecordingEngine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from fivescore.engine.supervisor import Limits, Supervisor
 from fivescore.errors import ConfigurationError, EngineDead, EngineError, ModelChanged
 from fivescore.settings import DEMO
 from fivescore.types import ModelInfo, Output
+from tests.unit.engines import until
 
 POISON = 666
 LIMITS = Limits(restarts=5, window_seconds=60, hang_seconds=60)
@@ -48,12 +49,6 @@ class Plant:
         await one.load()
         yield one
         await one.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  # it is looked at from outside
-            await asyncio.sleep(0.005)
 
 
 async def retried(one: Supervisor, token_ids: list[int]) -> Output:
@@ -160,7 +155,7 @@ async def test_the_pause_before_a_new_start_doubles_up_to_the_most(
     monkeypatch.setattr(supervisor, "WATCH_SECONDS", 0.5)
     plant = Plant({}, {"load-error": "no memory"})
     async with plant.supervised(Limits(4, 60, 60)):
-        monkeypatch.setattr(supervisor.asyncio, "sleep", recorded)
+        monkeypatch.setattr(asyncio, "sleep", recorded)
         plant.engines[0].kill()
         await until(lambda: bool(plant.failures))
         monkeypatch.undo()

@@ -21,7 +21,7 @@ from fivescore.scoring.lifecycle import Service
 from fivescore.settings import DEMO, Settings
 from fivescore.telemetry.metrics import Metrics
 from fivescore.types import ModelInfo, Output
-from tests.unit.engines import DEMO_INFO, RecordingEngine
+from tests.unit.engines import DEMO_INFO, RecordingEngine, until
 
 SAMPLES = Checkpoint(Settings()).samples()
 REAL = replace(DEMO_INFO, simulated=False)
@@ -125,9 +125,7 @@ async def test_a_restart_counts_when_the_engine_is_lost(monkeypatch: pytest.Monk
     running = service([first, second])
     await running.load()
     first.kill()
-    async with asyncio.timeout(20):
-        while running.state == "ready":
-            await asyncio.sleep(0.005)
+    await until(lambda: running.state != "ready")
     (metric,) = running.metrics.restarts.collect()
     assert [s.value for s in metric.samples if s.name.endswith("_total")] == [1.0]
     await running.close()
