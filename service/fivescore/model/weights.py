@@ -41,6 +41,8 @@ FUSED = {
     "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj",
 }  # fmt: skip
 """Layers that vLLM joins, and the layer that some checkpoints have instead."""
+LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
+"""The first number of a parameter's name, which is its layer's."""
 NAMED = 2
 """Tensors that an error names; the others are counted."""
 UNDERSTOOD = 0.5
@@ -103,7 +105,7 @@ class _Checkpoint:
         self._origins = {} if body is None else _origins(body, found.shapes)
         self._missing = [name for name in self._needed if not self._has(name)]
         if len(self._missing) > UNDERSTOOD * len(self._needed):
-            log.debug("model %s: its tensors have names that transformers does not read", self)
+            log.debug("model %s: transformers does not read its tensors' names", self._model)
             self._needed, self._origins, self._missing = {}, {}, []
 
     def check_head(self) -> None:
@@ -137,7 +139,7 @@ class _Checkpoint:
             more = f" and {len(self._missing) - 1} more" if self._missing[1:] else ""
             raise refusal(
                 self._model,
-                f"the checkpoint lacks {self._prefix()}{self._missing[0]}{more} of its"
+                f"the checkpoint lacks {self._called(self._missing[0])}{more} of its"
                 f" {len(self._needed)} parameters: fetch or export it again",
             )
         for name, shape in self._needed.items():
@@ -217,6 +219,20 @@ class _Checkpoint:
         parent, _, layer = module.rpartition(".")
         joined = f"{parent}.{FUSED.get(layer)}.{kind}"
         return any(tensor.endswith(joined) for tensor in self._found.shapes)
+
+    def _called(self, name: str) -> str:
+        """What the checkpoint would call what it lacks of a parameter, by its other layers."""
+        layer = LAYER.search(name)
+        for other, origin in self._origins.items():
+            like = LAYER.search(other)
+            if layer is None or like is None or other == name:
+                continue
+            if LAYER.sub(layer[0], other, count=1) == name:
+                for source in origin.names:
+                    expected = LAYER.sub(layer[0], source, count=1)
+                    if expected not in self._found.shapes:
+                        return expected
+        return self._prefix() + name
 
     def _prefix(self) -> str:
         """What the checkpoint's names have before transformers' names of the body."""
