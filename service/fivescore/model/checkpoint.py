@@ -8,6 +8,7 @@ from typing import Any
 
 from fivescore.data.hub import HUB_ID, OLD_HUB_ID
 from fivescore.errors import ConfigurationError, first_line
+from fivescore.model import architecture, context, weights
 from fivescore.model import manifest as manifests
 from fivescore.model import proof
 from fivescore.model.conversation import Conversation
@@ -31,6 +32,8 @@ def check(model: str) -> None:
         ConfigurationError: it is neither.
     """
     folder = Path(model)
+    if folder.exists() and not (folder / "config.json").is_file():
+        architecture.check_folder(folder)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ConfigurationError(f"model {model}: the folder has no config.json")
@@ -72,13 +75,16 @@ class Checkpoint:
 
         check(settings.model)
         self._settings = settings
+        self._architecture = architecture.read(settings)
+        self._has_seen_weights = weights.check(settings, self._architecture)
         self._conversations: dict[PromptFormat, Conversation] = {}
         self._tokenizer = self._read("tokenizer", AutoTokenizer)
         self._policy = _read_policy(settings)
         self._manifest = self._read_manifest()
         if not change_outputs(settings.engine):  # so that a misfit fails before the engine loads
             config = self._read("config.json", AutoConfig)
-            self.conversation(self._manifest_for(config.num_labels))
+            if self._manifest is not None or self._has_head():
+                self.conversation(self._manifest_for(config.num_labels))
 
     @property
     def name(self) -> str:
@@ -87,10 +93,24 @@ class Checkpoint:
 
     @property
     def max_tokens(self) -> int | None:
-        """The limit in the settings or the manifest; None leaves it to the engine."""
+        """The limit in the settings or the manifest, else the context within which scores are the
+        reference's; None leaves it to the engine."""
+        exact = context.exact(self._architecture)
+        if self._asked_tokens or exact is None:
+            return self._asked_tokens
+        return min(exact, int(self._tokenizer.model_max_length))
+
+    @property
+    def _asked_tokens(self) -> int | None:
         if self._settings.max_tokens or self._manifest is None:
             return self._settings.max_tokens
         return self._manifest.max_tokens
+
+    def _has_head(self) -> bool:
+        """False where a default manifest would be proposed for what may have no head."""
+        return (
+            self._has_seen_weights or self._architecture is None or self._architecture.declares_head
+        )
 
     def fit(self, info: ModelInfo) -> Model:
         """The model, of this checkpoint and the engine's description of its weights.
@@ -98,9 +118,12 @@ class Checkpoint:
         Raises:
             ConfigurationError: the two do not fit each other.
         """
+        if not self._has_seen_weights:  # the engine may have fetched them
+            self._has_seen_weights = weights.check(self._settings, self._architecture)
+        context.warn(self._architecture, info.max_tokens)
         manifest = self._manifest_for(info.outputs)
         conversation = self.conversation(manifest)
-        limit = min(self.max_tokens or manifest.max_tokens or info.max_tokens, info.max_tokens)
+        limit = min(self._asked_tokens or manifest.max_tokens or info.max_tokens, info.max_tokens)
         return Model(
             name=self._settings.name or _short_name(self._settings.model),
             info=info,

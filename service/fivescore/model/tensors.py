@@ -1,0 +1,223 @@
+"""Names and shapes of a checkpoint's tensors, from its files' headers: no weights are read."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fivescore.errors import first_line
+from fivescore.model.architecture import refusal
+from fivescore.model.engine_options import merged
+from fivescore.settings import Settings
+
+SAFETENSORS, CONSOLIDATED = "*.safetensors", "consolidated*.safetensors"
+PATTERNS = {
+    "auto": (SAFETENSORS, "*.bin", "*.pt"),
+    "hf": (SAFETENSORS, "*.bin", "*.pt"),
+    "safetensors": (SAFETENSORS,),
+    "fastsafetensors": (SAFETENSORS,),
+    "instanttensor": (SAFETENSORS,),
+    "mistral": (CONSOLIDATED,),
+    "pt": ("*.pt",),
+    "npcache": ("*.bin", "*.pt"),
+}
+"""Files that vLLM reads, by ``--engine.load-format``: those of the first pattern that has any."""
+TRAINERS = ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
+"""Ends of the names of files that vLLM leaves out: a trainer's state."""
+INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+SHARD = re.compile(r"(.*-)(\d+)(-of-)(\d+)(\.\w+)")
+MOST_HEADER_BYTES = 100 * 2**20
+"""What the safetensors format allows a header to have."""
+POINTER = b"version https://git-lfs"
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """The tensors of a checkpoint.
+
+    Args:
+        shapes: by name, of the files that the engine reads.
+        beside: the same of files that it does not read, such as one that the index does not name.
+        consolidated: whether the files are Mistral's own, with names of their own.
+    """
+
+    shapes: Mapping[str, Shape]
+    beside: Mapping[str, Shape] = field(default_factory=dict)
+    consolidated: bool = False
+
+
+def read(settings: Settings) -> Tensors | None:
+    """The tensors that vLLM would load; None where that cannot be known.
+
+    It cannot for formats that vLLM alone reads, and for weights that are still to be downloaded.
+
+    Raises:
+        ConfigurationError: a file is missing, cut short, damaged or holds a program.
+    """
+    options = merged(settings.engine)
+    load_format = str(options.get("load_format", "auto"))
+    folder, whole = _folder(settings, options.get("download_dir"))
+    if folder is None or load_format not in PATTERNS:
+        return None
+    return _Reader(settings.model, folder, whole).read(load_format)
+
+
+def _folder(settings: Settings, cache: Any) -> tuple[Path | None, bool]:
+    """The folder of the checkpoint's files, and whether no more of them will come."""
+    from huggingface_hub import is_offline_mode, try_to_load_from_cache
+
+    folder = Path(settings.model)
+    if folder.is_dir():
+        return folder, True
+    for name in (*INDICES, "model.safetensors", "pytorch_model.bin", "config.json"):
+        found = try_to_load_from_cache(settings.model, name, cache, revision=settings.revision)
+        if isinstance(found, str):
+            return Path(found).parent, is_offline_mode()
+    return None, False
+
+
+class _Incomplete(Exception):
+    """A file is missing that the engine will download."""
+
+
+class _Reader:
+    """Reads the files of a folder.
+
+    Args:
+        whole: whether a missing file is an error; otherwise it may still be downloaded.
+    """
+
+    def __init__(self, model: str, folder: Path, whole: bool) -> None:
+        self._model = model
+        self._folder = folder
+        self._whole = whole
+
+    def read(self, load_format: str) -> Tensors | None:
+        """The tensors; None without files, or where some are still to be downloaded."""
+        patterns = PATTERNS[load_format]
+        if load_format == "auto" and any(self._folder.glob(CONSOLIDATED)):
+            patterns = (CONSOLIDATED,)
+        files: list[Path] = []
+        for pattern in patterns:
+            files = files or sorted(self._folder.glob(pattern))
+        files = [file for file in files if not file.name.endswith(TRAINERS)]
+        try:
+            return self._tensors(files, patterns == (CONSOLIDATED,)) if files else None
+        except _Incomplete:
+            return None
+
+    def _tensors(self, files: list[Path], consolidated: bool) -> Tensors:
+        safe = files[0].suffix == ".safetensors"
+        name = INDICES[not safe]
+        index = self._index(name.replace("model", "consolidated", 1) if consolidated else name)
+        self._check_all_there({*index.values(), *_series(files)})
+        read, beside = files, []
+        if safe and index:  # vLLM reads all .bin files, whatever their index says
+            read = [file for file in files if file.name in index.values()]
+            beside = [file for file in files if file.name not in index.values()]
+        found = {file.name: self._shapes(file) for file in read}
+        for tensor, file_name in index.items():
+            if tensor not in found.get(file_name, {}):
+                raise self._damaged(f"{file_name} lacks {tensor}, which the index promises")
+        others = _merged(map(self._shapes, beside))
+        return Tensors(_merged(found.values()), others, consolidated)
+
+    def _index(self, name: str) -> dict[str, str]:
+        """The index's file for each tensor; empty without an index."""
+        path = self._folder / name
+        if not path.is_file():
+            return {}
+        try:
+            index = json.loads(path.read_bytes())["weight_map"]
+            return {str(tensor): str(file) for tensor, file in index.items()}
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise self._damaged(f"{name} is no index of tensors") from error
+
+    def _check_all_there(self, names: Iterable[str]) -> None:
+        missing = sorted(name for name in names if not (self._folder / name).is_file())
+        if missing and not self._whole:
+            raise _Incomplete
+        if missing:
+            more = f" and {len(missing) - 1} more" if missing[1:] else ""
+            raise self._damaged(f"{missing[0]}{more} of its weights' files are missing")
+
+    def _shapes(self, file: Path) -> dict[str, Shape]:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            if stream.read(len(POINTER)) == POINTER:
+                raise refusal(
+                    self._model,
+                    f"{file.name} is a pointer of Git LFS, not weights: run git lfs pull",
+                )
+        if file.suffix == ".safetensors":
+            return self._safetensors(file, size)
+        return self._pickled(file)
+
+    def _safetensors(self, file: Path, size: int) -> dict[str, Shape]:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header_bytes = stream.read(length) if length <= min(size, MOST_HEADER_BYTES) else b""
+        try:
+            header = json.loads(header_bytes)
+            header.pop("__metadata__", None)
+            shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
+            ends = [int(entry["data_offsets"][1]) for entry in header.values()]
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise self._damaged(f"{file.name} has {size} bytes and no whole header") from error
+        promised = 8 + length + max(ends, default=0)
+        if promised > size:
+            raise self._damaged(
+                f"{file.name} is cut short: its header promises {promised} bytes, it has {size}"
+            )
+        return shapes
+
+    def _pickled(self, file: Path) -> dict[str, Shape]:
+        try:
+            found = _load_pickled(file)
+        except pickle.UnpicklingError as error:
+            raise refusal(
+                self._model,
+                f"{file.name} holds more than tensors, and reading it would run code: save the"
+                " weights as safetensors",
+            ) from error
+        except Exception as error:  # torch raises many types for a damaged file
+            raise self._damaged(f"{file.name} cannot be read: {first_line(error)[:60]}") from error
+        items = found.items() if isinstance(found, dict) else ()
+        return {str(name): tuple(value.shape) for name, value in items if hasattr(value, "shape")}
+
+    def _damaged(self, what: str) -> Exception:
+        return refusal(self._model, f"{what}; fetch it again")
+
+
+def _load_pickled(file: Path) -> Any:
+    import torch
+
+    try:
+        return torch.load(file, map_location="meta", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if "mmap" not in str(error):
+            raise
+        # The format before torch 1.6, which cannot be mapped.
+        return torch.load(file, map_location="meta", weights_only=True)
+
+
+def _series(files: Iterable[Path]) -> set[str]:
+    """The names of all shards of the series that the files' names are of."""
+    names: set[str] = set()
+    for file in files:
+        if found := SHARD.fullmatch(file.name):
+            before, number, of, count, after = found.groups()
+            numbers = range(1, int(count) + 1) if int(count) < 10_000 else ()
+            names |= {f"{before}{n:0{len(number)}}{of}{count}{after}" for n in numbers}
+    return names
+
+
+def _merged(tensors: Iterable[Mapping[str, Shape]]) -> dict[str, Shape]:
+    return {name: shape for each in tensors for name, shape in each.items()}

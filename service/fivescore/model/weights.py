@@ -1,0 +1,321 @@
+"""Checks before the weights load that a checkpoint has every parameter of what is served.
+
+vLLM leaves a linear layer that the checkpoint lacks as the memory was, and serves what comes out.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fivescore.model import architecture as architectures
+from fivescore.model import tensors
+from fivescore.model.architecture import Architecture, own_head, refusal
+from fivescore.model.tensors import Shape, Tensors
+from fivescore.settings import Settings
+
+log = logging.getLogger(__name__)
+
+HEAD, BIAS = "score.weight", "score.bias"
+LANGUAGE_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_layer)\.")
+NO_HEAD = re.compile(
+    r"(^|\.)(lm_head|embed_out|output_layer|embed|wte|wpe|word_embed|norm|ln_f|rotary|mtp)|vision"
+    r"|visual|audio|image|video|multi_modal|mm_projector|language_model",
+    re.IGNORECASE,
+)
+"""Tensors beside a body's layers that are no part of a reward head."""
+OTHER_SENSES = re.compile(r"vision|visual|audio|image|video|multi_modal|projector", re.IGNORECASE)
+"""Parameters that texts do not need."""
+QUANTISED = re.compile(
+    r"\.(qweight|qzeros|scales|weight_packed|weight_scale\w*|input_scale|absmax|codes|SCB|W_q"
+    r"|\w*_qdata)$|_(blocks|scales)$|:qdata$"
+)
+"""Tensors that only the checkpoint of a quantised model has."""
+FUSED = {
+    "q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj",
+    "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj",
+}  # fmt: skip
+"""Layers that vLLM joins, and the layer that some checkpoints have instead."""
+LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
+"""The first number of a parameter's name, which is its layer's."""
+NAMED = 2
+"""Tensors that an error names; the others are counted."""
+UNDERSTOOD = 0.5
+"""The share of the body's parameters that must be found by name before one is called missing."""
+
+
+def check(settings: Settings, architecture: Architecture | None) -> bool:
+    """Check the kind of model, its head and its body; reads no weights.
+
+    Returns whether the checkpoint's tensors were looked at. False: they are not there yet, or only
+    vLLM can read them.
+
+    Raises:
+        ConfigurationError: fivescore cannot serve this kind of model; its files are damaged; or a
+            parameter is missing or has another shape than config.json says.
+    """
+    if architecture is None:
+        return False
+    architectures.check(architecture)
+    found = tensors.read(settings)
+    if found is None or not found.shapes:
+        return False
+    if any(".lora_" in name for name in found.shapes):
+        raise architectures.adapter(architecture.model)
+    checkpoint = _Checkpoint(architecture, found)
+    checkpoint.check_head()
+    checkpoint.check_body()
+    return True
+
+
+@dataclass(slots=True)
+class _Origin:
+    """Where a parameter comes from.
+
+    Args:
+        names: the checkpoint's tensors that make it.
+        parts: how many tensors make it, for each expert if ``stacked``.
+    """
+
+    names: list[str] = field(default_factory=list)
+    parts: int = 1
+    stacked: bool = False
+
+    def is_whole(self, shape: Shape) -> bool:
+        return len(self.names) >= self.parts * (shape[0] if self.stacked else 1)
+
+
+class _Checkpoint:
+    """A checkpoint's tensors beside the parameters that its architecture needs."""
+
+    def __init__(self, architecture: Architecture, found: Tensors) -> None:
+        self._architecture = architecture
+        self._found = found
+        self._model = architecture.model
+        self._quantised = any(
+            architecture.value(name) for name in ("quantization_config", "compression_config")
+        ) or any(map(QUANTISED.search, found.shapes))
+        body = None if found.consolidated else _empty_body(architecture)
+        self._needed = {} if body is None else _parameters(body)
+        self._origins = {} if body is None else _origins(body, found.shapes)
+        self._missing = [name for name in self._needed if not self._has(name)]
+        if len(self._missing) > UNDERSTOOD * len(self._needed):
+            log.debug("model %s: transformers does not read its tensors' names", self._model)
+            self._needed, self._origins, self._missing = {}, {}, []
+
+    def check_head(self) -> None:
+        """Check that the head is there, is one linear layer, and has config.json's shape."""
+        if self._architecture.head_of_language_model:
+            self._check_language_head()
+            return
+        others = self._other_heads()
+        if not any(map(self._is_head, self._found.shapes)):
+            self._refuse_missing_head(others)
+        if others:
+            raise own_head(self._model, self._architecture.name, _listed(others))
+        shape, bias = self._found.shapes.get(HEAD), self._found.shapes.get(BIAS)
+        if shape is None or self._quantised:
+            return
+        self._check_head_shape(shape)
+        if bias is not None and bias != shape[:1]:
+            raise refusal(
+                self._model,
+                f"its head has {HEAD} {_shown(shape)} and {BIAS} {_shown(bias)}, which are not of"
+                " one layer",
+            )
+
+    def check_body(self) -> None:
+        """Check that each parameter of transformers' class is there, in its shape.
+
+        Checks nothing where transformers does not know the body, or the checkpoint's names are
+        not those that it reads.
+        """
+        if self._missing:
+            more = f" and {len(self._missing) - 1} more" if self._missing[1:] else ""
+            raise refusal(
+                self._model,
+                f"the checkpoint lacks {self._called(self._missing[0])}{more} of its"
+                f" {len(self._needed)} parameters: fetch or export it again",
+            )
+        for name, shape in self._needed.items():
+            given = self._origins[name].names if name in self._origins else []
+            if self._quantised or len(given) != 1 or not given[0].endswith(name):
+                continue
+            if (found := self._found.shapes[given[0]]) != shape:
+                raise refusal(
+                    self._model,
+                    f"{given[0]} has the shape {_shown(found)}, and config.json needs"
+                    f" {_shown(shape)}: they are of two models",
+                )
+
+    def _is_head(self, name: str) -> bool:
+        if name.startswith("score.") and self._quantised:
+            return not re.search(r"\.\d+\.", name)
+        return name in (HEAD, BIAS)
+
+    def _check_head_shape(self, shape: Shape) -> None:
+        outputs, hidden = self._architecture.outputs, self._architecture.value("hidden_size")
+        if shape == (outputs, hidden) or (hidden is None and shape[:1] == (outputs,)):
+            return
+        advice = ""
+        if shape[1:] == (hidden,):
+            advice = f": set --engine.hf-overrides.num_labels {shape[0]} if that is its head"
+        raise refusal(
+            self._model,
+            f"its head {HEAD} has the shape {_shown(shape)}, and config.json needs"
+            f" {_shown((outputs, hidden))}{advice}",
+        )
+
+    def _check_language_head(self) -> None:
+        tied = self._architecture.value("tie_word_embeddings")
+        if not tied and not any(map(LANGUAGE_HEAD.search, self._found.shapes)):
+            raise refusal(
+                self._model,
+                "classifier_from_token makes the head of lm_head.weight, which the checkpoint"
+                " lacks",
+            )
+
+    def _refuse_missing_head(self, others: Sequence[str]) -> None:
+        name = self._architecture.name
+        if others and not architectures.is_standard(name):
+            raise own_head(self._model, name, _listed(others))
+        instead = [*others, *filter(LANGUAGE_HEAD.search, self._found.shapes)]
+        there = f"it has {_listed(instead)} instead" if instead else "it has no other head either"
+        raise refusal(
+            self._model, f"the checkpoint lacks {HEAD}, the head of a reward model; {there}"
+        )
+
+    def _other_heads(self) -> list[str]:
+        """Head-like tensors that are not the one linear layer."""
+        bodies = self._body_names()
+        return [
+            name
+            for name in (*self._found.shapes, *self._found.beside)
+            if _top(name) not in bodies and not self._is_head(name) and not NO_HEAD.search(name)
+        ]
+
+    def _body_names(self) -> set[str]:
+        """The first parts of the names of the body's tensors."""
+        known = {_top(name) for origin in self._origins.values() for name in origin.names}
+        sizes: Counter[str] = Counter()
+        for name, shape in self._found.shapes.items():
+            if not NO_HEAD.search(name):
+                sizes[_top(name)] += math.prod(shape)
+        return known or {name for name, _ in sizes.most_common(1)}
+
+    def _has(self, name: str) -> bool:
+        """Whether the body's parameter ``name`` is in the checkpoint, or vLLM can make it."""
+        if name in self._origins:
+            return self._quantised or self._origins[name].is_whole(self._needed[name])
+        if self._quantised:
+            stem = name.removesuffix("weight")
+            return any(stem in tensor for tensor in self._found.shapes)
+        module, _, kind = name.rpartition(".")
+        parent, _, layer = module.rpartition(".")
+        joined = f"{parent}.{FUSED.get(layer)}.{kind}"
+        return any(tensor.endswith(joined) for tensor in self._found.shapes)
+
+    def _called(self, name: str) -> str:
+        """What the checkpoint would call what it lacks of a parameter, by its other layers."""
+        layer = LAYER.search(name)
+        for other, origin in self._origins.items():
+            like = LAYER.search(other)
+            if layer is None or like is None or other == name:
+                continue
+            if LAYER.sub(layer[0], other, count=1) == name:
+                for source in origin.names:
+                    expected = LAYER.sub(layer[0], source, count=1)
+                    if expected not in self._found.shapes:
+                        return expected
+        return self._prefix() + name
+
+    def _prefix(self) -> str:
+        """What the checkpoint's names have before transformers' names of the body."""
+        prefixes = Counter(
+            origin.names[0].removesuffix(name)
+            for name, origin in self._origins.items()
+            if origin.names[0].endswith(name)
+        )
+        return prefixes.most_common(1)[0][0] if prefixes else ""
+
+
+def _empty_body(architecture: Architecture) -> Any:
+    """transformers' model without its head and without weights; None where it has none."""
+    import torch
+    from transformers import AutoModel
+
+    if not architecture.known:
+        return None
+    try:
+        with torch.device("meta"):
+            return AutoModel.from_config(
+                architecture.config,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                trust_remote_code=False,
+            )
+    except Exception as error:  # a configuration that transformers' class does not take
+        log.debug("model %s: transformers cannot build it: %s", architecture.model, error)
+        return None
+
+
+def _parameters(body: Any) -> dict[str, Shape]:
+    return {
+        name: tuple(parameter.shape)
+        for name, parameter in body.named_parameters()
+        if not OTHER_SENSES.search(name)
+    }
+
+
+def _origins(body: Any, names: Iterable[str]) -> dict[str, _Origin]:
+    """For each of the body's parameters, the tensors that transformers would load it from."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import (
+        MergeModulelist,
+        WeightConverter,
+        WeightRenaming,
+        dot_natural_key,
+        rename_source_key,
+    )
+
+    conversions = get_model_conversion_mapping(body)
+    renamings = [each for each in conversions if isinstance(each, WeightRenaming)]
+    converters = [each for each in conversions if isinstance(each, WeightConverter)]
+    by_pattern = {pattern: each for each in converters for pattern in each.source_patterns}
+    wanted, prefix = body.state_dict(), body.base_model_prefix
+    origins: defaultdict[str, _Origin] = defaultdict(_Origin)
+    for name in sorted(names, key=dot_natural_key):
+        target, pattern = rename_source_key(name, renamings, converters, prefix, wanted)
+        if target not in wanted:
+            target, pattern = rename_source_key(name, [], [], prefix, wanted)
+        if pattern is None:
+            if target in wanted:
+                origins[target].names.append(name)
+            continue
+        found = by_pattern[pattern]
+        for other in found.target_patterns:
+            origin = origins[target.replace(found.target_patterns[0], other)]
+            origin.names.append(name)
+            origin.parts = len(found.source_patterns)
+            origin.stacked = any(isinstance(each, MergeModulelist) for each in found.operations)
+    return dict(origins)
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Some of the names, and how many there are besides."""
+    names = sorted(names)
+    more = f" and {len(names) - NAMED} more" if names[NAMED:] else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _shown(shape: Iterable[object]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
