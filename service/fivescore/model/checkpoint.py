@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from fivescore.data.hub import HUB_ID, OLD_HUB_ID
 from fivescore.errors import ConfigurationError, first_line
 from fivescore.model import manifest as manifests
+from fivescore.model import tokenizer_file
 from fivescore.model.conversation import Conversation
 from fivescore.model.engine_options import change_outputs
 from fivescore.model.manifest import Manifest, PromptFormat
@@ -64,16 +66,16 @@ class Checkpoint:
     """
 
     def __init__(self, settings: Settings) -> None:
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoConfig
 
         check(settings.model)
         self._settings = settings
         self._conversations: dict[PromptFormat, Conversation] = {}
-        self._tokenizer = self._read("tokenizer", AutoTokenizer)
+        self._tokenizer = self._read("tokenizer", tokenizer_file.read)
         self._policy = _read_policy(settings)
         self._manifest = self._read_manifest()
         if not change_outputs(settings.engine):  # so that a misfit fails before the engine loads
-            config = self._read("config.json", AutoConfig)
+            config = self._read("config.json", AutoConfig.from_pretrained)
             self.conversation(self._manifest_for(config.num_labels))
 
     @property
@@ -115,10 +117,10 @@ class Checkpoint:
         manifests.check_outputs(manifest, outputs)
         return manifest
 
-    def _read(self, what: str, loader: Any) -> Any:
+    def _read(self, what: str, load: Callable[..., Any]) -> Any:
         settings = self._settings
         try:
-            return loader.from_pretrained(
+            return load(
                 settings.model,
                 revision=settings.revision,
                 trust_remote_code=settings.trust_remote_code,
@@ -139,14 +141,11 @@ class Checkpoint:
 
 
 def _read_policy(settings: Settings) -> PolicyTemplate | None:
-    from transformers import AutoTokenizer
-
     name = settings.policy_tokenizer
     if name is None:
         return None
     try:
-        # Without the argument transformers would ask on the terminal.
-        reference = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        reference = tokenizer_file.read(name)
     except Exception as error:  # the library raises many types
         raise ConfigurationError(
             f"policy_tokenizer {name}: it cannot be loaded: {first_line(error)}"

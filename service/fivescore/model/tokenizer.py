@@ -165,11 +165,11 @@ class Tokenizer:
     def _encode(self, sealed: list[str]) -> list[list[int]]:
         if self._faster is not None:
             try:
-                with _panics_are_errors():
+                with panics_are_errors():
                     return encode_fast(self._faster, sealed)
             except Exception as error:  # such as a limit in its regular expressions
                 log.debug("fastokens failed, so tokenizers encoded the texts: %s", error)
-        with _panics_are_errors():
+        with panics_are_errors():
             encodings = self._backend.encode_batch_fast(sealed, add_special_tokens=False)
             return [encoding.ids for encoding in encodings]
 
@@ -182,7 +182,7 @@ class Tokenizer:
 
 
 @contextmanager
-def _panics_are_errors() -> Iterator[None]:
+def panics_are_errors() -> Iterator[None]:
     """Turn a panic in Rust, a BaseException, into an Exception that callers catch."""
     try:
         yield
@@ -199,9 +199,9 @@ def faster(exact: RustTokenizer, structure: Collection[str]) -> fastokens.Tokeni
         structure: strings that stand between texts, such as marks.
     """
     try:
-        with _panics_are_errors():
+        with panics_are_errors():
             fast = fastokens.Tokenizer.from_json_str(exact.to_str())
-            for text in _probes(exact, structure):
+            for text in probes(exact, structure):
                 (encoding,) = exact.encode_batch_fast([text], add_special_tokens=False)
                 if encode_fast(fast, [text]) != [encoding.ids]:
                     log.warning("fastokens gives other ids for %r, so tokenising is slower", text)
@@ -218,7 +218,12 @@ def encode_fast(tokenizer: fastokens.Tokenizer, texts: Sequence[str]) -> list[li
     return [encoding.ids for encoding in encodings]
 
 
-def _probes(exact: RustTokenizer, structure: Collection[str]) -> Iterator[str]:
+def probes(exact: RustTokenizer, structure: Collection[str]) -> Iterator[str]:
+    """Awkward texts of the tokenizer's vocabulary, the same ones in each process.
+
+    Args:
+        structure: strings that stand between the pieces of a text.
+    """
     rng = random.Random(0)
     vocabulary = exact.get_vocab_size()
     between = (*AWKWARD, *structure)
