@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import Any
 
 from fivescore.data.hub import HUB_ID, OLD_HUB_ID
 from fivescore.errors import ConfigurationError, first_line
+from fivescore.model import doubts, tokenizer_file
 from fivescore.model import manifest as manifests
-from fivescore.model import tokenizer_file
 from fivescore.model.conversation import Conversation
 from fivescore.model.engine_options import change_outputs
 from fivescore.model.manifest import Manifest, PromptFormat
 from fivescore.model.policy import PolicyTemplate
 from fivescore.settings import Settings
 from fivescore.types import ModelInfo
+
+log = logging.getLogger(__name__)
 
 LEAST_MAX_CHARACTERS = 2**20
 """The smallest limit of characters per pair, for models with a short context."""
@@ -74,8 +77,9 @@ class Checkpoint:
         self._tokenizer = self._read("tokenizer", tokenizer_file.read)
         self._policy = _read_policy(settings)
         self._manifest = self._read_manifest()
+        config = self._read("config.json", AutoConfig.from_pretrained)
+        self._pad_id: int | None = config.get_text_config().pad_token_id
         if not change_outputs(settings.engine):  # so that a misfit fails before the engine loads
-            config = self._read("config.json", AutoConfig.from_pretrained)
             self.conversation(self._manifest_for(config.num_labels))
 
     @property
@@ -109,7 +113,10 @@ class Checkpoint:
         chosen = manifest or self._manifest
         prompt = chosen.prompt if chosen else PromptFormat()
         if prompt not in self._conversations:  # it copies the tokenizer, which takes up to a second
-            self._conversations[prompt] = Conversation(prompt, self._tokenizer)
+            made = Conversation(prompt, self._tokenizer, self._pad_id)
+            for line in doubts.find(prompt, made, self._tokenizer, self._pad_id):
+                log.warning("model %s: %s", self._settings.model, line)
+            self._conversations[prompt] = made
         return self._conversations[prompt]
 
     def _manifest_for(self, outputs: int) -> Manifest:
