@@ -125,6 +125,8 @@ SAME_FOR_ALL = (
 )
 """It writes no content, whatever its form."""
 
+ENDS_WITH_CONTENT = LOOP + "{{ m.role + '\n' + m.content + '\n' }}{% endfor %}"
+
 DATED = (
     "{{ '<|im_start|>system\nToday is ' + strftime_now('%d %b %Y') + '<|im_end|>\n' }}"
     + samples.CHATML_TEMPLATE
@@ -159,4 +161,14 @@ def tokenizer(template: str, *, special_tags: bool = False, special_space: bool 
         eos_token=END,
         pad_token="<|endoftext|>",
         chat_template=template,
+    )
+
+
+def without_eos() -> Any:
+    """ChatML's tokenizer, with an EOS that nobody has named."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=samples.chatml().backend_tokenizer,
+        chat_template=samples.CHATML_TEMPLATE,
+        bos_token=None,
+        eos_token=None,
     )
