@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fivescore.data.hub import HUB_ID, OLD_HUB_ID
 from fivescore.errors import ConfigurationError, first_line
-from fivescore.model import architecture, context, weights
+from fivescore.model import architecture, context, doubts, proof, tokenizer_file, weights
 from fivescore.model import manifest as manifests
-from fivescore.model import proof
 from fivescore.model.conversation import Conversation
 from fivescore.model.engine_options import change_outputs
 from fivescore.model.manifest import Manifest, PromptFormat
@@ -18,6 +19,8 @@ from fivescore.model.policy import PolicyTemplate
 from fivescore.model.proof import Sample
 from fivescore.settings import Settings
 from fivescore.types import ModelInfo
+
+log = logging.getLogger(__name__)
 
 LEAST_MAX_CHARACTERS = 2**20
 """The smallest limit of characters per pair, for models with a short context."""
@@ -71,18 +74,19 @@ class Checkpoint:
     """
 
     def __init__(self, settings: Settings) -> None:
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoConfig
 
         check(settings.model)
         self._settings = settings
         self._architecture = architecture.read(settings)
         self._has_seen_weights = weights.check(settings, self._architecture)
         self._conversations: dict[PromptFormat, Conversation] = {}
-        self._tokenizer = self._read("tokenizer", AutoTokenizer)
+        self._tokenizer = self._read("tokenizer", tokenizer_file.read)
         self._policy = _read_policy(settings)
         self._manifest = self._read_manifest()
+        config = self._read("config.json", AutoConfig.from_pretrained)
+        self._pad_id: int | None = config.get_text_config().pad_token_id
         if not change_outputs(settings.engine):  # so that a misfit fails before the engine loads
-            config = self._read("config.json", AutoConfig)
             if self._manifest is not None or self._has_head():
                 self.conversation(self._manifest_for(config.num_labels))
 
@@ -139,7 +143,10 @@ class Checkpoint:
         chosen = manifest or self._manifest
         prompt = chosen.prompt if chosen else PromptFormat()
         if prompt not in self._conversations:  # it copies the tokenizer, which takes up to a second
-            self._conversations[prompt] = Conversation(prompt, self._tokenizer)
+            made = Conversation(prompt, self._tokenizer, self._pad_id)
+            for line in doubts.find(prompt, made, self._tokenizer, self._pad_id):
+                log.warning("model %s: %s", self._settings.model, line)
+            self._conversations[prompt] = made
         return self._conversations[prompt]
 
     def samples(self) -> list[Sample]:
@@ -158,10 +165,10 @@ class Checkpoint:
         manifests.check_outputs(manifest, outputs)
         return manifest
 
-    def _read(self, what: str, loader: Any) -> Any:
+    def _read(self, what: str, load: Callable[..., Any]) -> Any:
         settings = self._settings
         try:
-            return loader.from_pretrained(
+            return load(
                 settings.model,
                 revision=settings.revision,
                 trust_remote_code=settings.trust_remote_code,
@@ -182,14 +189,11 @@ class Checkpoint:
 
 
 def _read_policy(settings: Settings) -> PolicyTemplate | None:
-    from transformers import AutoTokenizer
-
     name = settings.policy_tokenizer
     if name is None:
         return None
     try:
-        # Without the argument transformers would ask on the terminal.
-        reference = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        reference = tokenizer_file.read(name)
     except Exception as error:  # the library raises many types
         raise ConfigurationError(
             f"policy_tokenizer {name}: it cannot be loaded: {first_line(error)}"

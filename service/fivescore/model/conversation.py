@@ -15,12 +15,16 @@ structure. In ``raw``, and in a pair given as ``text``, the caller writes the st
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
-from fivescore.errors import ConfigurationError, InvalidPair
+from fivescore.errors import InvalidPair
 from fivescore.model import helpsteer2
+from fivescore.model.ends import Ends
 from fivescore.model.manifest import PromptFormat
+from fivescore.model.rendering import GuardedTemplate
+from fivescore.model.template import ChatTemplate
 from fivescore.model.tokenizer import Tokenizer
 from fivescore.types import Message, Pair
 
@@ -37,32 +41,52 @@ class Conversation:
     """Renders and tokenises pairs in one format.
 
     Args:
-        prompt: the format, its system prompt and its suffix, from the manifest.
+        prompt: the format, its system prompt, its suffix, and what stands first and last, from the
+            manifest.
         reference: the checkpoint's own ``PreTrainedTokenizerFast``.
+        pad_id: the pad token of config.json.
 
     Raises:
-        ConfigurationError: the tokenizer is not a fast one, or has no usable chat template.
+        ConfigurationError: the tokenizer is not a fast one, has no usable chat template, or lacks a
+            token that the manifest asks for.
     """
 
-    def __init__(self, prompt: PromptFormat, reference: Any) -> None:
+    def __init__(self, prompt: PromptFormat, reference: Any, pad_id: int | None = None) -> None:
         self.format = prompt.format
-        self._system = prompt.system
-        self._suffix = prompt.suffix or ""
+        self._prompt = prompt
         self._reference = reference
+        self._pad_id = pad_id
+        self._suffix = prompt.suffix or ""
+        self._template: ChatTemplate | None = None
         markers: Sequence[str] = ()
-        dialogue = ""
         if self.format == "steerlm":
             markers = (SYSTEM_TURN, TURN, LABELS)
             self._suffix = LABELS if prompt.suffix is None else prompt.suffix
         elif self.format == "chat_template":
-            dialogue = _plain_dialogue(reference)
-            added = reference.added_tokens_decoder.values()
-            # Added tokens that the template writes around plain turns are structure.
-            markers = [token.content for token in added if token.content in dialogue]
+            self._template = ChatTemplate(reference, prompt.date)
+            markers = self._template.markers
         self.tokenizer = Tokenizer(reference, markers)
-        writes_bos = dialogue.startswith(reference.bos_token or "\0")
-        self._wants_bos = self.tokenizer.adds_bos or writes_bos
+        self._guarded: GuardedTemplate | None = None
+        writes_bos = False
+        if self._template is not None:
+            self._guarded = GuardedTemplate(self._template, self.tokenizer.guard)
+            writes_bos = self._template.dialogue.startswith(reference.bos_token or "\0")
+        self._sealed_suffix = self.tokenizer.guard.seal(self._suffix)
+        self._ends = Ends(prompt, self.tokenizer, writes_bos, pad_id)
         self._written_bos: str = reference.bos_token if writes_bos else ""
+
+    @property
+    def day(self) -> datetime.date | None:
+        """The day that the template writes; None if it writes none."""
+        return self._template.day if self._template and self._template.writes_day else None
+
+    @property
+    def tail(self) -> str:
+        """What is written after the response."""
+        if self._guarded is None:
+            return self._suffix
+        turns = [Message(role="user", content="x"), Message(role="assistant", content="x")]
+        return self._guarded.render(turns).tail + self._suffix
 
     def encode(self, pairs: Sequence[Pair]) -> list[list[int] | InvalidPair]:
         """Token ids per pair, in order, or the error of a pair that cannot be rendered."""
@@ -76,31 +100,26 @@ class Conversation:
         """Token ids of what ``render`` returned, in order."""
         ids = iter(self.tokenizer.encode([text for text in rendered if isinstance(text, str)]))
         return [
-            text if isinstance(text, InvalidPair) else self._finish(next(ids)) for text in rendered
+            text if isinstance(text, InvalidPair) else self._ends.put(next(ids))
+            for text in rendered
         ]
-
-    def _finish(self, ids: list[int]) -> list[int]:
-        """Put exactly one BOS at the start if the model wants one, however many are there."""
-        bos = self.tokenizer.bos_id
-        if self.format == "steerlm" or bos is None:
-            return ids
-        start = next((i for i, id_ in enumerate(ids) if id_ != bos), len(ids))
-        return [bos, *ids[start:]] if start or self._wants_bos else ids
 
     def _try_render(self, pair: Pair) -> str | InvalidPair:
         try:
-            return self.tokenizer.guard.seal(self._render(pair))
+            return self._render(pair)
         except InvalidPair as error:
             return error
 
     def _render(self, pair: Pair) -> str:
+        seal = self.tokenizer.guard.seal
         if pair.text is not None:
             # With BOS as text, because some tokenizers encode what follows a BOS differently.
-            return self._written_bos + pair.text.removeprefix(self._written_bos)
+            text = self._written_bos + pair.text.removeprefix(self._written_bos)
+            return seal(self._without_space_after_structure(text))
         assert pair.prompt is not None
         assert pair.response is not None
         if self.format == "raw":
-            return self._render_raw(pair.prompt, pair.response)
+            return seal(self._render_raw(pair.prompt, pair.response))
         if isinstance(pair.prompt, str):
             messages = (
                 helpsteer2.messages(pair.prompt)
@@ -110,10 +129,21 @@ class Conversation:
         else:
             messages = list(pair.prompt)
         messages.append(Message(role="assistant", content=pair.response))
-        if self._system is not None and messages[0].role != "system":
-            messages.insert(0, Message(role="system", content=self._system))
-        render = self._render_steerlm if self.format == "steerlm" else self._render_template
-        return render(messages) + self._suffix
+        if self._prompt.system is not None and messages[0].role != "system":
+            messages.insert(0, Message(role="system", content=self._prompt.system))
+        if self._guarded is None:
+            text, tail = seal(self._render_steerlm(messages)), "\n"
+        else:
+            text, tail = self._guarded.render(messages)
+        text += self._sealed_suffix
+        if self._prompt.end == "eos":  # which stands in place of the format's white space
+            text = text.removesuffix(_space_at_end(tail + self._suffix))
+        return text
+
+    def _without_space_after_structure(self, text: str) -> str:
+        stripped = text.rstrip()
+        ends = self._prompt.end == "eos" and stripped.endswith(self.tokenizer.guard.strings)
+        return stripped if ends else text
 
     def _render_raw(self, prompt: str | list[Message], response: str) -> str:
         if not isinstance(prompt, str):
@@ -121,17 +151,6 @@ class Conversation:
                 "prompt is a list of messages, but this model's prompt format is raw: send text"
             )
         return prompt + response + self._suffix
-
-    def _render_template(self, messages: list[Message]) -> str:
-        protect = self.tokenizer.guard.protect
-        turns = [{"role": turn.role, "content": protect(turn.content)} for turn in messages]
-        try:
-            rendered = self._reference.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=False
-            )
-        except Exception as error:  # a template may raise any type, for this pair alone
-            raise InvalidPair(f"the chat template refuses this pair: {error}") from error
-        return str(rendered)
 
     def _render_steerlm(self, messages: list[Message]) -> str:
         protect = self.tokenizer.guard.protect
@@ -147,22 +166,5 @@ class Conversation:
         return text
 
 
-def _plain_dialogue(reference: Any) -> str:
-    """A dialogue of plain turns in the template.
-
-    It ends with a user's turn, because some templates write more than markers, such as empty
-    reasoning, into the last turn of an assistant.
-
-    Raises:
-        ConfigurationError: there is no template, or it fails.
-    """
-    if not reference.chat_template:
-        raise ConfigurationError(
-            "the tokenizer has no chat template: add chat_template.jinja beside the weights, or"
-            ' set prompt.format to "steerlm" or "raw" in reward.json'
-        )
-    turns = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
-    try:
-        return str(reference.apply_chat_template(turns, tokenize=False))
-    except Exception as error:  # a template may raise any type
-        raise ConfigurationError(f"the chat template fails on a plain dialogue: {error}") from error
+def _space_at_end(text: str) -> str:
+    return text[len(text.rstrip()) :]

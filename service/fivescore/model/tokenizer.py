@@ -2,15 +2,16 @@
 
 A policy must not be able to write turn markers into the text that is scored. In a rendered
 conversation the string of a special token may come from the template (structure) or from a prompt
-or response (text). ``Guard`` separates them: ``protect`` replaces such strings in texts, the
-template is applied, and ``seal`` turns each special string, which now must be the template's, into
-a *mark* and restores the texts. The copy of the tokenizer here has the marks as tokens and reads
-special strings as plain text, so one pass over the sealed text gives the ids. A text without
-special strings gets exactly the ids of the reference.
+or response (text). ``Guard`` separates them: ``seal`` turns each special string of what the
+template writes into a *mark*, ``plain`` gives a text in which nothing is structure, and where the
+two are already one string, ``protect`` has replaced the texts' own strings before. The copy of the
+tokenizer here has the marks as tokens and reads special strings as plain text, so one pass over the
+sealed text gives the ids. A text without special strings gets exactly the ids of the reference.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import re
@@ -56,17 +57,19 @@ class Guard:
         nonce = secrets.token_hex(8)
         self._placeholder_prefix = f"\ue002{nonce}."
         self.marks = {text: f"\ue000{nonce}.{i}\ue001" for i, text in enumerate(special)}
-        strings = [*self.marks, *plain_forms]
+        self.strings = (*self.marks, *plain_forms)
         self._placeholders = {
-            text: f"{self._placeholder_prefix}{i}\ue003" for i, text in enumerate(strings)
+            text: f"{self._placeholder_prefix}{i}\ue003" for i, text in enumerate(self.strings)
         }
-        self._restored = {
-            placeholder: plain_forms.get(text, text)
-            for text, placeholder in self._placeholders.items()
-        }
+        self._originals = {placeholder: text for text, placeholder in self._placeholders.items()}
+        self.plain_forms = plain_forms
         self._strings = _any_of(self._placeholders)
         self._special = _any_of(self.marks)
-        self._placeholder_pattern = _any_of(self._restored)
+        self._placeholder_pattern = _any_of(self._originals)
+
+    def find(self, text: str) -> Iterator[re.Match[str]]:
+        """The strings in a text that are structure where a template writes them."""
+        return self._strings.finditer(text)
 
     def protect(self, text: str) -> str:
         """Replace the strings that are structure in a prompt's or response's text."""
@@ -77,7 +80,24 @@ class Guard:
         sealed = self._special.sub(lambda match: self.marks[match[0]], rendered)
         if self._placeholder_prefix not in sealed:
             return sealed
-        return self._placeholder_pattern.sub(lambda match: self._restored[match[0]], sealed)
+        return self._placeholder_pattern.sub(
+            lambda m: self._as_plain(self._originals[m[0]]), sealed
+        )
+
+    def restore(self, rendered: str) -> str:
+        """Put the strings back that ``protect`` has replaced."""
+        if self._placeholder_prefix not in rendered:
+            return rendered
+        return self._placeholder_pattern.sub(lambda match: self._originals[match[0]], rendered)
+
+    def plain(self, text: str) -> str:
+        """A prompt's or response's text as it stands in a sealed one: it has no structure."""
+        if not self.plain_forms:
+            return text
+        return self._strings.sub(lambda match: self._as_plain(match[0]), text)
+
+    def _as_plain(self, text: str) -> str:
+        return self.plain_forms.get(text, text)
 
 
 def _any_of(strings: Iterable[str]) -> re.Pattern[str]:
@@ -92,6 +112,9 @@ class Tokenizer:
         reference: the checkpoint's own ``PreTrainedTokenizerFast``.
         markers: strings that the prompt format uses as structure, special tokens or not.
 
+    Attributes:
+        ending: the ids that the checkpoint's tokenizer puts after a text, such as EOS.
+
     Raises:
         ConfigurationError: the checkpoint has no fast tokenizer.
     """
@@ -104,11 +127,10 @@ class Tokenizer:
                 " with AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
             )
         self.bos_id: int | None = reference.bos_token_id
-        first = original.encode("a", add_special_tokens=True).ids[:1]
-        self.adds_bos = self.bos_id is not None and first == [self.bos_id]
-        self._backend = RustTokenizer.from_str(original.to_str())
-        self._backend.no_truncation()
-        self._backend.no_padding()
+        self.eos_id: int | None = reference.eos_token_id
+        self._backend = _copy(original)
+        before, self.ending = _surroundings(self._backend)
+        self.adds_bos = self.bos_id is not None and before[:1] == (self.bos_id,)
         self._one: dict[int, int] = {}
         self._several: dict[int, tuple[int, ...]] = {}
         self._faster: fastokens.Tokenizer | None = None  # made once all marks are added
@@ -165,11 +187,11 @@ class Tokenizer:
     def _encode(self, sealed: list[str]) -> list[list[int]]:
         if self._faster is not None:
             try:
-                with _panics_are_errors():
+                with panics_are_errors():
                     return encode_fast(self._faster, sealed)
             except Exception as error:  # such as a limit in its regular expressions
                 log.debug("fastokens failed, so tokenizers encoded the texts: %s", error)
-        with _panics_are_errors():
+        with panics_are_errors():
             encodings = self._backend.encode_batch_fast(sealed, add_special_tokens=False)
             return [encoding.ids for encoding in encodings]
 
@@ -181,8 +203,34 @@ class Tokenizer:
         return list(chain.from_iterable(meanings))
 
 
+def _copy(original: RustTokenizer) -> RustTokenizer:
+    """A copy that encodes whole texts, in which white space is never a special token."""
+    serialised = original.to_str()
+    added = original.get_added_tokens_decoder().values()
+    if any(token.special and token.content.isspace() for token in added):
+        # Special tokens are read as text here, and the white space of a text is what it is.
+        parsed = json.loads(serialised)
+        for token in parsed["added_tokens"]:
+            token["special"] = token["special"] and not token["content"].isspace()
+        serialised = json.dumps(parsed)
+    copy = RustTokenizer.from_str(serialised)
+    copy.no_truncation()
+    copy.no_padding()
+    return copy
+
+
+def _surroundings(tokenizer: RustTokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids that the tokenizer puts before and after those of a text."""
+    text = tokenizer.encode("a", add_special_tokens=False).ids
+    whole = tokenizer.encode("a", add_special_tokens=True).ids
+    for start in range(len(whole) - len(text) + 1):
+        if whole[start : start + len(text)] == text:
+            return tuple(whole[:start]), tuple(whole[start + len(text) :])
+    return (), ()
+
+
 @contextmanager
-def _panics_are_errors() -> Iterator[None]:
+def panics_are_errors() -> Iterator[None]:
     """Turn a panic in Rust, a BaseException, into an Exception that callers catch."""
     try:
         yield
@@ -199,9 +247,9 @@ def faster(exact: RustTokenizer, structure: Collection[str]) -> fastokens.Tokeni
         structure: strings that stand between texts, such as marks.
     """
     try:
-        with _panics_are_errors():
+        with panics_are_errors():
             fast = fastokens.Tokenizer.from_json_str(exact.to_str())
-            for text in _probes(exact, structure):
+            for text in probes(exact, structure):
                 (encoding,) = exact.encode_batch_fast([text], add_special_tokens=False)
                 if encode_fast(fast, [text]) != [encoding.ids]:
                     log.warning("fastokens gives other ids for %r, so tokenising is slower", text)
@@ -218,7 +266,12 @@ def encode_fast(tokenizer: fastokens.Tokenizer, texts: Sequence[str]) -> list[li
     return [encoding.ids for encoding in encodings]
 
 
-def _probes(exact: RustTokenizer, structure: Collection[str]) -> Iterator[str]:
+def probes(exact: RustTokenizer, structure: Collection[str]) -> Iterator[str]:
+    """Awkward texts of the tokenizer's vocabulary, the same ones in each process.
+
+    Args:
+        structure: strings that stand between the pieces of a text.
+    """
     rng = random.Random(0)
     vocabulary = exact.get_vocab_size()
     between = (*AWKWARD, *structure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,6 +65,14 @@ def center(manifest: Manifest, means: Sequence[float]) -> Manifest:
         for (name, affine), mean in zip(manifest.attributes.items(), means, strict=True)
     }
     return manifest.model_copy(update={"attributes": centered})
+
+
+def fix_day(manifest: Manifest, day: datetime.date | None) -> Manifest:
+    """The manifest with the day that the template has written into the examples, if it has."""
+    if day is None:
+        return manifest
+    prompt = manifest.prompt.model_copy(update={"date": day})
+    return manifest.model_copy(update={"prompt": prompt})
 
 
 def _existing(recipe: Recipe, config: Any) -> Manifest:

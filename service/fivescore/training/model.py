@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     set_seed,
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from fivescore.errors import ConfigurationError, first_line
+from fivescore.model import tokenizer_file
 from fivescore.model.checkpoint import check
 from fivescore.training.recipe import Recipe
 
@@ -60,7 +60,7 @@ def load_tokenizer(recipe: Recipe) -> Any:
         ConfigurationError: one of them cannot be read.
     """
     check(recipe.model)
-    tokenizer = _load(recipe, "tokenizer", AutoTokenizer)
+    tokenizer = _load(recipe, "tokenizer", tokenizer_file.read)
     if recipe.chat_template is not None:
         try:
             tokenizer.chat_template = recipe.chat_template.read_text()
@@ -77,7 +77,7 @@ def load_config(recipe: Recipe) -> Any:
     Raises:
         ConfigurationError: it cannot be read, or its model type has no sequence classification.
     """
-    config = _load(recipe, "config.json", AutoConfig)
+    config = _load(recipe, "config.json", AutoConfig.from_pretrained)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ConfigurationError(
             f"--model {recipe.model}: transformers has no sequence classification for"
@@ -181,9 +181,9 @@ def _with_lora(model: Any, recipe: Recipe) -> Any:
         raise ConfigurationError(f"--lora-targets: {first_line(error)}") from error
 
 
-def _load(recipe: Recipe, what: str, loader: Any) -> Any:
+def _load(recipe: Recipe, what: str, load: Callable[..., Any]) -> Any:
     try:
-        return loader.from_pretrained(recipe.model, revision=recipe.revision)
+        return load(recipe.model, revision=recipe.revision)
     except Exception as error:  # the library raises many kinds for a checkpoint that is wrong
         raise ConfigurationError(
             f"--model {recipe.model}: its {what} cannot be loaded: {first_line(error)}"

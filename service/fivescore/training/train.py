@@ -100,7 +100,8 @@ def _prepare(recipe: Recipe) -> Prepared:
             f"--model {recipe.model}: its tokenizer has no chat template: give one with"
             " --chat-template, or another --prompt-format"
         )
-    conversation = Conversation(manifest.prompt, tokenizer)
+    conversation = Conversation(manifest.prompt, tokenizer, config.get_text_config().pad_token_id)
+    manifest = meaning.fix_day(manifest, conversation.day)
     reports = [Report("train"), Report("validation")]
     examples, validation = _read_examples(recipe, manifest, conversation, reports)
     constants = metrics.means(_labels(examples))

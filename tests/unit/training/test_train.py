@@ -345,8 +345,12 @@ def test_a_backbone_without_a_chat_template_gets_one(
     template = (bare / "chat_template.jinja").rename(tmp_path / "template.jinja")
     with pytest.raises(ConfigurationError, match="has no chat template: give one with"):
         run(model=str(bare), steps=1)
+    template.write_text("{{ strftime_now('%Y') }}" + template.read_text())
     folder = run(model=str(bare), steps=1, chat_template=template)
     assert (folder / "chat_template.jinja").read_text() == template.read_text()
+    prompt = Manifest.model_validate_json((folder / "reward.json").read_bytes()).prompt
+    assert prompt.date is not None, "served on another day, the template writes that of training"
+    assert "end" in prompt.model_fields_set, "the head is trained at the last token"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,241 @@
+"""Renders conversations so that texts get what the template does to them, and are never structure.
+
+The template is applied to the texts as they are. Its *shape*, what it writes around contents that
+say nothing, shows what is structure in the result. Where the template has changed a text, as those
+do that drop earlier reasoning, the texts' own markers are found by replacing them: a marker whose
+placeholder arrives where the marker did is text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from fivescore.errors import InvalidPair
+from fivescore.model.template import ChatTemplate, probe
+from fivescore.model.tokenizer import Guard
+from fivescore.types import Message
+
+MOST_RENDERINGS, MOST_MARKERS = 64, 1024
+"""Renderings, and markers in texts, in search of those that the template acts on."""
+MOST_TURNS_KEPT = 2**14
+"""Turns in all shapes that are kept."""
+
+_PROBE = re.compile(r"\ue010(\d+)\ue010")
+
+
+class Rendered(NamedTuple):
+    """A sealed text, and what the template writes after the last content."""
+
+    text: str
+    tail: str
+
+
+class Shape(NamedTuple):
+    """What a template writes around the contents of turns of certain roles."""
+
+    literals: list[str]
+    """Before, between and after the contents."""
+    sealed: list[str]
+    """The same, sealed."""
+    order: list[int]
+    """The turn whose content stands between one literal and the next."""
+    turns: list[str]
+    """The turns' markers, in order."""
+    fault: str
+    """What is wrong with it; empty where nothing is."""
+
+    def filled(self, literals: Sequence[str], contents: Sequence[str]) -> str:
+        """The literals with the contents between them."""
+        pieces = [""] * (2 * len(literals) - 1)
+        pieces[::2] = literals
+        pieces[1::2] = [contents[turn] for turn in self.order]
+        return "".join(pieces)
+
+
+class GuardedTemplate:
+    """A chat template whose rendering tells structure and texts apart.
+
+    Args:
+        guard: of the tokenizer that reads the rendering.
+    """
+
+    def __init__(self, template: ChatTemplate, guard: Guard) -> None:
+        self._template = template
+        self._guard = guard
+        self._markers = set(template.markers)
+        self._shapes: dict[tuple[str | bool, ...], Shape] = {}
+        self._turns_kept = 0
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        """The sealed text of a conversation.
+
+        Raises:
+            InvalidPair: the template refuses it, does not write each content once and in order, or
+                would make structure of a text.
+        """
+        roles = [message.role for message in messages]
+        contents = [message.content for message in messages]
+        raw = self._template.render(roles, contents)
+        shape = self._shape(roles, contents)
+        if shape.fault:
+            raise InvalidPair(shape.fault)
+        if raw == shape.filled(shape.literals, contents):
+            return self._filled(shape, contents)
+        stripped = [content.strip() for content in contents]
+        if raw == shape.filled(shape.literals, stripped):
+            return self._filled(shape, stripped)
+        return self._render_changed(roles, contents, raw, shape)
+
+    def _filled(self, shape: Shape, contents: Sequence[str]) -> Rendered:
+        plain = list(map(self._guard.plain, contents)) if self._guard.plain_forms else contents
+        return Rendered(shape.filled(shape.sealed, plain), shape.literals[-1])
+
+    def _shape(self, roles: Sequence[str], contents: Sequence[str]) -> Shape:
+        # Templates may leave an empty turn out.
+        empty = [not content or content.isspace() for content in contents]
+        key: tuple[str | bool, ...] = (*roles, *empty)
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = self._find_shape(roles, empty)
+            if self._turns_kept + len(roles) > MOST_TURNS_KEPT:
+                self._shapes.clear()
+                self._turns_kept = 0
+            self._shapes[key] = shape
+            self._turns_kept += len(roles)
+        return shape
+
+    def _find_shape(self, roles: Sequence[str], empty: Sequence[bool]) -> Shape:
+        contents = ["" if nothing else probe(turn) for turn, nothing in enumerate(empty)]
+        rendered = self._template.render(roles, contents)
+        pieces = _PROBE.split(rendered)
+        literals, order = pieces[::2], list(map(int, pieces[1::2]))
+        return Shape(
+            literals,
+            list(map(self._guard.seal, literals)),
+            order,
+            self._turns(rendered),
+            _fault(roles, empty, order),
+        )
+
+    def _turns(self, rendered: str) -> list[str]:
+        found = (match[0] for match in self._guard.find(rendered))
+        return [text for text in found if text in self._markers]
+
+    def _render_changed(
+        self, roles: Sequence[str], contents: Sequence[str], raw: str, shape: Shape
+    ) -> Rendered:
+        """The sealed text where the template has changed a content."""
+        guarded = self._guard_texts(roles, contents, raw)
+        if self._turns(guarded) != shape.turns:
+            raise InvalidPair(
+                "the chat template makes turns of what a text says: remove its turn markers from"
+                " the prompt and the response"
+            )
+        self._check_contents(roles, contents, raw)
+        return Rendered(self._guard.seal(guarded), shape.literals[-1])
+
+    def _guard_texts(self, roles: Sequence[str], contents: Sequence[str], raw: str) -> str:
+        """``raw`` with placeholders for the markers that come from texts.
+
+        A marker that the template acts on cannot be replaced without changing what it writes:
+        halving the set of markers finds those few, and they stay.
+        """
+        spans = [
+            (turn, match.start(), match.end())
+            for turn, content in enumerate(contents)
+            for match in self._guard.find(content)
+        ]
+        best, kept = raw, frozenset[int]()
+        pending = [range(len(spans))] if spans else []
+        for _ in range(MOST_RENDERINGS):
+            if not pending:
+                return best
+            group = pending.pop()
+            trial = kept.union(group)
+            hidden = self._hide(contents, [spans[index] for index in sorted(trial)])
+            rendered = self._template.render_or_none(roles, hidden)
+            if rendered is not None and self._guard.restore(rendered) == raw:
+                best, kept = rendered, trial
+            elif len(spans) > MOST_MARKERS:
+                break
+            elif len(group) > 1:
+                middle = len(group) // 2
+                pending += (group[middle:], group[:middle])
+        raise InvalidPair(
+            f"the texts hold {len(spans)} markers of the chat template, which acts on too many of"
+            " them: remove them from the prompt and the response"
+        )
+
+    def _hide(self, contents: Sequence[str], spans: Iterable[tuple[int, int, int]]) -> list[str]:
+        """The contents with placeholders for the markers at these places, which are in order."""
+        pieces: list[list[str]] = [[] for _ in contents]
+        ends = [0] * len(contents)
+        for turn, start, end in spans:
+            content = contents[turn]
+            pieces[turn] += (content[ends[turn] : start], self._guard.protect(content[start:end]))
+            ends[turn] = end
+        return [
+            "".join([*before, content[end:]])
+            for before, content, end in zip(pieces, contents, ends, strict=True)
+        ]
+
+    def _check_contents(self, roles: Sequence[str], contents: Sequence[str], raw: str) -> None:
+        """Check that the template writes something of each content that says something.
+
+        What it leaves of a content is its own decision, as in training. Of a content that it
+        leaves nothing of, it would have written a word more.
+        """
+        missing = list(_missing(contents, raw))
+        ways: tuple[Callable[[str, str], str], ...] = (lambda c, p: c + p, lambda c, p: p + c)
+        for add in ways:
+            if missing:
+                longer = [
+                    add(content, probe(turn)) if turn in missing else content
+                    for turn, content in enumerate(contents)
+                ]
+                rendered = self._template.render_or_none(roles, longer) or ""
+                missing = [turn for turn in missing if probe(turn) not in rendered]
+        if missing:
+            raise InvalidPair(_says("drops", missing[0], roles[missing[0]]))
+
+
+def _missing(contents: Sequence[str], rendered: str) -> Iterator[int]:
+    """The turns whose contents are not in the text in order, white space around them aside."""
+    at = 0
+    for turn, content in enumerate(contents):
+        text = content.strip()
+        found = rendered.find(text, at)
+        if found < 0:
+            yield turn
+        else:
+            at = found + len(text)
+
+
+def _says(verb: str, turn: int, role: str) -> str:
+    return (
+        f"the chat template {verb} the content of turn {turn + 1} ({role}), so it cannot be scored:"
+        " leave the turn out, or correct the template"
+    )
+
+
+def _fault(roles: Sequence[str], empty: Sequence[bool], order: Sequence[int]) -> str:
+    """What is wrong with the order of contents; a system message may stand anywhere."""
+    counts = Counter(order)
+    places = {turn: place for place, turn in enumerate(order)}
+    last = -1
+    for turn, role in enumerate(roles):
+        if empty[turn]:
+            continue
+        if not counts[turn]:
+            return _says("drops", turn, role)
+        if role == "system":
+            continue
+        if counts[turn] > 1:
+            return _says("repeats", turn, role)
+        if places[turn] < last:
+            return _says("reorders", turn, role)
+        last = places[turn]
+    return ""
