@@ -16,13 +16,14 @@ structure. In ``raw``, and in a pair given as ``text``, the caller writes the st
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fivescore.errors import ConfigurationError, InvalidPair
-from fivescore.model import helpsteer2
+from fivescore.model import helpsteer2, roles
 from fivescore.model.manifest import PromptFormat
 from fivescore.model.tokenizer import Tokenizer
-from fivescore.types import Message, Pair
+from fivescore.types import Message, Pair, Role
 
 STEERLM_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives"
@@ -49,6 +50,10 @@ class Conversation:
         self._system = prompt.system
         self._suffix = prompt.suffix or ""
         self._reference = reference
+        self.roles: tuple[Role, ...] = roles.BASIC
+        """The roles of messages that the format knows."""
+        self.rendered_fields: frozenset[str] = frozenset()
+        """The fields of a message, such as ``name``, that the template renders beside its text."""
         markers: Sequence[str] = ()
         dialogue = ""
         if self.format == "steerlm":
@@ -56,6 +61,8 @@ class Conversation:
             self._suffix = LABELS if prompt.suffix is None else prompt.suffix
         elif self.format == "chat_template":
             dialogue = _plain_dialogue(reference)
+            render = partial(reference.apply_chat_template, tokenize=False)
+            self.roles, self.rendered_fields = roles.known(render), roles.fields(render)
             added = reference.added_tokens_decoder.values()
             # Added tokens that the template writes around plain turns are structure.
             markers = [token.content for token in added if token.content in dialogue]
@@ -108,9 +115,9 @@ class Conversation:
                 else [Message(role="user", content=pair.prompt)]
             )
         else:
-            messages = list(pair.prompt)
+            messages = roles.as_known(pair.prompt, self.roles)
         messages.append(Message(role="assistant", content=pair.response))
-        if self._system is not None and messages[0].role != "system":
+        if self._system is not None and messages[0].role not in ("system", "developer"):
             messages.insert(0, Message(role="system", content=self._system))
         render = self._render_steerlm if self.format == "steerlm" else self._render_template
         return render(messages) + self._suffix
