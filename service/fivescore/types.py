@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from fivescore import content
 from fivescore.errors import InvalidPair, printable, without_kind
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
@@ -41,12 +42,16 @@ Text = Annotated[str, AfterValidator(_refuse_surrogates)]
 """A string of valid Unicode; JSON can also encode halves of surrogate pairs."""
 
 
+Role = Literal["system", "user", "assistant", "developer", "tool"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
 class Message(BaseModel):
     """One turn of a conversation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    role: Literal["system", "user", "assistant"]
+    role: Role
     content: Text
 
 
@@ -70,7 +75,7 @@ class Pair(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompt: Prompt | None = Field(
-        default=None, description="Text, or messages of which the last is the user's."
+        default=None, description="Text, or messages of which the last is the user's or a tool's."
     )
     response: Text | None = Field(default=None, description="The assistant's text; may be empty.")
     text: Annotated[Text, Field(min_length=1)] | None = Field(
@@ -90,9 +95,10 @@ class Pair(BaseModel):
         raise ValueError("give prompt and response, or text alone, or token_ids alone")
 
     def _check_turns(self) -> Pair:
-        if isinstance(self.prompt, list) and self.prompt[-1].role != "user":
+        if isinstance(self.prompt, list) and self.prompt[-1].role not in ("user", "tool"):
             raise ValueError(
-                "the last message of prompt must be the user's; the text to score goes in response"
+                "the last message of prompt must be the user's, or a tool's; the text to score"
+                " goes in response"
             )
         return self
 
@@ -109,10 +115,44 @@ def parse_pair(value: Any) -> Pair | InvalidPair:
     try:
         pair = Pair.model_validate(value)
     except ValidationError as error:
-        return InvalidPair(sentence(faults(error)))
+        without = _without_empty(value) if _has_unknown(error) else value
+        return InvalidPair(sentence(faults(error))) if without is value else parse_pair(without)
     # A set of its own would take 216 bytes per pair, is not used, and many pairs may wait.
     object.__setattr__(pair, "__pydantic_fields_set__", _FIELDS_SET)
     return pair
+
+
+def _has_unknown(error: ValidationError) -> bool:
+    return error.error_count() <= MOST_FAULTS and any(
+        fault["type"] == "extra_forbidden" for fault in error.errors(include_url=False)
+    )
+
+
+def _without_empty(pair: Any) -> Any:
+    """The pair without empty fields of other formats, such as ``tool_calls``; itself without any.
+
+    Clients send them as null in every message.
+    """
+    if not isinstance(pair, Mapping):
+        return pair
+    filled = _filled(pair, (content.OF_REQUESTS | content.OF_ROWS) & pair.keys())
+    if isinstance(turns := pair.get("prompt"), list | tuple):
+        prompt = [
+            _filled(turn, turn.keys() - Message.model_fields.keys())
+            if isinstance(turn, Mapping)
+            else turn
+            for turn in turns
+        ]
+        if any(one is not turn for one, turn in zip(prompt, turns, strict=True)):
+            return {**filled, "prompt": prompt}
+    return filled
+
+
+def _filled(fields: Mapping[str, Any], optional: Set[str]) -> Mapping[str, Any]:
+    empty = {name for name in optional if not content.carries(fields[name])}
+    if not empty:
+        return fields
+    return {name: value for name, value in fields.items() if name not in empty}
 
 
 def faults(error: ValidationError) -> list[dict[str, str]]:
@@ -126,12 +166,18 @@ def faults(error: ValidationError) -> list[dict[str, str]]:
     return [
         {
             "field": ".".join(printable(str(p)) for p in fault["loc"] if p not in _UNION_TAGS),
-            "detail": "unknown field"
+            "detail": _unknown(fault["loc"][-1])
             if fault["type"] == "extra_forbidden"
             else without_kind(fault["msg"]),
         }
         for fault in error.errors(include_url=False)
     ]
+
+
+def _unknown(name: int | str) -> str:
+    if name in content.OF_REQUESTS or name in content.OF_MESSAGES:
+        return content.advice(str(name))
+    return "unknown field"
 
 
 def sentence(listed_faults: Sequence[dict[str, str]], most: int = 5) -> str:

@@ -78,23 +78,24 @@ def test_there_is_an_example_for_every_trainer() -> None:
         ("7", "7"),
         ([{"role": "assistant", "content": "7"}], "7"),
         ([{"role": "assistant", "content": [{"type": "text", "text": "7"}]}], "7"),
-        ([{"role": "assistant", "content": None, "tool_calls": [{}]},
-          {"role": "tool", "content": "is_prime(7)"}, {"role": "assistant", "content": "7"}], "7"),
-        ([{"role": "assistant", "content": "Let me see."}, {"role": "tool", "content": "x"}],
-         "Let me see."),
-        ([{"role": "tool", "content": "x"}], ""),
-        ([{"role": "assistant", "tool_calls": [{}]}], ""),
         ([], ""),
     ],
-)  # fmt: skip
-def test_the_last_assistant_message_is_the_response(completion: Any, response: str) -> None:
+)
+def test_the_last_message_is_the_response(completion: Any, response: str) -> None:
     assert pair("Q", completion) == {"prompt": "Q", "response": response}
 
 
-def test_what_messages_have_beside_their_text_stays_behind() -> None:
-    system: Json = {"role": "system", "content": "s"}
-    turns = [{**system, "name": "x"}, {**USER, "tool_calls": None}]
-    assert pair(turns, "A")["prompt"] == [system, USER]
+def test_the_turns_of_a_completion_before_its_last_are_part_of_the_prompt() -> None:
+    added = [{"role": "assistant", "content": "is_prime(7)"}, {"role": "tool", "content": "True"}]
+    completion = [*added, {"role": "assistant", "content": "7"}]
+    for prompt in ("Q", [{"role": "user", "content": "Q"}]):
+        expected = [{"role": "user", "content": "Q"}, *added]
+        assert pair(prompt, completion) == {"prompt": expected, "response": "7"}
+
+
+def test_what_describes_a_message_and_what_is_empty_stays_behind() -> None:
+    turns = [{**USER, "id": "x", "tool_calls": None, "refusal": None, "audio": {"id": None}}]
+    assert pair(turns, "A", {"images": [], "label": "x"}) == {"prompt": [USER], "response": "A"}
 
 
 # TRL
@@ -158,7 +159,7 @@ def test_trl_finds_the_asynchronous_function_to_be_one_and_may_run_it_in_a_new_l
 
 
 def test_a_pair_that_fails_ends_the_training_or_is_none(url: str) -> None:
-    batch = ([[USER], [USER, {"role": "tool", "content": "x"}], [USER]], ["7", "8", "9"])
+    batch = ([[USER], [{**USER, "tool_calls": [{}]}], [USER]], ["7", "8", "9"])
     with pytest.raises(InvalidPair, match="pair 1"):
         Log()(trl.RewardFunction(url), *batch)
     log = Log()
@@ -410,8 +411,9 @@ def test_ms_swift_gets_rewards_from_whole_conversations(
 
 def test_ms_swifts_conversations_are_cut_after_the_last_user_message() -> None:
     system = {"role": "system", "content": "s"}
-    turns = [system, USER, *TURNS[0], *TURNS[1][1:], {"role": "tool", "content": "x"}]
-    assert ms_swift._pair(turns) == {"prompt": [system, USER, USER], "response": "8"}
+    turns = [system, *TURNS[0], {"role": "tool", "content": "x"}, TURNS[1][-1]]
+    (made,) = ms_swift._pairs([turns], {})
+    assert made == {"prompt": turns[:-1], "response": "8"}
 
 
 def test_ms_swifts_plugin_registers_its_functions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "service" / "fivescore"
-GROUND = frozenset({"settings", "types", "errors"})
+GROUND = frozenset({"settings", "types", "errors", "content"})
 CORE = GROUND | {"model", "telemetry"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "http/app": CORE | {"http", "http/protocols", "scoring"},
@@ -28,7 +28,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "model": GROUND | {"data"},
     "data": frozenset({"errors"}),
     "settings": frozenset({"errors", "types"}),
-    "types": frozenset({"errors"}),
+    "types": frozenset({"errors", "content"}),
+    "content": frozenset(),
     "errors": frozenset(),
 }
 """Rooms are folders of the package, or single modules; ``http/app`` alone imports the protocols."""

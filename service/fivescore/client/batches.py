@@ -9,13 +9,14 @@ from typing import Any
 from fivescore.errors import InvalidPair, InvalidRequest
 from fivescore.types import Pair, parse_pair
 
-PairLike = Mapping[str, Any] | Pair | tuple[Any, Any]
-"""A pair as ``POST /score`` takes it, a ``Pair``, or ``(prompt, response)``."""
+PairLike = Mapping[str, Any] | Pair | tuple[Any, Any] | InvalidPair
+"""A pair as ``POST /score`` takes it, a ``Pair``, ``(prompt, response)``, or the error of what is
+none."""
 
 
 def checked(value: PairLike) -> Pair | InvalidPair:
     """The pair, or the error that the server would answer, before anything is sent."""
-    if isinstance(value, Pair):
+    if isinstance(value, Pair | InvalidPair):
         return value
     if isinstance(value, tuple) and len(value) == 2:
         value = {"prompt": value[0], "response": value[1]}

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
+from fivescore import content
 from fivescore.client.client import AsyncRewardClient
 from fivescore.client.errors import OtherInput
 from fivescore.data import writer
@@ -128,7 +129,8 @@ def _pair(row: Row) -> Pair | dict[str, Any]:
         detail = f"{row.fault}: {row.detail}" if row.detail else row.fault
         return {"error": {"code": code, "detail": detail}}
     # Other fields, such as ids and labels, are not sent.
-    pair = parse_pair({name: row.value[name] for name in PAIR_FIELDS & row.value.keys()})
+    sent = PAIR_FIELDS | content.OF_ROWS
+    pair = parse_pair({name: value for name, value in row.value.items() if name in sent})
     return row_of(pair) if isinstance(pair, InvalidPair) else pair
 
 

@@ -21,6 +21,7 @@ from fivescore.evaluation.shapes import (
     helpsteer2_prompt,
     preferences,
     prompt,
+    scored_fields,
     text,
     usable,
 )
@@ -64,7 +65,7 @@ def pairs_of(sources: Sequence[Source]) -> Pairs:
 
 
 def _pair(source: Source, row: Row) -> tuple[dict[str, Any], str]:
-    fields = row.fields()
+    fields = scored_fields(row)
     parsed = prompt(fields)
     if isinstance(parsed, str):
         parsed = helpsteer2_prompt(fields)

@@ -15,7 +15,7 @@ from fivescore.data.statistics import Array, correlations, describe
 from fivescore.errors import ConfigurationError
 from fivescore.evaluation import plots, report
 from fivescore.evaluation.session import Options, Session
-from fivescore.evaluation.shapes import helpsteer2_prompt, text, usable
+from fivescore.evaluation.shapes import helpsteer2_prompt, scored_fields, text, usable
 from fivescore.evaluation.store import Failure, Result
 from fivescore.model.manifest import ATTRIBUTE_RANGE, ATTRIBUTES
 
@@ -65,7 +65,7 @@ def examples(sources: Sequence[Source]) -> tuple[list[dict[str, Any]], dict[str,
 
 
 def _example(source: Source, row: Row) -> tuple[dict[str, Any], list[float]]:
-    fields = row.fields()
+    fields = scored_fields(row)
     pair = {"prompt": helpsteer2_prompt(fields), "response": text(fields, "response")}
     return pair, [_annotation(name, fields.get(name)) for name in ATTRIBUTES]
 

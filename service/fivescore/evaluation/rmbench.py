@@ -14,7 +14,7 @@ from fivescore.data.rows import BadRow, Row
 from fivescore.data.statistics import Array
 from fivescore.evaluation import plots, report
 from fivescore.evaluation.session import Options, Session
-from fivescore.evaluation.shapes import text, usable
+from fivescore.evaluation.shapes import scored_fields, text, usable
 from fivescore.evaluation.tally import Outcome, judge, reward
 
 STYLES = ("concise", "detailed", "detailed, markdown")
@@ -51,7 +51,7 @@ def items(sources: Sequence[Source]) -> list[Item]:
 
 
 def _item(source: Source, row: Row) -> Item:
-    fields = row.fields()
+    fields = scored_fields(row)
     responses = [_responses(fields, name) for name in ("chosen", "rejected")]
     domain = str(fields.get("domain") or domain_of(source.name))
     return Item(domain, text(fields, "prompt"), *responses)

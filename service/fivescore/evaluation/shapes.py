@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from fivescore import content
+from fivescore.content import Unscored
 from fivescore.data.reader import Source
 from fivescore.data.rows import BadRow, Row, is_number, none_usable
 from fivescore.model import helpsteer2
 
 log = logging.getLogger(__name__)
 
-Prompt = str | list[dict[str, str]]
+Prompt = str | list[dict[str, Any]]
 Fields = dict[str, Any]
 Parsed = TypeVar("Parsed")
 PREFERENCE_FIELDS = frozenset({"chosen", "output_1", "preference_strength"})
@@ -84,7 +85,7 @@ def preferences(sources: Sequence[Source]) -> list[Preference]:
 
 
 def _preference(source: Source, row: Row) -> Preference:
-    fields = row.fields()
+    fields = scored_fields(row)
     subset = str(fields.get("subset") or source.name)
     return Preference(str(fields.get("id", row.number)), subset, *_texts(fields))
 
@@ -106,8 +107,31 @@ def _texts(row: Fields) -> tuple[Prompt, str, str]:
         return helpsteer2_prompt(row), _last(row, order[0]), _last(row, order[1])
     chosen, rejected = _last(row, "chosen"), _last(row, "rejected")
     if row.get("prompt") is None and isinstance(row["chosen"], list):
-        row = {"prompt": row["chosen"][:-1]}
-    return prompt(row), chosen, rejected
+        row = {**row, "prompt": row["chosen"][:-1]}
+    asked = prompt(row)
+    for name in ("chosen", "rejected"):
+        if not _answers(asked, row[name]):
+            raise BadRow(f"{name} has turns that the prompt lacks")
+    return asked, chosen, rejected
+
+
+def _answers(asked: Prompt, response: Any) -> bool:
+    """Whether a response is one turn, or turns of which the others are the prompt's."""
+    before = _plain(response[:-1]) if isinstance(response, list) else []
+    turns = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+    return not before or before == turns
+
+
+def scored_fields(row: Row) -> Fields:
+    """The row's fields, of which none holds more for the model to read than its texts do.
+
+    Raises:
+        BadRow: the row cannot be read, or has tools, an image or the like.
+    """
+    fields = row.fields()
+    if (name := content.unscored(fields, content.OF_ROWS)) is not None:
+        raise BadRow(f"{name} {content.advice(name)}")
+    return fields
 
 
 def prompt(row: Fields, name: str = "prompt") -> Prompt:
@@ -119,9 +143,10 @@ def prompt(row: Fields, name: str = "prompt") -> Prompt:
     value = row.get(name)
     if value is None:
         raise BadRow(f"no {name}")
-    if isinstance(value, str) or (value and _is_messages(value)):
-        text_or_messages: Prompt = value
-        return text_or_messages
+    if isinstance(value, str):
+        return value
+    if value and _is_messages(value):
+        return _plain(value, name)
     raise BadRow(f"{name} is neither text nor messages")
 
 
@@ -159,23 +184,28 @@ def _last(row: Fields, name: str) -> str:
     """A response: the text, or the last message of a conversation."""
     value = row.get(name)
     if isinstance(value, list) and value and _is_messages(value):
-        value = value[-1]["content"]
-        if not isinstance(value, str):
-            raise BadRow(f"{name} is neither text nor messages")
-        return value
+        return str(_plain(value, name)[-1]["content"])
     if value is not None and not isinstance(value, str):
         raise BadRow(f"{name} is neither text nor messages")
     return text(row, name)
 
 
+def _plain(messages: list[Fields], name: str = "") -> list[dict[str, Any]]:
+    """Messages reduced to role and text.
+
+    Raises:
+        BadRow: one of them is not a text, or holds more.
+    """
+    turns = []
+    for message in messages:
+        try:
+            turns.append({"role": message.get("role"), "content": content.message_text(message)})
+        except Unscored as error:
+            raise BadRow(f"{name}: {error.field} of a message {error.detail}") from error
+    return turns
+
+
 def _is_messages(value: Any) -> bool:
-    """Whether ``value`` is a list of objects with a content that JSON can encode."""
-    if not isinstance(value, list) or not all(
-        isinstance(turn, dict) and "content" in turn for turn in value
-    ):
-        return False
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+    return isinstance(value, list) and all(
+        isinstance(turn, dict) and isinstance(turn.get("role", ""), str) for turn in value
+    )

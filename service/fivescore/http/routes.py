@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fivescore import content
 from fivescore.errors import FivescoreError, InvalidRequest
 from fivescore.http.body import json_response
 from fivescore.http.priority import priority_of
@@ -115,6 +116,9 @@ def parse(body: Any) -> tuple[list[Any], Options, bool]:
         pairs = rest.pop("pairs")
         if not isinstance(pairs, list):
             raise InvalidRequest("pairs: must be a list")
+    for name in content.OF_REQUESTS & rest.keys():
+        if not content.carries(rest[name]):
+            del rest[name]
     try:
         options = RequestOptions.model_validate(rest)
     except ValidationError as error:

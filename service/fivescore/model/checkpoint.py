@@ -86,9 +86,10 @@ class Checkpoint:
         self._manifest = self._read_manifest()
         config = self._read("config.json", AutoConfig.from_pretrained)
         self._pad_id: int | None = config.get_text_config().pad_token_id
-        if not change_outputs(settings.engine):  # so that a misfit fails before the engine loads
-            if self._manifest is not None or self._has_head():
-                self.conversation(self._manifest_for(config.num_labels))
+        # Where the outputs are known, a misfit fails before the engine loads.
+        known = self._manifest is not None or self._has_head()
+        if known and not change_outputs(settings.engine):
+            self.conversation(self._manifest_for(config.num_labels))
 
     @property
     def name(self) -> str:

@@ -20,13 +20,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from fivescore.errors import InvalidPair
-from fivescore.model import helpsteer2
+from fivescore.model import helpsteer2, roles
 from fivescore.model.ends import Ends
 from fivescore.model.manifest import PromptFormat
 from fivescore.model.rendering import GuardedTemplate
 from fivescore.model.template import ChatTemplate
 from fivescore.model.tokenizer import Tokenizer
-from fivescore.types import Message, Pair
+from fivescore.types import Message, Pair, Role
 
 STEERLM_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives"
@@ -58,13 +58,19 @@ class Conversation:
         self._pad_id = pad_id
         self._suffix = prompt.suffix or ""
         self._template: ChatTemplate | None = None
+        self.roles: tuple[Role, ...] = roles.BASIC
+        """The roles of messages that the format knows."""
+        self.rendered_fields: frozenset[str] = frozenset()
+        """The fields of a message, such as ``name``, that the template renders beside its text."""
         markers: Sequence[str] = ()
         if self.format == "steerlm":
             markers = (SYSTEM_TURN, TURN, LABELS)
             self._suffix = LABELS if prompt.suffix is None else prompt.suffix
         elif self.format == "chat_template":
-            self._template = ChatTemplate(reference, prompt.date)
-            markers = self._template.markers
+            self._template = template = ChatTemplate(reference, prompt.date)
+            self.roles = roles.known(template.render_turns)
+            self.rendered_fields = roles.fields(template.render_turns)
+            markers = template.markers
         self.tokenizer = Tokenizer(reference, markers)
         self._guarded: GuardedTemplate | None = None
         writes_bos = False
@@ -127,9 +133,9 @@ class Conversation:
                 else [Message(role="user", content=pair.prompt)]
             )
         else:
-            messages = list(pair.prompt)
+            messages = roles.as_known(pair.prompt, self.roles)
         messages.append(Message(role="assistant", content=pair.response))
-        if self._prompt.system is not None and messages[0].role != "system":
+        if self._prompt.system is not None and messages[0].role not in ("system", "developer"):
             messages.insert(0, Message(role="system", content=self._prompt.system))
         if self._guarded is None:
             text, tail = seal(self._render_steerlm(messages)), "\n"

@@ -231,7 +231,7 @@ def _fault(roles: Sequence[str], empty: Sequence[bool], order: Sequence[int]) ->
             continue
         if not counts[turn]:
             return _says("drops", turn, role)
-        if role == "system":
+        if role in ("system", "developer"):
             continue
         if counts[turn] > 1:
             return _says("repeats", turn, role)

@@ -68,6 +68,14 @@ class ChatTemplate:
         except InvalidPair:
             return None
 
+    def render_turns(self, turns: Sequence[dict[str, Any]]) -> str:
+        """What the template writes for turns that may have other fields beside role and content.
+
+        Raises:
+            Exception: of any type, where the template refuses them.
+        """
+        return self._apply_to(turns, self._variables)
+
     @property
     def markers(self) -> list[str]:
         """Added tokens that the template writes around turns: they are structure.
@@ -84,10 +92,14 @@ class ChatTemplate:
     def _apply(
         self, roles: Sequence[str], contents: Sequence[str], variables: dict[str, Any]
     ) -> str:
-        turns: list[dict[str, Any]] = [
+        turns = [
             {"role": role, "content": content}
             for role, content in zip(roles, contents, strict=True)
         ]
+        return self._apply_to(turns, variables)
+
+    def _apply_to(self, turns: Sequence[dict[str, Any]], variables: dict[str, Any]) -> str:
+        turns = [{**turn} for turn in turns]
         if any(self._parts.values()):
             for turn in turns:
                 if self._parts.get(turn["role"], self._parts["user"]):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
 
+from fivescore import content
+from fivescore.content import Unscored
 from fivescore.data.rows import BadRow, BadRows, Row, is_number
 from fivescore.errors import InvalidPair
 from fivescore.model import helpsteer2
@@ -158,9 +160,22 @@ def _pair(row: dict[str, Any], response: str, prompt_format: str) -> Pair:
         raise BadRow("no prompt")
     if not isinstance(text, str) or not text.strip():
         raise BadRow(f"empty {response}")
+    if (name := content.unscored(row, content.OF_ROWS)) is not None:
+        raise BadRow(f"{name} {content.advice(name)}")
+    if isinstance(prompt, list):
+        prompt = [_turn(turn) for turn in prompt]
     pair = parse_pair({"prompt": prompt, "response": text})
     if isinstance(pair, InvalidPair):
         raise BadRow("prompt and response are not a valid pair")
     if isinstance(prompt, str) and prompt_format != "raw":
         return Pair(prompt=helpsteer2.messages(prompt), response=text)
     return pair
+
+
+def _turn(turn: Any) -> Any:
+    if not isinstance(turn, Mapping):
+        return turn
+    try:
+        return {"role": turn.get("role"), "content": content.message_text(turn)}
+    except Unscored as error:
+        raise BadRow(f"{error.field} of a message {error.detail}") from error

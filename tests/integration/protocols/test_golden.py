@@ -369,7 +369,7 @@ async def test_nemo_gyms_instructions_are_the_system_message(service: Service) -
     assert answer["reward"] == score["reward"]
 
 
-@pytest.mark.parametrize("output", [[], None, [{"type": "function_call", "name": "f"}]])
+@pytest.mark.parametrize("output", [[], None, GYM_OUTPUT[:1]])
 async def test_nemo_gyms_output_without_a_message_is_an_empty_response(
     service: Service, output: Any
 ) -> None:

@@ -132,20 +132,30 @@ async def test_messages_are_rendered_and_cannot_write_structure(
 
 
 @by_messages
-async def test_content_may_be_a_list_of_parts_and_a_developers_message_is_the_systems(
-    recording: Service, name: str
-) -> None:
+async def test_content_may_be_a_list_of_parts(recording: Service, name: str) -> None:
     def parts(*texts: str) -> list[Json]:
         return [{"type": "text", "text": text} for text in texts]
 
     plain = [{"role": "system", "content": "Be kind."}, *conversation(PAIRS[0])]
     turns = [
-        {"role": "developer", "content": parts("Be ", "kind.")},
+        {"role": "system", "content": parts("Be ", "kind.")},
         {"role": "user", "content": parts("What is ", "1+1?"), "name": "somebody"},
         {"role": "assistant", "content": parts("1+1", "=2"), "tool_calls": None},
     ]
     asked = ASKED_BY_MESSAGES[name]
     assert await read(recording, asked, turns) == await read(recording, asked, plain)
+
+
+@by_messages
+async def test_turns_of_roles_that_the_template_knows_are_rendered_in_them(
+    recording: Service, name: str
+) -> None:
+    roles = ("developer", "user", "assistant", "tool", "assistant")
+    turns = [{"role": role, "content": f"a {role}'s text"} for role in roles]
+    expected = tokenizer().apply_chat_template(turns, tokenize=True, return_dict=False)
+    assert await read(recording, ASKED_BY_MESSAGES[name], turns) == expected
+    pair = {"prompt": turns[:-1], "response": turns[-1]["content"]}
+    assert await read(recording, ("/score", lambda value: value), pair) == expected
 
 
 @pytest.mark.parametrize("form", ["text", "message", "part"])

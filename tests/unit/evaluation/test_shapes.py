@@ -24,6 +24,7 @@ PLAIN = {"prompt": "Q", "chosen": "A", "rejected": "B"}
 CONVERSATIONS = {
     side: [*TURNS, {"role": "assistant", "content": side}] for side in ("chosen", "rejected")
 }
+SAID = {"role": "assistant", "content": "A"}
 LLMBAR = {"input": "Q", "output_1": "B", "output_2": "A", "label": "2"}
 STRENGTH = {"prompt": "Q", "response_1": "B", "response_2": "A", "preference_strength": 2}
 PAIR = {"prompt": "Q", "response": "A"}
@@ -49,6 +50,49 @@ def test_shapes_of_preferences() -> None:
     assert one({**STRENGTH, "preference_strength": -1}).chosen == "B"
     named = one({**PLAIN, "subset": "s", "id": 7})
     assert (named.subset, named.id) == ("s", "7")
+
+
+CALL = {"function": {"name": "f", "arguments": "{}"}}
+IMAGE = {"type": "image", "image": b"x"}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({**PLAIN, "tools": [CALL]}, "tools would be dropped"),
+        ({**STRENGTH, "images": [b"x"]}, "images would be dropped"),
+        ({**LLMBAR, "chat_template_kwargs": {"x": 1}}, "chat_template_kwargs would be dropped"),
+        ({**PLAIN, "prompt": [{**TURNS[0], "tool_calls": [CALL]}]},
+         "prompt: tool_calls of a message would be dropped"),
+        ({**PLAIN, "prompt": [*TURNS, {**TURNS[0], "content": [IMAGE]}]},
+         "prompt: content of a message is not a text"),
+        ({**PLAIN, "prompt": [{"role": "user", "content": None}]},
+         "prompt: content of a message is missing"),
+        ({**CONVERSATIONS, "chosen": [*TURNS, {**SAID, "reasoning_content": "x"}]},
+         "chosen: reasoning_content of a message would be dropped"),
+        ({**CONVERSATIONS, "rejected": [{**TURNS[0], "thinking": "x"}, SAID]},
+         "thinking of a message would be dropped"),
+        ({**CONVERSATIONS, "rejected": [{**TURNS[0], "content": "R"}, SAID]},
+         "rejected has turns that the prompt lacks"),
+        ({**CONVERSATIONS, "prompt": "P"}, "chosen has turns that the prompt lacks"),
+        ({"prompt": TURNS, "chosen": [SAID, *TURNS, SAID], "rejected": [SAID]},
+         "chosen has turns that the prompt lacks"),
+    ],
+)  # fmt: skip
+def test_a_row_that_is_more_than_texts_is_counted_with_its_place(row: Json, reason: str) -> None:
+    data = source(PLAIN, row, row)
+    assert len(preferences([data])) == 1
+    ((found, place),) = data.bad.first.items()
+    assert reason in found
+    assert place == "mine.jsonl:2"
+    assert data.bad.counts.total() == 2
+
+
+def test_what_is_empty_or_describes_a_row_is_left_out() -> None:
+    turn = {**TURNS[0], "id": 1, "tool_calls": None, "refusal": None}
+    said = {**SAID, "content": [{"type": "text", "text": "A"}]}
+    found = one({"chosen": [turn, said], "rejected": [turn, SAID], "tools": [], "images": None})
+    assert (found.prompt, found.chosen) == (TURNS, "A")
 
 
 def pairs_of(found: Sequence[Any]) -> list[Json]:

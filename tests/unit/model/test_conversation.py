@@ -307,7 +307,9 @@ def test_a_pair_that_the_template_refuses_fails_alone() -> None:
     refused = Pair(prompt=messages_of(turns("Q", system="Be kind.")), response="A")
     first, error, last = conv.encode([fine, refused, fine])
     assert isinstance(error, InvalidPair)
-    assert "only user and assistant roles" in error.detail
+    assert error.detail == (
+        "prompt.0.role: system is unknown to the model's template, which knows user, assistant"
+    )
     assert first == last == reference_ids(LLAMA2_WITH_BOS(), turns("Q", "A"))
 
 

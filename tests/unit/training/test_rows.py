@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from fivescore import content
 from fivescore.data.rows import Row
 from fivescore.model.conversation import Conversation
 from fivescore.model.manifest import ATTRIBUTES, PromptFormat
@@ -65,6 +66,14 @@ def test_messages_are_taken_as_they_are(tokenizer: Any) -> None:
     assert one.sequences == other.sequences
 
 
+def test_empty_fields_of_messages_change_nothing(tokenizer: Any) -> None:
+    turns = [{**turn, "tool_calls": None, "content": [{"text": turn["content"]}]} for turn in TURNS]
+    (one, other), _ = prepared(
+        tokenizer, {**GOOD, "prompt": TURNS}, {**GOOD, "prompt": turns, "images": []}
+    )
+    assert one.sequences == other.sequences
+
+
 def test_a_raw_prompt_is_kept_as_it_is(tokenizer: Any) -> None:
     (example,), _ = prepared(tokenizer, {**GOOD, "prompt": SEVERAL_TURNS}, style="raw")
     conversation = Conversation(PromptFormat(format="raw"), tokenizer)
@@ -88,6 +97,11 @@ UNUSABLE: list[tuple[Any, str]] = [
     ({**GOOD, "prompt": [{"role": "assistant", "content": "x"}]},
      "prompt and response are not a valid pair"),
     ({**GOOD, "prompt": "\ud800"}, "prompt and response are not a valid pair"),
+    ({**GOOD, "tools": [{"name": "f"}]}, f"tools {content.advice('tools')}"),
+    ({**GOOD, "prompt": [{"role": "user", "content": "x", "reasoning": "y"}]},
+     f"reasoning of a message {content.advice('reasoning')}"),
+    ({**GOOD, "prompt": [{"role": "user", "content": [{"image": "x"}]}]},
+     "content of a message is not a text: this service scores only text"),
     ({**GOOD, "response": " \n"}, "empty response"),
     ({**GOOD, "response": None}, "empty response"),
     ({**GOOD, "response": "a b " * 400}, "more than 512 tokens"),

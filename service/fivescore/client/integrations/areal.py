@@ -47,10 +47,11 @@ def reward_fn(
         messages: the data set's column from which AReaL rendered the prompt.
 
     Raises:
-        FivescoreError: the pair could not be scored within ``DEADLINE_SECONDS``.
+        FivescoreError: the pair could not be scored within ``DEADLINE_SECONDS``, or holds more than
+            text.
     """
     completion = _without_end(completions)
-    one = pair(prompt if messages is None else messages, completion)
+    one = pair(prompt if messages is None else messages, completion, columns)
     (score,) = _client().score([one], truncate="prompt_start")
     return score.reward
 

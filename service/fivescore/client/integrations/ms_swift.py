@@ -7,8 +7,9 @@
         --external_plugins plugin.py --reward_funcs fivescore ...
 
 Both return the combined reward of each completion and log the means of the attributes. A
-conversation's messages after its last user message are the completion; the last assistant message
-among them is scored. A pair that cannot be scored raises its error, which ends the training.
+conversation's messages after its last user message are the completion; the last one, the
+assistant's, is scored, and those before it are part of its prompt. A pair that cannot be scored,
+such as one with tool calls or an image, raises its error, which ends the training.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fivescore.client import AsyncRewardClient, RewardClient
-from fivescore.client.integrations.conversation import Turn, pair
+from fivescore.client.batches import PairLike
+from fivescore.client.integrations.conversation import Turn, pairs
 from fivescore.types import Score
 
 log = logging.getLogger(__name__)
@@ -48,8 +50,8 @@ class Fivescore:
         Raises:
             FivescoreError: a pair could not be scored.
         """
-        pairs = [_pair(turns) for turns in messages]
-        return _rewards(self._client.score(pairs, weights=self.weights, truncate="prompt_start"))
+        batch = _pairs(messages, columns)
+        return _rewards(self._client.score(batch, weights=self.weights, truncate="prompt_start"))
 
 
 class AsyncFivescore:
@@ -73,16 +75,22 @@ class AsyncFivescore:
         Raises:
             FivescoreError: a pair could not be scored.
         """
-        pairs = [_pair(turns) for turns in messages]
+        batch = _pairs(messages, columns)
         return _rewards(
-            await self._client.score(pairs, weights=self.weights, truncate="prompt_start")
+            await self._client.score(batch, weights=self.weights, truncate="prompt_start")
         )
 
 
-def _pair(turns: Sequence[Turn]) -> dict[str, Any]:
+def _pairs(messages: Sequence[Sequence[Turn]], columns: Mapping[str, Any]) -> list[PairLike]:
+    ends = [_end_of_prompt(turns) for turns in messages]
+    prompts = [turns[:end] for turns, end in zip(messages, ends, strict=True)]
+    completions = [turns[end:] for turns, end in zip(messages, ends, strict=True)]
+    return pairs(prompts, completions, columns)
+
+
+def _end_of_prompt(turns: Sequence[Turn]) -> int:
     users = [place for place, turn in enumerate(turns) if turn["role"] == "user"]
-    end_of_prompt = users[-1] + 1 if users else 0
-    return pair(turns[:end_of_prompt], turns[end_of_prompt:])
+    return users[-1] + 1 if users else 0
 
 
 def _rewards(scores: Sequence[Score]) -> list[float]:

@@ -15,9 +15,10 @@ With GDPO, where every attribute is an objective of its own::
         ...,
     )
 
-Prompts and completions may be plain or conversational. In a completion with several turns, such as
-one with tool calls, the last assistant message is scored; without one, the response is empty. All
-functions here can be pickled, which asynchronous GRPO needs.
+Prompts and completions may be plain or conversational. Of a completion with several turns the last
+one, the assistant's, is scored, and those before it are part of its prompt. What is not text, such
+as tool calls, reasoning or an image, makes its pair fail. All functions here can be pickled, which
+asynchronous GRPO needs.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from concurrent.futures import Future
 from typing import Any, Generic, Literal, TypeVar
 
 from fivescore.client import AsyncRewardClient, RewardClient
-from fivescore.client.integrations.conversation import Text, pair
+from fivescore.client.batches import PairLike
+from fivescore.client.integrations.conversation import Text, pairs
 from fivescore.types import ATTRIBUTES, Score
 
 KEPT_BATCHES = 16
@@ -124,8 +126,8 @@ class RewardFunction(_Function[RewardClient]):
             FivescoreError: a pair could not be scored, unless ``on_failure`` is ``none``; the
                 service's configuration is wrong.
         """
-        pairs = [pair(*both) for both in zip(prompts, completions, strict=True)]
-        return self._rewards(self._client.score(pairs, **self._options), log_metric, log_extra)
+        scores = self._client.score(pairs(prompts, completions, columns), **self._options)
+        return self._rewards(scores, log_metric, log_extra)
 
 
 class AsyncRewardFunction(_Function[AsyncRewardClient]):
@@ -147,8 +149,7 @@ class AsyncRewardFunction(_Function[AsyncRewardClient]):
             FivescoreError: a pair could not be scored, unless ``on_failure`` is ``none``; the
                 service's configuration is wrong.
         """
-        pairs = [pair(*both) for both in zip(prompts, completions, strict=True)]
-        scores = await self._client.score(pairs, **self._options)
+        scores = await self._client.score(pairs(prompts, completions, columns), **self._options)
         return self._rewards(scores, log_metric, log_extra)
 
 
@@ -186,8 +187,8 @@ class AttributeFunction:
             FivescoreError: as for ``RewardFunction``.
             KeyError: the model has no such attribute.
         """
-        pairs = [pair(*both) for both in zip(prompts, completions, strict=True)]
-        scores = self._shared.scores(self.__name__, pairs)
+        batch = pairs(prompts, completions, columns)
+        scores = self._shared.scores(self.__name__, batch)
         return [None if score is None else score.attributes[self.__name__] for score in scores]
 
 
@@ -215,8 +216,8 @@ class _SharedBatches:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    def scores(self, reader: str, pairs: list[dict[str, Any]]) -> Sequence[Score | None]:
-        key = hashlib.sha256(json.dumps(pairs).encode()).digest()
+    def scores(self, reader: str, pairs: list[PairLike]) -> Sequence[Score | None]:
+        key = hashlib.sha256(json.dumps(pairs, default=str).encode()).digest()
         with self._lock:
             batch = self._batches.get(key)
             first = batch is None or reader in batch.readers
@@ -230,7 +231,7 @@ class _SharedBatches:
             self._score(batch, pairs)
         return batch.scores.result()
 
-    def _score(self, batch: _Batch, pairs: list[dict[str, Any]]) -> None:
+    def _score(self, batch: _Batch, pairs: list[PairLike]) -> None:
         try:
             batch.scores.set_result(self._client.score(pairs, **self._options))
         except BaseException as error:

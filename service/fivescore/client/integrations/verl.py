@@ -29,7 +29,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fivescore.client import RewardClient
-from fivescore.client.integrations.conversation import Text, pair
+from fivescore.client.batches import PairLike
+from fivescore.client.integrations.conversation import pair
 from fivescore.client.integrations.gather import Gatherer
 from fivescore.errors import ConfigurationError
 
@@ -80,7 +81,8 @@ async def compute_score(
             f" {', '.join(map(str, info)) or 'nothing'}): put the prompt there when you prepare the"
             " data, or use fivescore's RewardManager"
         )
-    return await _score(prompt, solution_str, urls=urls, weights=weights, truncate=truncate)
+    one = pair(prompt, solution_str, info)
+    return await _score(one, urls=urls, weights=weights, truncate=truncate)
 
 
 class RewardManager(RewardManagerBase):
@@ -111,14 +113,15 @@ class RewardManager(RewardManagerBase):
         response = await asyncio.to_thread(
             self.tokenizer.decode, ids[:length], skip_special_tokens=True
         )
-        prompt = sample.non_tensor_batch["raw_prompt"]
-        scores = await _score(prompt, response, **self._options)
+        fields = sample.non_tensor_batch
+        one = pair(fields["raw_prompt"], response, fields)
+        scores = await _score(one, **self._options)
         return {"reward_score": scores["score"], "reward_extra_info": scores}
 
 
-async def _score(prompt: Text, response: str, **options: Any) -> dict[str, float]:
+async def _score(one: PairLike, **options: Any) -> dict[str, float]:
     key = json.dumps(options, sort_keys=True, default=_plain)
-    score = await _gatherer(os.getpid(), key).score(pair(prompt, response))
+    score = await _gatherer(os.getpid(), key).score(one)
     return {"score": score.reward, **score.attributes}
 
 

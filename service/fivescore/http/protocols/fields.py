@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from fivescore import content
+from fivescore.content import Unscored
 from fivescore.errors import InvalidPair, InvalidRequest
 from fivescore.http.protocols.protocol import Context
 from fivescore.http.schema import COUNT, NUMBER, STRING, Schema, either, list_of, obj
-from fivescore.types import Pair, Score, parse_pair
-
-ROLES = ("system", "user", "assistant")
-DEVELOPER = "developer"
-"""OpenAI's newer name for the system role; chat templates know only the older one."""
+from fivescore.model import roles
+from fivescore.types import ROLES, Pair, Score, parse_pair
 
 TEXTS = either(STRING, list_of(STRING))
 TOKEN_IDS = list_of({"type": "integer", "minimum": 0, "exclusiveMaximum": 2**31}, 1)
 INPUTS = either(STRING, list_of(STRING), TOKEN_IDS, list_of(TOKEN_IDS))
-ROLE: Schema = {"type": "string", "enum": [*ROLES, DEVELOPER]}
-CONTENT = either(STRING, list_of(obj(("text",), text=STRING)), {"type": "null"})
-MESSAGES = list_of(obj(("role",), role=ROLE, content=CONTENT), 1)
+ROLE: Schema = {"type": "string", "enum": list(ROLES)}
+CONTENT = either(STRING, list_of(obj(("text",), text=STRING), 1))
+MESSAGES = list_of(obj(("role", "content"), role=ROLE, content=CONTENT), 1)
 USAGE = obj(("total_tokens",), prompt_tokens=COUNT, total_tokens=COUNT)
 VECTOR = list_of(NUMBER, 1)
 
@@ -29,18 +29,44 @@ def malformed(field: str, detail: str) -> InvalidRequest:
     return InvalidRequest(f"{field}: {detail}", [{"field": field, "detail": detail}])
 
 
-def members(body: Any, *required: str) -> dict[str, Any]:
+def members(
+    body: Any,
+    *required: str,
+    read: Collection[str] = (),
+    refused: Collection[str] = content.OF_REQUESTS,
+    place: str = "",
+) -> dict[str, Any]:
     """The body, once it is an object with the ``required`` members, none of them null.
 
+    Args:
+        read: members that this route takes though others may not.
+        refused: members that would not be scored if they held something.
+        place: what stands before a member's name in errors.
+
     Raises:
-        InvalidRequest: the body is not an object, or lacks a member.
+        InvalidRequest: the body is not an object, lacks a member, or has one that would not be
+            scored.
     """
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object")
     for name in required:
         if body.get(name) is None:
-            raise malformed(name, "is missing")
+            raise malformed(f"{place}{name}", "is missing")
+    if (extra := content.unscored(body, refused, read)) is not None:
+        raise malformed(f"{place}{extra}", content.advice(extra))
     return body
+
+
+def one_of(body: dict[str, Any], names: Sequence[str]) -> str | None:
+    """The only one of ``names`` that the body has; None without one.
+
+    Raises:
+        InvalidRequest: it has several, of which only one would be scored.
+    """
+    given = [name for name in names if body.get(name) is not None]
+    if len(given) > 1:
+        raise malformed(given[1], f"stands beside {given[0]}: send one of them")
+    return given[0] if given else None
 
 
 def inputs(value: Any, field: str) -> list[Pair | InvalidPair]:
@@ -58,13 +84,13 @@ def inputs(value: Any, field: str) -> list[Pair | InvalidPair]:
     return [parse_pair({"text" if isinstance(item, str) else "token_ids": item}) for item in value]
 
 
-def dialogue(messages: Any, field: str) -> Pair | InvalidPair:
+def dialogue(messages: Any, field: str, context: Context) -> Pair | InvalidPair:
     """The pair of a conversation: its last message, the assistant's, is the response.
 
     Raises:
         InvalidRequest: ``messages`` is not a list of messages, or ends with another role.
     """
-    turns = prompt_turns(messages, field)
+    turns = prompt_turns(messages, field, context)
     if not turns or turns[-1]["role"] != "assistant":
         raise malformed(
             field, "the last message must be the assistant's: it is the response that is scored"
@@ -72,45 +98,70 @@ def dialogue(messages: Any, field: str) -> Pair | InvalidPair:
     return parse_pair({"prompt": turns[:-1], "response": turns[-1]["content"]})
 
 
-def prompt_turns(messages: Any, field: str) -> list[dict[str, Any]]:
-    """Messages reduced to role and text: clients add names, ids and more.
+def prompt_turns(messages: Any, field: str, context: Context) -> list[dict[str, Any]]:
+    """Messages reduced to role and text: clients add ids, times and more.
 
     Raises:
-        InvalidRequest: ``messages`` is not a list of messages of text.
+        InvalidRequest: ``messages`` is not a list of messages of text in roles that the model
+            knows, or one of them holds more that would not be scored.
     """
     if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
         raise malformed(field, "must be a list of messages with role and content")
-    return [_turn(turn, f"{field}.{i}") for i, turn in enumerate(messages)]
+    return [turn_of(turn, f"{field}.{i}", context) for i, turn in enumerate(messages)]
 
 
-def _turn(turn: dict[str, Any], field: str) -> dict[str, str]:
-    role = turn.get("role")
-    if role == DEVELOPER:
-        role = "system"
-    if role not in ROLES:
-        raise malformed(f"{field}.role", f"must be one of {', '.join(ROLES)}")
-    return {"role": role, "content": text_of(turn.get("content"), f"{field}.content")}
-
-
-def text_of(content: Any, field: str) -> str:
-    """The text of a message's content, which is a text, a list of text parts, or null.
+def turn_of(turn: dict[str, Any], field: str, context: Context) -> dict[str, str]:
+    """A message reduced to role and text.
 
     Raises:
-        InvalidRequest: the content holds something else, such as an image.
+        InvalidRequest: its role is unknown to the model, or it holds more that would not be scored.
     """
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise malformed(field, "must be a text or a list of text parts")
-    texts = []
-    for i, part in enumerate(content):
-        text = part.get("text") if isinstance(part, dict) else part
-        if not isinstance(text, str):
-            raise malformed(f"{field}.{i}", "is not a text: this service scores only text")
-        texts.append(text)
-    return "".join(texts)
+    role, conversation = turn.get("role"), context.model.conversation
+    if role not in ROLES:
+        raise malformed(f"{field}.role", f"must be one of {', '.join(conversation.roles)}")
+    known = roles.as_known_role(role, conversation.roles)
+    if known not in conversation.roles:
+        raise malformed(f"{field}.role", roles.unknown(known, conversation.roles))
+    ignored = content.BY_TEMPLATE - conversation.rendered_fields
+    return {"role": known, "content": message_text(turn, field, ignored)}
+
+
+def message_text(message: dict[str, Any], field: str, ignored: Collection[str] = ()) -> str:
+    """The text of a message that holds nothing else.
+
+    Raises:
+        InvalidRequest: it has no text, or holds more, such as tool calls or an image.
+    """
+    with _named(field):
+        return content.message_text(message, ignored)
+
+
+def text_of(value: Any, field: str) -> str:
+    """The text of a content, which is a text or a list of text parts.
+
+    Raises:
+        InvalidRequest: the content is missing, or holds something else, such as an image.
+    """
+    with _named(field):
+        return content.text_of(value)
+
+
+def part_of(part: Any, field: str) -> str:
+    """The text of one part of a content.
+
+    Raises:
+        InvalidRequest: it is not a text.
+    """
+    with _named(field):
+        return content.part_of(part)
+
+
+@contextmanager
+def _named(field: str) -> Iterator[None]:
+    try:
+        yield
+    except Unscored as error:
+        raise malformed(".".join(filter(None, (field, error.place))), error.detail) from error
 
 
 def texts(value: Any, field: str) -> list[str]:

@@ -11,8 +11,17 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fivescore import content
+from fivescore.errors import printable
 from fivescore.http.body import json_response
-from fivescore.http.protocols.fields import CONTENT, ROLE, malformed, members, prompt_turns, text_of
+from fivescore.http.protocols.fields import (
+    CONTENT,
+    ROLE,
+    malformed,
+    members,
+    text_of,
+    turn_of,
+)
 from fivescore.http.protocols.protocol import Context, Translated, protocol
 from fivescore.http.schema import (
     FLAG,
@@ -27,6 +36,8 @@ from fivescore.http.schema import (
 from fivescore.model.manifest import Affine, Manifest
 from fivescore.types import Score, parse_pair
 
+_PARAMETERS = "responses_create_params"
+_INPUT, _OUTPUT = f"{_PARAMETERS}.input", "response.output"
 _ITEMS = either(STRING, list_of(obj((), type=STRING, role=ROLE, content=CONTENT)))
 _NUMBERS = {"type": "object", "additionalProperties": NUMBER}
 _MESSAGE = {
@@ -56,20 +67,21 @@ _MESSAGE = {
 def verify(body: Any, context: Context) -> Translated:
     """NeMo-Gym: the body, with `reward`, its `reward_components` and the attributes added.
 
-    The response that is scored is the last message of the output; reasoning and tool calls are not
-    read. An output without a message is scored as an empty response.
+    The response that is scored is the last message of the output; messages before it are part of
+    the prompt. Reasoning and tool calls are refused. An output without an item is scored as an
+    empty response.
     """
-    body = members(body, "responses_create_params", "response")
+    body = members(body, "responses_create_params", "response", refused=content.OF_ROWS)
     created, response = (body[name] for name in ("responses_create_params", "response"))
     for name, value in (("responses_create_params", created), ("response", response)):
         if not isinstance(value, dict):
             raise malformed(name, "must be an object")
-    prompt = _messages(created.get("input"), "responses_create_params.input")
-    if created.get("instructions"):
-        instructions = text_of(created["instructions"], "responses_create_params.instructions")
-        prompt.insert(0, {"role": "system", "content": instructions})
-    output = _messages(response.get("output") or [], "response.output")
-    pair = parse_pair({"prompt": prompt, "response": output[-1]["content"] if output else ""})
+    prompt = [*_instructions(created), *_messages(created.get("input"), _INPUT, context)]
+    output = _messages(response.get("output") or [], _OUTPUT, context)
+    if output and output[-1]["role"] != "assistant":
+        raise malformed(_OUTPUT, "the last message must be the assistant's: it is scored")
+    said = output.pop()["content"] if output else ""
+    pair = parse_pair({"prompt": [*prompt, *output], "response": said})
 
     def answer(scores: list[Score]) -> dict[str, Any]:
         (score,) = scores
@@ -77,7 +89,7 @@ def verify(body: Any, context: Context) -> Translated:
         rewards = {"reward": score.reward, "reward_components": components}
         return {**body, **score.attributes, "truncated": score.truncated, **rewards}
 
-    return Translated("response.output", [pair], answer)
+    return Translated(_OUTPUT, [pair], answer)
 
 
 @described(Description(answer={"type": "object"}, body={}, body_required=False))
@@ -96,11 +108,38 @@ def reward_components(score: Score, manifest: Manifest) -> dict[str, float]:
     return {**parts, "bias": manifest.reward.bias} if manifest.reward.bias else parts
 
 
-def _messages(items: Any, field: str) -> list[dict[str, Any]]:
-    """The messages among the items of the Responses API; a bare text is a message of the user."""
+def _instructions(created: dict[str, Any]) -> list[dict[str, Any]]:
+    """The system message, where there is one, of parameters that hold nothing else unscored."""
+    refused = content.OF_REQUESTS - {"instructions"} | {"prompt"}  # the name of a stored prompt
+    members(created, refused=refused, place=f"{_PARAMETERS}.")
+    text = created.get("text")
+    if isinstance(text, dict):  # the Responses API's response_format
+        members({"response_format": text.get("format")}, place=f"{_PARAMETERS}.text.")
+    if not content.carries(created.get("instructions")):
+        return []
+    instructions = text_of(created["instructions"], f"{_PARAMETERS}.instructions")
+    return [{"role": "system", "content": instructions}]
+
+
+def _messages(items: Any, field: str, context: Context) -> list[dict[str, Any]]:
+    """The messages that the items of the Responses API are; a bare text is one of the user."""
     if isinstance(items, str):
         return [{"role": "user", "content": items}]
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise malformed(field, "must be a text or a list of items")
-    messages = [item for item in items if item.get("type", "message") == "message"]
-    return prompt_turns(messages, field)
+    turns = []
+    for place, item in enumerate(items):
+        if _is_message(item, f"{field}.{place}"):
+            turns.append(turn_of(item, f"{field}.{place}", context))
+    return turns
+
+
+def _is_message(item: dict[str, Any], field: str) -> bool:
+    """Whether an item is a message and not empty reasoning, which some servers always send."""
+    kind = item.get("type", "message")
+    if kind in ("message", None):
+        return True
+    nothing = not content.in_message(item) and not content.carries(item.get("content"))
+    if kind == "reasoning" and nothing:
+        return False
+    raise malformed(field, f"is a {printable(str(kind))[:40]}: {content.advice('')}")

@@ -46,6 +46,7 @@ def chat_completions(body: Any, context: Context) -> Translated:
     The content is `helpfulness:1.5,correctness:...`; `logprobs.content` has the same numbers, and
     `reward` is the combined reward. For a model name that ends in `-scalar` the content is
     `reward:<number>`. Sampling parameters are accepted and ignored; `stream` and `n` are honoured.
+    Whatever else would be part of the prompt, such as `tools`, is refused.
     """
     body = members(body, "messages")
     choices = 1 if body.get("n") is None else body["n"]
@@ -58,7 +59,7 @@ def chat_completions(body: Any, context: Context) -> Translated:
         completion = _completion(scores[0], alone, choices, context)
         return _streamed(completion) if body.get("stream") else completion
 
-    return Translated("messages", [dialogue(body["messages"], "messages")], answer)
+    return Translated("messages", [dialogue(body["messages"], "messages", context)], answer)
 
 
 def _completion(score: Score, alone: bool, choices: int, context: Context) -> dict[str, Any]:

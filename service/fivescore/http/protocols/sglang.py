@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fivescore.http.protocols.fields import VECTOR, inputs, malformed, vector
+from fivescore.http.protocols.fields import VECTOR, inputs, malformed, one_of, vector
 from fivescore.http.protocols.protocol import Context, Translated
 from fivescore.http.schema import obj
 from fivescore.types import Pair, Score
@@ -15,7 +15,8 @@ ANSWER = obj(("embedding", "meta_info"), embedding=VECTOR)
 
 def classify(body: dict[str, Any], context: Context) -> Translated:
     """One entry for one ``text`` or ``input_ids``; a list of entries for a list of them."""
-    field = "text" if body.get("text") is not None else "input_ids"
+    field = one_of(body, ("text", "input_ids", "input", "messages"))
+    assert field in ("text", "input_ids")
     value = body[field]
     pairs = inputs(value, field)
     if field == "input_ids" and any(isinstance(pair, Pair) and pair.text for pair in pairs):

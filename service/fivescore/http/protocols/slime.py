@@ -42,4 +42,4 @@ def _pair(prompt: Any, response: str, context: Context) -> Pair | InvalidPair:
         if isinstance(parsed, Pair):
             return parsed
         return parse_pair({"prompt": prompt, "response": response})
-    return parse_pair({"prompt": prompt_turns(prompt, "prompt"), "response": response})
+    return parse_pair({"prompt": prompt_turns(prompt, "prompt", context), "response": response})

@@ -23,6 +23,9 @@ from fivescore.http.protocols.fields import (
     inputs,
     malformed,
     members,
+    message_text,
+    one_of,
+    part_of,
     text_of,
     texts,
     usage,
@@ -116,7 +119,7 @@ def embeddings(body: Any, context: Context) -> Translated:
 
 def scores(body: Any, context: Context) -> Translated:
     """vLLM: scores of prompts and responses; one prompt or response may stand for all."""
-    body = members(body)
+    body = members(body, read=RIGHT)
     (left_field, left), (field, right) = _side(body, LEFT), _side(body, RIGHT)
     if len(left) == 1:
         left = left * len(right)
@@ -146,7 +149,7 @@ score = protocol(SCORE)(scores)
 @protocol(_RERANK)
 def rerank(body: Any, context: Context) -> Translated:
     """vLLM: responses (`documents`) to one prompt (`query`), the best first."""
-    body = members(body, "query", "documents")
+    body = members(body, "query", "documents", read=("documents",))
     (query,), (_, documents) = texts([body["query"]], "query"), _side(body, ("documents",))
     top = body.get("top_n") or len(documents)
     if not isinstance(top, int) or top < 0:
@@ -183,15 +186,19 @@ def _pair(prompt: str, response: str) -> Pair | InvalidPair:
 
 
 def _side(body: dict[str, Any], names: tuple[str, ...]) -> tuple[str, list[str]]:
-    """The first of ``names`` that the body has, and its texts."""
-    name = next((name for name in names if body.get(name) is not None), None)
+    """The one of ``names`` that the body has, and its texts."""
+    name = one_of(body, names)
     if name is None:
         raise malformed(names[0], "is missing")
     value = body[name] if isinstance(body[name], list) else [body[name]]
-    return name, [
-        text_of(item.get("content", [item]) if isinstance(item, dict) else item, f"{name}.{i}")
-        for i, item in enumerate(value)
-    ]
+    return name, [_item(item, f"{name}.{i}") for i, item in enumerate(value)]
+
+
+def _item(item: Any, field: str) -> str:
+    """A text, a message without a role, or a part of one."""
+    if isinstance(item, dict) and "content" in item:
+        return message_text(item, field)
+    return part_of(item, field) if isinstance(item, dict) else text_of(item, field)
 
 
 def _vectors(body: dict[str, Any], context: Context, kind: str, field: str) -> Translated:
@@ -211,14 +218,14 @@ def _vectors(body: dict[str, Any], context: Context, kind: str, field: str) -> T
 
 
 def _translated(body: dict[str, Any], context: Context, kind: str, entry: Any) -> Translated:
-    if body.get("chat_template") is not None:
-        raise malformed("chat_template", "the checkpoint's own template is used: leave it out")
-    if body.get("messages") is not None:
-        field, pairs = "messages", [dialogue(body["messages"], "messages")]
-    elif body.get("input") is not None:
-        field, pairs = "input", inputs(body["input"], "input")
-    else:
+    field = one_of(body, ("messages", "input"))
+    if field is None:
         raise malformed("input", "is missing; or give messages")
+    pairs = (
+        [dialogue(body[field], field, context)]
+        if field == "messages"
+        else inputs(body[field], field)
+    )
 
     def answer(scores: list[Score]) -> dict[str, Any]:
         data = [entry(index, score) for index, score in enumerate(scores)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from fivescore.http.protocols import nemo_gym, sglang, slime, tei, vllm
 from fivescore.http.protocols.fields import dialogue, inputs, prompt_turns, text_of, usage, vector
 from fivescore.http.protocols.protocol import Context, _score
 from fivescore.http.schema import description_of
+from fivescore.model import roles
 from fivescore.model.checkpoint import Model
 from fivescore.model.manifest import PRESETS
 from fivescore.settings import Settings
@@ -23,7 +25,7 @@ MODEL = Model(
     name="judge",
     info=DEMO_INFO,
     manifest=PRESETS["helpsteer2"],
-    conversation=None,  # type: ignore[arg-type]  # a translation renders nothing
+    conversation=SimpleNamespace(roles=roles.BASIC, rendered_fields=frozenset()),  # type: ignore[arg-type]  # a translation renders nothing
     max_tokens=4096,
     max_characters=2**20,
 )
@@ -57,8 +59,6 @@ def test_inputs_are_texts_or_token_ids_or_lists_of_them(value: Any, pairs: list[
     [
         ("x", "x"),
         ("", ""),
-        (None, ""),
-        ([], ""),
         (["x", "y"], "xy"),
         ([{"type": "text", "text": "x"}, {"type": "output_text", "text": "y"}], "xy"),
     ],
@@ -72,6 +72,8 @@ def test_the_text_of_a_content_is_that_of_its_parts(content: Any, text: str) -> 
     [
         *((inputs, value, "") for value in (None, 1, 1.5, True, {"a": 1})),
         *((text_of, value, "") for value in (1, {"text": "x"})),
+        (text_of, None, ""),
+        (text_of, [], ""),
         *((text_of, value, ".0") for value in ([1], [{"text": None}])),
         (text_of, ["x", {"type": "image_url", "image_url": {}}], ".1"),
     ],
@@ -87,7 +89,7 @@ def test_what_is_no_input_or_no_text_is_named(
 @pytest.mark.parametrize("messages", [None, "x", {}, ["x"], [None]])
 def test_messages_that_are_none_are_named(messages: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"^messages: "):
-        prompt_turns(messages, "messages")
+        prompt_turns(messages, "messages", context())
 
 
 @pytest.mark.parametrize("value", [[""], [[]], [None], [{}], [[-1]], [["x"]], [1, "x"], [1, 2.5]])
@@ -102,7 +104,7 @@ def test_a_dialogue_is_its_turns_and_the_last_of_them_as_the_response() -> None:
         {"role": "assistant", "content": "A", "tool_calls": []},
     ]
     prompt = [Message(role="system", content="s"), Message(role="user", content="Q")]
-    assert dialogue(turns, "messages") == Pair(prompt=prompt, response="A")
+    assert dialogue(turns, "messages", context()) == Pair(prompt=prompt, response="A")
     assert len(turns) == 3
 
 

@@ -1,0 +1,193 @@
+"""What messages and requests carry beside the text that is scored.
+
+Only text is rendered for the model. What else a message, a request or a row of data holds for the
+model to read, such as tool calls, reasoning or an image, must be refused by whoever reads it: the
+score of what is left would be the score of something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+RENDERING = frozenset({
+    "chat_template", "chat_template_kwargs", "continue_final_message", "add_generation_prompt",
+    "response_format", "reasoning_effort", "prefix", "partial",
+})  # fmt: skip
+"""Fields that change what other services render."""
+OF_ROWS = frozenset({
+    "tools", "functions", "documents", "chat_template", "chat_template_kwargs",
+    "continue_final_message", "add_generation_prompt",
+    "image", "images", "audio", "audios", "video", "videos",
+    "image_data", "audio_data", "video_data", "image_url", "image_urls", "pixel_values",
+    "multi_modal_data", "multi_modal_inputs", "multimodal_inputs", "mm_data", "prompt_embeds",
+    "input_embeds", "inputs_embeds", "tool_calls", "function_call", "reasoning_content",
+})  # fmt: skip
+"""Fields of a row, or of a pair, that hold more for the model to read, or change the rendering."""
+OF_REQUESTS = (OF_ROWS - {"audio"}) | {
+    "response_format", "reasoning_effort", "reasoning", "instruction", "instructions", "system",
+    "system_prompt", "system_instruction", "builtin_tools", "custom_tools", "available_tools",
+    "tool_resources", "files", "file_ids", "attachments", "previous_response_id", "conversation",
+}  # fmt: skip
+"""Those of a request. Its ``audio`` is how OpenAI's models speak."""
+OF_MESSAGES = OF_ROWS | {
+    "reasoning", "reasoning_details", "thinking", "thinking_blocks", "thoughts", "refusal",
+    "tool_plan", "tool_responses", "tool_results", "prefix", "partial", "files", "attachments",
+    "file", "citations",
+}  # fmt: skip
+"""Fields of a message, each of which is refused with a number in it too."""
+WITHOUT_INFLUENCE = frozenset({
+    "role", "content", "type", "id", "object", "status", "index", "metadata", "annotations",
+    "logprobs", "finish_reason", "stop_reason", "created", "created_at", "timestamp", "date",
+    "model", "language", "message_id", "parent_id", "cache_control",
+})  # fmt: skip
+"""Fields of a message or a part that are read, or that describe it and no template renders."""
+BY_TEMPLATE = frozenset({"name", "tool_call_id"})
+"""Fields of a message that some chat templates render, and most ignore."""
+TEXT_PARTS = frozenset({None, "text", "input_text", "output_text"})
+"""Types of the parts of a content that are text (OpenAI's chat completions and responses)."""
+MOST_DEPTH = 8
+"""Objects in objects that are searched for something; anything deeper counts as something."""
+
+
+class Unscored(ValueError):
+    """A value holds something that would not be scored.
+
+    ``place`` is where in the value, such as ``content.1``, and ``detail`` what to do.
+    """
+
+    def __init__(self, place: str, detail: str) -> None:
+        super().__init__(f"{place}: {detail}" if place else detail)
+        self.place, self.detail = place, detail
+
+    @property
+    def field(self) -> str:
+        """The place without numbers, by which rows of data are counted."""
+        names = (part[:40] for part in self.place.split(".") if not part.isdigit())
+        return "".join(c if c.isprintable() else "?" for c in ".".join(names))
+
+
+def advice(name: str) -> str:
+    """What is said of a field that carries something and would not be scored."""
+    if name in RENDERING:
+        return "would be dropped: the model's own template renders whole turns; leave it out"
+    return "would be dropped: the model reads only texts; write it into one, or leave it out"
+
+
+def carries(value: Any, depth: int = 0) -> bool:
+    """Whether a field's value holds anything: not null, false, or empty.
+
+    An object of such values is empty too, as tables write it: every row has each field there.
+    """
+    if value is None or value is False:
+        return False
+    if isinstance(value, Mapping):
+        return depth == MOST_DEPTH or any(carries(one, depth + 1) for one in value.values())
+    if isinstance(value, str | bytes):
+        return bool(value)
+    if isinstance(value, Collection):
+        return any(one is not None for one in value)
+    return True
+
+
+def unscored(
+    fields: Mapping[str, Any], names: Collection[str], read: Collection[str] = ()
+) -> str | None:
+    """The first of some fields that carries something that would not be scored; None without one.
+
+    Args:
+        names: ``OF_REQUESTS`` or ``OF_ROWS``.
+        read: fields that the reader takes itself.
+    """
+    for name, value in fields.items():
+        wanted_text = name == "response_format" and value == {"type": "text"}
+        if name in names and name not in read and not wanted_text and carries(value):
+            return name
+    return None
+
+
+def in_message(message: Mapping[str, Any], ignored: Collection[str] = ()) -> str | None:
+    """The first field of a message, or of a part of one, that would not be scored; else None.
+
+    Any text, list or object in a field that is not known to describe the message is something.
+    Numbers, such as times, log probabilities and token ids, are not.
+
+    Args:
+        ignored: fields that the model's template does not render.
+    """
+    for name, value in message.items():
+        if (
+            name in WITHOUT_INFLUENCE
+            or name in ignored
+            or (name not in OF_MESSAGES and _is_numeric(value))
+        ):
+            continue
+        if carries(value):
+            return name
+    return None
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(isinstance(one, int | float) for one in value)
+    return isinstance(value, int | float)
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content: a text, or a list of text parts, which are joined.
+
+    Raises:
+        Unscored: there is no content, or it holds something else, such as an image.
+    """
+    if isinstance(content, str):
+        return content
+    if content is None:
+        raise Unscored("", "is missing: send a text, which may be empty")
+    if not isinstance(content, Sequence) or isinstance(content, bytes):
+        raise Unscored("", "must be a text or a list of text parts")
+    if not content:
+        raise Unscored("", "has no parts: send a text, which may be empty")
+    return "".join(_at(str(place), part_of, part) for place, part in enumerate(content))
+
+
+def part_of(part: Any) -> str:
+    """The text of one part of a content.
+
+    Raises:
+        Unscored: it is not a text, or holds more than one.
+    """
+    if isinstance(part, str):
+        return part
+    text = part.get("text") if isinstance(part, Mapping) else None
+    if not isinstance(text, str) or not _is_text(part.get("type")):
+        raise Unscored("", "is not a text: this service scores only text")
+    if name := in_message({key: value for key, value in part.items() if key != "text"}):
+        raise Unscored(name, advice(name))
+    return text
+
+
+def _at(place: str, read: Callable[[Any], str], value: Any) -> str:
+    try:
+        return read(value)
+    except Unscored as error:
+        inner = f"{place}.{error.place}" if error.place else place
+        raise Unscored(inner, error.detail) from None
+
+
+def _is_text(kind: Any) -> bool:
+    return kind is None or (isinstance(kind, str) and kind in TEXT_PARTS)
+
+
+def message_text(message: Mapping[str, Any], ignored: Collection[str] = ()) -> str:
+    """The text of a message that holds nothing else.
+
+    Args:
+        ignored: fields of ``BY_TEMPLATE`` that the model's template does not render. Who does not
+            know the template leaves them to be refused.
+
+    Raises:
+        Unscored: the message has no content, or holds more than text.
+    """
+    if name := in_message(message, ignored):
+        raise Unscored(name, advice(name))
+    return _at("content", text_of, message.get("content"))
