@@ -91,11 +91,19 @@ def cut(name: str, share: float = 0.9) -> Callable[[Path], None]:
 
 
 def put(name: str, content: bytes) -> Callable[[Path], None]:
-    return lambda folder: (single(folder), (folder / name).write_bytes(content))[0]
+    def write(folder: Path) -> None:
+        single(folder)
+        (folder / name).write_bytes(content)
+
+    return write
 
 
 def without(name: str, index: str | None = INDEX) -> Callable[[Path], None]:
-    return lambda folder: (sharded(folder, index), (folder / name).unlink())[0]
+    def write(folder: Path) -> None:
+        sharded(folder, index)
+        (folder / name).unlink()
+
+    return write
 
 
 @pytest.mark.parametrize(
