@@ -68,6 +68,15 @@ class Architecture:
         return int(text.num_labels if undeclared else self.config.num_labels)
 
     @property
+    def hidden(self) -> int | None:
+        """The width of the body's states; None where config.json does not say."""
+        if self.config is None:
+            width = self.value("hidden_size")
+        else:
+            width = getattr(self.config.get_text_config(), "hidden_size", None)
+        return width if isinstance(width, int) else None
+
+    @property
     def declares_head(self) -> bool:
         """Whether the weights are said to have a head."""
         return self.name.endswith("ForSequenceClassification")

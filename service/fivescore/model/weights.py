@@ -22,9 +22,11 @@ from fivescore.settings import Settings
 log = logging.getLogger(__name__)
 
 HEAD, BIAS = "score.weight", "score.bias"
-LANGUAGE_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_layer)\.")
+ADAPTED = "base_model."
+"""What PEFT puts before the names of a model that it wraps."""
+LANGUAGE_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_layer|output)\.")
 NO_HEAD = re.compile(
-    r"(^|\.)(lm_head|embed_out|output_layer|embed|wte|wpe|word_embed|norm|ln_f|rotary|mtp)|vision"
+    r"(^|\.)(lm_head|embed_out|output|embed|tok_embed|wte|wpe|word_embed|norm|ln_f|rotary|mtp)|vision"
     r"|visual|audio|image|video|multi_modal|mm_projector|language_model",
     re.IGNORECASE,
 )
@@ -65,7 +67,7 @@ def check(settings: Settings, architecture: Architecture | None) -> bool:
     found = tensors.read(settings)
     if found is None or not found.shapes:
         return False
-    if any(".lora_" in name for name in found.shapes):
+    if any(name.startswith(ADAPTED) for name in found.shapes):
         raise architectures.adapter(architecture.model)
     checkpoint = _Checkpoint(architecture, found)
     checkpoint.check_head()
@@ -103,6 +105,7 @@ class _Checkpoint:
         body = None if found.consolidated else _empty_body(architecture)
         self._needed = {} if body is None else _parameters(body)
         self._origins = {} if body is None else _origins(body, found.shapes)
+        self._modules = {name.rpartition(".")[0] for name in self._origins}
         self._missing = [name for name in self._needed if not self._has(name)]
         if len(self._missing) > UNDERSTOOD * len(self._needed):
             log.debug("model %s: transformers does not read its tensors' names", self._model)
@@ -113,9 +116,9 @@ class _Checkpoint:
         if self._architecture.head_of_language_model:
             self._check_language_head()
             return
-        others = self._other_heads()
-        if not any(map(self._is_head, self._found.shapes)):
-            self._refuse_missing_head(others)
+        others = self._other_heads(self._found.shapes)
+        if not any(self._is_head(name) and name != BIAS for name in self._found.shapes):
+            self._refuse_missing_head([*others, *self._other_heads(self._found.beside)])
         if others:
             raise own_head(self._model, self._architecture.name, _listed(others))
         shape, bias = self._found.shapes.get(HEAD), self._found.shapes.get(BIAS)
@@ -143,7 +146,7 @@ class _Checkpoint:
                 f" {len(self._needed)} parameters: fetch or export it again",
             )
         for name, shape in self._needed.items():
-            given = self._origins[name].names if name in self._origins else []
+            given = self._named(name)
             if self._quantised or len(given) != 1 or not given[0].endswith(name):
                 continue
             if (found := self._found.shapes[given[0]]) != shape:
@@ -159,7 +162,7 @@ class _Checkpoint:
         return name in (HEAD, BIAS)
 
     def _check_head_shape(self, shape: Shape) -> None:
-        outputs, hidden = self._architecture.outputs, self._architecture.value("hidden_size")
+        outputs, hidden = self._architecture.outputs, self._architecture.hidden
         if shape == (outputs, hidden) or (hidden is None and shape[:1] == (outputs,)):
             return
         advice = ""
@@ -190,35 +193,48 @@ class _Checkpoint:
             self._model, f"the checkpoint lacks {HEAD}, the head of a reward model; {there}"
         )
 
-    def _other_heads(self) -> list[str]:
-        """Head-like tensors that are not the one linear layer."""
+    def _other_heads(self, names: Iterable[str]) -> list[str]:
+        """Head-like tensors among the names that are not the one linear layer."""
         bodies = self._body_names()
+        rows = (self._architecture.value("vocab_size"), self._architecture.hidden)
         return [
             name
-            for name in (*self._found.shapes, *self._found.beside)
-            if _top(name) not in bodies and not self._is_head(name) and not NO_HEAD.search(name)
+            for name in names
+            if _top(name) not in bodies
+            and not self._is_head(name)
+            and not NO_HEAD.search(name)
+            and self._found.shapes.get(name) != rows
         ]
 
     def _body_names(self) -> set[str]:
         """The first parts of the names of the body's tensors."""
-        known = {_top(name) for origin in self._origins.values() for name in origin.names}
+        known = {_top(name) for name in self._needed for name in self._named(name)}
         sizes: Counter[str] = Counter()
         for name, shape in self._found.shapes.items():
             if not NO_HEAD.search(name):
                 sizes[_top(name)] += math.prod(shape)
         return known or {name for name, _ in sizes.most_common(1)}
 
+    def _named(self, parameter: str) -> list[str]:
+        """The checkpoint's tensors that make a parameter of the body."""
+        return self._origins[parameter].names if parameter in self._origins else []
+
     def _has(self, name: str) -> bool:
         """Whether the body's parameter ``name`` is in the checkpoint, or vLLM can make it."""
         if name in self._origins:
             return self._quantised or self._origins[name].is_whole(self._needed[name])
-        if self._quantised:
-            stem = name.removesuffix("weight")
-            return any(stem in tensor for tensor in self._found.shapes)
         module, _, kind = name.rpartition(".")
         parent, _, layer = module.rpartition(".")
-        joined = f"{parent}.{FUSED.get(layer)}.{kind}"
-        return any(tensor.endswith(joined) for tensor in self._found.shapes)
+        joined = f"{parent}.{FUSED.get(layer, layer)}"
+        if self._quantised:
+            if kind == "bias":
+                return f"{joined}.{kind}" in self._origins
+            return not self._modules.isdisjoint((module, joined)) or self._has_within(module)
+        return f"{joined}.{kind}" in self._origins
+
+    def _has_within(self, module: str) -> bool:
+        """Whether there is a module inside this one, as each expert is inside the experts."""
+        return any(other.startswith(f"{module}.") for other in self._modules)
 
     def _called(self, name: str) -> str:
         """What the checkpoint would call what it lacks of a parameter, by its other layers."""
@@ -273,7 +289,10 @@ def _parameters(body: Any) -> dict[str, Shape]:
 
 
 def _origins(body: Any, names: Iterable[str]) -> dict[str, _Origin]:
-    """For each of the body's parameters, the tensors that transformers would load it from."""
+    """The tensors that transformers would load each parameter from, by the parameter's name.
+
+    Tensors that it would not load are here too, by the name that it would look for.
+    """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import (
         MergeModulelist,
@@ -292,10 +311,11 @@ def _origins(body: Any, names: Iterable[str]) -> dict[str, _Origin]:
     for name in sorted(names, key=dot_natural_key):
         target, pattern = rename_source_key(name, renamings, converters, prefix, wanted)
         if target not in wanted:
-            target, pattern = rename_source_key(name, [], [], prefix, wanted)
+            plain, _ = rename_source_key(name, [], [], prefix, wanted)
+            pattern = None if plain in wanted else pattern
+            target = plain if plain in wanted else _without(prefix, target)
         if pattern is None:
-            if target in wanted:
-                origins[target].names.append(name)
+            origins[target].names.append(name)
             continue
         found = by_pattern[pattern]
         for other in found.target_patterns:
@@ -304,6 +324,10 @@ def _origins(body: Any, names: Iterable[str]) -> dict[str, _Origin]:
             origin.parts = len(found.source_patterns)
             origin.stacked = any(isinstance(each, MergeModulelist) for each in found.operations)
     return dict(origins)
+
+
+def _without(prefix: str, name: str) -> str:
+    return name.removeprefix(f"{prefix}.") if prefix else name
 
 
 def _top(name: str) -> str:

@@ -91,19 +91,27 @@ def cut(name: str, share: float = 0.9) -> Callable[[Path], None]:
 
 
 def put(name: str, content: bytes) -> Callable[[Path], None]:
-    return lambda folder: (single(folder), (folder / name).write_bytes(content))[0]
+    def write(folder: Path) -> None:
+        single(folder)
+        (folder / name).write_bytes(content)
+
+    return write
 
 
 def without(name: str, index: str | None = INDEX) -> Callable[[Path], None]:
-    return lambda folder: (sharded(folder, index), (folder / name).unlink())[0]
+    def write(folder: Path) -> None:
+        sharded(folder, index)
+        (folder / name).unlink()
+
+    return write
 
 
 @pytest.mark.parametrize(
     ("write", "told"),
     [
         (cut("model.safetensors"), r"model\.safetensors is cut short: .* promises \d+ bytes, .*\d"),
-        (cut("model.safetensors", 0.1), r"model\.safetensors has \d+ bytes and no whole header"),
-        (cut("model.safetensors", 0), r"has 0 bytes"),
+        (cut("model.safetensors", 0.1), r"model\.safetensors is damaged: it has \d+ bytes and no whole header"),
+        (cut("model.safetensors", 0), r"it has 0 bytes"),
         (cut("pytorch_model.bin"), r"pytorch_model\.bin cannot be read"),
         (put("model.safetensors", b"\xff" * 64), "no whole header"),
         (put("model.safetensors", b"\2\0\0\0\0\0\0\0[]"), "no whole header"),

@@ -23,6 +23,7 @@ from tests.unit.engines import DEMO_INFO
 from tests.unit.model.tiny_weights import FILE, HIDDEN, change, check, configure, make
 
 H = HIDDEN
+PACKED = ("weight_packed", "weight_scale")
 
 
 def as_bin(folder: Path) -> None:
@@ -59,6 +60,21 @@ def quantised(folder: Path) -> None:
     change(folder, remove=names, add=parts, quantization_config={"quant_method": "gptq"})
 
 
+def quantised_experts(folder: Path) -> None:
+    """Experts whose layers compressed-tensors packs."""
+    shutil.rmtree(folder)
+    names = [n for n in load_file(make(folder, "mixtral") / FILE) if ".experts." in n]
+    parts = {n.replace("weight", kind): (4, 4) for n in names for kind in PACKED}
+    change(folder, remove=names, add=parts, quantization_config={"quant_method": "x"})
+
+
+def with_a_leftover(folder: Path) -> None:
+    """A file of a value head that the index does not name."""
+    index = dict.fromkeys(load_file(folder / FILE), FILE)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    save_file({"v_head.summary.weight": torch.zeros(1, H)}, folder / "value_head.safetensors")
+
+
 def from_language_model(folder: Path) -> None:
     """The head is made of rows of the language model's, as rerankers have it."""
     change(
@@ -84,8 +100,10 @@ def test_a_whole_checkpoint_passes_and_each_layer_that_it_lacks_is_named(
 
 
 @pytest.mark.parametrize(
-    "form", [as_bin, as_bare, with_buffers, joined, quantised, from_language_model]
-)
+    "form",
+    [as_bin, as_bare, with_buffers, joined, quantised, quantised_experts, with_a_leftover,
+     from_language_model],
+)  # fmt: skip
 def test_other_sound_forms_pass(tmp_path: Path, form: Callable[[Path], None]) -> None:
     folder = make(tmp_path / "model")
     form(folder)
@@ -160,9 +178,7 @@ def test_a_head_of_more_than_one_layer_is_refused(
 def test_a_head_in_a_file_that_the_index_does_not_name_is_no_head(tmp_path: Path) -> None:
     folder = make(tmp_path / "model")
     change(folder, remove=["score.weight"])
-    index = dict.fromkeys(load_file(folder / FILE), FILE)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    save_file({"v_head.summary.weight": torch.zeros(1, H)}, folder / "value_head.safetensors")
+    with_a_leftover(folder)
     with pytest.raises(ConfigurationError, match=r"lacks score\.weight.*v_head\.summary\.weight"):
         check(folder)
 
