@@ -12,7 +12,7 @@ from typing import Any
 
 RENDERING = frozenset({
     "chat_template", "chat_template_kwargs", "continue_final_message", "add_generation_prompt",
-    "response_format", "reasoning_effort", "prefix", "partial",
+    "response_format", "reasoning_effort", "enable_thinking", "prefix", "partial",
 })  # fmt: skip
 """Fields that change what other services render."""
 OF_ROWS = frozenset({
@@ -25,9 +25,10 @@ OF_ROWS = frozenset({
 })  # fmt: skip
 """Fields of a row, or of a pair, that hold more for the model to read, or change the rendering."""
 OF_REQUESTS = (OF_ROWS - {"audio"}) | {
-    "response_format", "reasoning_effort", "reasoning", "instruction", "instructions", "system",
-    "system_prompt", "system_instruction", "builtin_tools", "custom_tools", "available_tools",
-    "tool_resources", "files", "file_ids", "attachments", "previous_response_id", "conversation",
+    "response_format", "reasoning_effort", "reasoning", "thinking", "enable_thinking",
+    "instruction", "instructions", "system", "system_prompt", "system_instruction",
+    "builtin_tools", "custom_tools", "available_tools", "tool_resources", "files", "file_ids",
+    "attachments", "previous_response_id", "conversation",
 }  # fmt: skip
 """Those of a request. Its ``audio`` is how OpenAI's models speak."""
 OF_MESSAGES = OF_ROWS | {
