@@ -2,6 +2,7 @@
 
 FivescoreError
 ├── ConfigurationError        configuration       the operator must change something; no start
+│   └── ModelChanged          model_changed       a new engine would serve another model
 ├── RequestError                                  the client must change something
 │   ├── InvalidRequest        invalid_request     the request as a whole is malformed
 │   ├── InvalidPair           invalid_pair        one pair is malformed
@@ -44,6 +45,12 @@ class FivescoreError(Exception):
 
 class ConfigurationError(FivescoreError):
     code = "configuration"
+
+
+class ModelChanged(ConfigurationError):
+    """No other engine is started: the service must be, with what its model is now."""
+
+    code = "model_changed"
 
 
 class RequestError(FivescoreError):

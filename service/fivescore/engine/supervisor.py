@@ -6,12 +6,12 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from fivescore.engine.base import Engine
 from fivescore.engine.suspects import Suspects
-from fivescore.errors import EngineDead, EngineError, first_line
+from fivescore.errors import EngineDead, EngineError, ModelChanged, first_line
 from fivescore.types import ModelInfo, Output
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,13 @@ class Limits:
     """An engine that has work and answers none of it for so long counts as lost."""
 
 
+Check = Callable[[Engine, ModelInfo], Awaitable[None]]
+
+
+async def _accept(engine: Engine, info: ModelInfo) -> None:
+    """Accept every engine that has loaded."""
+
+
 class Supervisor:
     """Encodes with one engine at a time, and replaces it when it is lost.
 
@@ -42,6 +49,12 @@ class Supervisor:
         make: returns an engine that is not loaded; called on a thread, since it may block.
         changed: called with False when the engine is lost and with True when the next one runs.
         failed: called once, with the last error, when the supervisor gives up.
+        before: called on a thread before each engine is made; what it raises stops that start.
+        check: awaited with each engine that has loaded, and its description, before it is used.
+            It has ``Limits.hang_seconds``; what it raises stops that start.
+
+    A start that fails is tried again, except the first one, and except with ``ModelChanged``: what
+    the engine would serve is not what was served, and no new start can change that.
     """
 
     def __init__(
@@ -50,7 +63,11 @@ class Supervisor:
         limits: Limits,
         changed: Callable[[bool], None],
         failed: Callable[[Exception], None],
+        before: Callable[[], None] = lambda: None,
+        check: Check = _accept,
     ) -> None:
+        self._before = before
+        self._check = check
         self._make = make
         self._limits = limits
         self._changed = changed
@@ -69,7 +86,8 @@ class Supervisor:
         """Load the first engine and begin to watch it.
 
         Raises:
-            ConfigurationError: as the engine's ``load``; it is not tried again.
+            ConfigurationError: as ``before``, ``check`` and the engine's ``load``; it is not tried
+                again.
         """
         info = await self._start()
         self._tasks.append(asyncio.create_task(self._watch()))
@@ -77,9 +95,11 @@ class Supervisor:
 
     async def _start(self) -> ModelInfo:
         began = time.monotonic()
+        await asyncio.to_thread(self._before)
         self._loading = await asyncio.to_thread(self._make)
         try:
             info = await self._loading.load()
+            await self._checked(self._loading, info)
             if not self._closed:
                 self._engine = self._loading
                 self._load_seconds = time.monotonic() - began
@@ -89,6 +109,19 @@ class Supervisor:
             raise
         finally:
             self._loading = None
+
+    async def _checked(self, engine: Engine, info: ModelInfo) -> None:
+        try:
+            async with asyncio.timeout(self._limits.hang_seconds) as limit:
+                await self._check(engine, info)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            engine.kill()  # it may hang, and would not close
+            raise EngineDead(
+                f"the new engine was not checked within {self._limits.hang_seconds:g} s"
+                " (engine_hang_seconds)"
+            ) from error
 
     async def encode(
         self,
@@ -180,6 +213,10 @@ class Supervisor:
             await asyncio.sleep(min(most, first * 2 ** (attempt - 1)))
             try:
                 await self._start()
+            except ModelChanged as failure:
+                log.error("the engine is given up: %s", first_line(failure))
+                self._failed(failure)
+                return
             except Exception as failure:
                 error = failure
                 log.error("the engine could not be started again: %s", first_line(failure))

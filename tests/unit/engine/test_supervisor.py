@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from fivescore.engine import supervisor
+from fivescore.engine.base import Engine
 from fivescore.engine.fake import FakeEngine
 from fivescore.engine.supervisor import Limits, Supervisor
-from fivescore.errors import ConfigurationError, EngineDead, EngineError
+from fivescore.errors import ConfigurationError, EngineDead, EngineError, ModelChanged
 from fivescore.settings import DEMO
-from fivescore.types import Output
+from fivescore.types import ModelInfo, Output
 
 POISON = 666
 LIMITS = Limits(restarts=5, window_seconds=60, hang_seconds=60)
@@ -41,8 +43,8 @@ class Plant:
         return self.engines[-1]
 
     @asynccontextmanager
-    async def supervised(self, limits: Limits = LIMITS) -> AsyncIterator[Supervisor]:
-        one = Supervisor(self.make, limits, self.changes.append, self.failures.append)
+    async def supervised(self, limits: Limits = LIMITS, **looks: Any) -> AsyncIterator[Supervisor]:
+        one = Supervisor(self.make, limits, self.changes.append, self.failures.append, **looks)
         await one.load()
         yield one
         await one.close()
@@ -195,3 +197,88 @@ async def test_closing_ends_everything_while_it_is_being_replaced() -> None:
         async with asyncio.timeout(10):
             await one.close()
     assert not plant.engines[1].alive
+
+
+async def test_every_engine_is_looked_at_before_it_is_made_and_before_it_is_used() -> None:
+    plant = Plant({})
+    seen: list[str] = []
+
+    async def check(engine: Engine, info: ModelInfo) -> None:
+        assert engine is plant.engines[-1]
+        outputs = len((await engine.encode([1], "check")).values)
+        seen.append(f"{len(plant.engines)} made, {outputs} of {info.outputs} outputs")
+        with pytest.raises(EngineDead):
+            await one.encode([1], "r")
+
+    one = Supervisor(
+        plant.make, LIMITS, plant.changes.append, print,
+        before=lambda: seen.append(f"{len(plant.engines)} made"), check=check,
+    )  # fmt: skip
+    await one.load()
+    plant.engines[0].kill()
+    await until(lambda: plant.changes == [False, True])
+    assert seen == ["0 made", "1 made, 5 of 5 outputs", "1 made", "2 made, 5 of 5 outputs"]
+    assert (await one.encode([1], "r")).values
+    await one.close()
+
+
+class Look:
+    """Passes what it is shown, a number of times, and then raises an error."""
+
+    def __init__(self, error: Exception, passes: int = 1) -> None:
+        self.calls, self.passes, self.error = 0, passes, error
+
+    def before(self) -> None:
+        self.calls += 1
+        if self.calls > self.passes:
+            raise self.error
+
+    async def check(self, engine: Engine, info: ModelInfo) -> None:
+        self.before()
+
+
+@pytest.mark.parametrize(("hook", "made"), [("before", 1), ("check", 2)])
+async def test_a_model_that_changed_is_given_up_at_the_first_attempt(hook: str, made: int) -> None:
+    plant, changed = Plant({}), ModelChanged("config.json changed")
+    async with plant.supervised(**{hook: getattr(Look(changed), hook)}):
+        plant.engines[0].kill()
+        await until(lambda: bool(plant.failures))
+        await asyncio.sleep(0.1)
+        assert plant.failures == [changed]
+        assert plant.changes == [False]
+        assert len(plant.engines) == made
+        assert not any(engine.alive for engine in plant.engines)
+
+
+@pytest.mark.parametrize("hook", ["before", "check"])
+async def test_another_error_of_a_look_is_one_attempt_that_failed(hook: str) -> None:
+    plant, look = Plant({}), Look(OSError("the disk is away"))
+    async with plant.supervised(Limits(3, 60, 60), **{hook: getattr(look, hook)}):
+        plant.engines[0].kill()
+        await until(lambda: bool(plant.failures))
+        assert look.calls == 4
+        assert plant.failures == [look.error]
+
+
+@pytest.mark.parametrize("hook", ["before", "check"])
+async def test_a_first_engine_that_fails_a_look_is_closed_and_the_callers_error(hook: str) -> None:
+    plant = Plant({})
+    with pytest.raises(ModelChanged):
+        async with plant.supervised(**{hook: getattr(Look(ModelChanged("x"), passes=0), hook)}):
+            pass
+    assert not any(engine.alive for engine in plant.engines)
+    assert plant.failures == []
+
+
+async def test_a_new_engine_that_hangs_while_it_is_checked_is_replaced() -> None:
+    plant = Plant({}, {"hang-after": 1}, {})
+
+    async def check(engine: Engine, info: ModelInfo) -> None:
+        await engine.encode([1], "check")
+
+    async with plant.supervised(Limits(5, 60, 0.1), check=check) as one:
+        plant.engines[0].kill()
+        await until(lambda: plant.changes == [False, True])
+        assert len(plant.engines) == 3
+        assert not plant.engines[1].alive
+        assert (await one.encode([1], "r")).values

@@ -19,7 +19,9 @@ from tests.unit.test_errors import LEAVES
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind in LEAVES if kind is not ConfigurationError], ids=lambda kind: kind.code
+    "kind",
+    [kind for kind in LEAVES if not issubclass(kind, ConfigurationError)],
+    ids=lambda kind: kind.code,
 )
 async def test_every_error_has_status_title_and_canonical_shape(kind: type[FivescoreError]) -> None:
     request = Request({"type": "http", "headers": [], "fivescore.request_id": "abc"})
