@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-zeroing = pytest.importorskip("fivescore.engine.vllm.zeroing")
+from fivescore.engine.vllm import internals, zeroing
 
 BLOCKS = 12
 
@@ -44,11 +44,11 @@ class Base:
         return "done"
 
 
-class Cpu(zeroing.CpuZeroing, Base):  # type: ignore[misc]
+class Cpu(zeroing.CpuZeroing, Base):
     pass
 
 
-class Gpu(zeroing.GpuZeroing, Base):  # type: ignore[misc]
+class Gpu(zeroing.GpuZeroing, Base):
     pass
 
 
@@ -92,7 +92,7 @@ def test_a_worker_that_cannot_zero_says_so_and_works(monkeypatch: pytest.MonkeyP
     broken = Gpu()
     del broken.model_runner._init_kv_zero_meta
     workers = [ready(states), ready(broken), ready(Cpu(connector=object()))]
-    monkeypatch.setattr(zeroing.internals, "missing", lambda without: ["a name"])
+    monkeypatch.setattr(internals, "missing", lambda without: ["a name"])
     for worker in [*workers, ready(Cpu())]:
         assert not worker.zeroes_blocks()
         assert worker.execute_model(STEP) == "done"
