@@ -64,9 +64,12 @@ async def models(request: Request) -> Response:
     return json_response({"object": "list", "data": data})
 
 
-@described(Description(answer=obj(("outputs", "attributes", "reward", "prompt", "max_tokens"))))
+@described(
+    Description(answer=obj(("outputs", "attributes", "reward", "prompt", "max_tokens", "digest")))
+)
 async def manifest(request: Request) -> Response:
-    """The reward manifest and the token limit in force."""
-    model = service_of(request).model
+    """The reward manifest and the token limit in force, and the digest of the model's files."""
+    service = service_of(request)
+    model = service.model
     body = model.manifest.model_dump(mode="json", exclude={"proof"})
-    return json_response({**body, "max_tokens": model.max_tokens})
+    return json_response({**body, "max_tokens": model.max_tokens, "digest": service.digest})

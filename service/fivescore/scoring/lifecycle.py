@@ -12,9 +12,10 @@ from fivescore.engine.base import Engine
 from fivescore.engine.supervisor import Limits, Supervisor
 from fivescore.errors import Draining, EngineDead, Loading, ServiceUnavailable
 from fivescore.model.checkpoint import Checkpoint, Model
+from fivescore.model.identity import Identity
 from fivescore.settings import Settings
 from fivescore.telemetry.metrics import Metrics
-from fivescore.types import Output
+from fivescore.types import ModelInfo, Output
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ State = Literal["loading", "ready", "restarting", "draining", "failed"]
 
 HEARTBEAT_SECONDS = 10
 """Seconds between two log lines that say that the model is still loading."""
+DIGEST_SECONDS = 0.5
+"""How long a loaded model waits for its digest before it is ready without; small ones have it."""
 RESTART_WINDOW_SECONDS = 600.0
 """The time over which new starts of the engine are counted."""
 
@@ -52,6 +55,11 @@ class Service:
         self._on_failure = on_failure
         self._engine: Supervisor | None = None
         self._loaded: Model | None = None
+        self._identity: Identity | None = None
+        self._identified = asyncio.Event()
+        self._digesting: asyncio.Task[None] | None = None
+        self.digest: str | None = None
+        """The digest of the model's files; None until it is known, and where it cannot be."""
         self._state: State = "loading"
 
     @property
@@ -103,6 +111,8 @@ class Service:
         finally:
             heartbeat.cancel()
         self._loaded = model
+        if self._digesting is not None:
+            await asyncio.wait({self._digesting}, timeout=DIGEST_SECONDS)
         self._on_loaded()
         info, seconds = model.info, time.monotonic() - started
         attributes, revision = model.manifest.attributes, self.settings.revision
@@ -116,7 +126,9 @@ class Service:
             self._enter("ready")
 
     async def _load_model(self) -> Model:
+        self._identity = await asyncio.to_thread(Identity, self.settings)
         found = await asyncio.to_thread(Checkpoint, self.settings)
+        self._digesting = asyncio.create_task(self._read_digest(self._identity))
         self._engine = Supervisor(
             lambda: self._make_engine(self.settings, found.max_tokens),
             Limits(
@@ -126,9 +138,27 @@ class Service:
             ),
             self._engine_changed,
             self._engine_failed,
+            self._identity.look,
+            self._check,
         )
         info = await self._engine.load()
         return await asyncio.to_thread(found.fit, info)
+
+    async def _check(self, engine: Engine, info: ModelInfo) -> None:
+        assert self._identity is not None
+        await asyncio.to_thread(self._identity.look, loaded=True)
+        self._identified.set()
+
+    async def _read_digest(self, identity: Identity) -> None:
+        """Read the files beside the load; what a load brings from the hub is read after it."""
+        await asyncio.to_thread(identity.digest)
+        await self._identified.wait()
+        self.digest = await asyncio.to_thread(identity.digest)
+        if self.digest is None:
+            log.warning("the model has no digest: a file could not be read, or was written since")
+            return
+        self.metrics.digest(self.digest)
+        log.info("the model's digest is %s", self.digest)
 
     def encode(
         self,
@@ -177,6 +207,10 @@ class Service:
 
     async def close(self) -> None:
         """Stop the engine."""
+        if self._identity is not None:
+            self._identity.stop()
+        if self._digesting is not None:
+            self._digesting.cancel()
         if self._engine is not None:
             await self._engine.close()
 

@@ -19,6 +19,9 @@ async def test_the_manifest_in_force_and_the_versions_are_shown(service: Service
     written = json.loads((Path(DEMO) / "reward.json").read_text())
     assert written.pop("prompt").items() <= shown["prompt"].items()
     assert written.items() <= shown.items()
+    assert len(shown["digest"]) == 64
+    label = f'digest="{shown["digest"][:12]}"'
+    assert label in (await service.http.get("/metrics")).text
     versions = strict(await service.http.get("/version"))
     assert versions == {"version": __version__, "engine": "fake"}
 
