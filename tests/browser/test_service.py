@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 
 import httpx
@@ -31,7 +32,10 @@ async def test_the_model_and_what_it_can_are_told(browser: Browser, plain: str) 
         await expect(visit.page).to_have_title("fivescore-demo · fivescore")
         facts = visit.page.locator("#facts")
         await expect(facts).to_have_text(
-            r"5 attributes · 4,096 tokens a pair · fivescore 0.1.0 on fake"
+            re.compile(
+                r"^5 attributes · 4,096 tokens a pair · fivescore 0\.1\.0 on fake"
+                r" · model [0-9a-f]{12}$"
+            )
         )
 
 

@@ -77,6 +77,7 @@ def test_the_server_gives_the_validation_predictions(
 def test_the_manifest_in_force_is_the_runs(trained: Path, server: Server) -> None:
     shown = server.http.get("/manifest").json()
     assert shown.pop("proved")
+    assert len(shown.pop("digest")) == 64
     written = json.loads((trained / "reward.json").read_text())
     assert len(written.pop("proof")["pairs"]) >= 5
     assert {name: shown[name] for name in written} == written

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shutil
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fivescore.errors import ConfigurationError
+from fivescore.errors import ConfigurationError, ModelChanged
+from fivescore.settings import DEMO
 from fivescore.types import ModelInfo, Output
 from tests.integration.service import OTHER, PAIR, Service, assert_problem, serving
 from tests.unit.engines import DEMO_INFO, HeldEngine, RecordingEngine, SlowToLoad
@@ -115,6 +118,42 @@ async def test_an_engine_that_is_lost_for_good_ends_the_service() -> None:
         assert await probes(service) == [(503, "failed"), (503, "failed")]
         assert_problem(await service.score(PAIR), 503, "engine_dead")
         assert await service.metric("fivescore_engine_state", state="failed") == 1
+
+
+async def test_an_engine_does_not_load_another_model_than_the_first(tmp_path: Path) -> None:
+    model = shutil.copytree(DEMO, tmp_path / "model")
+    async with serving(options={"die_after": 2}, model=str(model)) as service:
+        assert (await service.score(PAIR)).status_code == 200
+        weights = model / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-4] + b"zero")
+        assert_problem(await service.score({"pairs": [OTHER, PAIR]}), 503, "engine_dead")
+        await service.until(lambda: bool(service.failures))
+        (failure,) = service.failures
+        assert isinstance(failure, ModelChanged)
+        assert "model.safetensors was changed since the model was loaded" in failure.detail
+        assert await probes(service) == [(503, "failed"), (503, "failed")]
+
+
+class Writing(RecordingEngine):
+    """A file of the model is replaced while this engine loads it."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+
+    async def load(self) -> ModelInfo:
+        self.file.write_text(self.file.read_text().replace("0", "1"))
+        return await super().load()
+
+
+async def test_a_model_that_changes_while_it_loads_is_not_served(tmp_path: Path) -> None:
+    model = shutil.copytree(DEMO, tmp_path / "model")
+    engine = Writing(model / "reward.json")
+    async with serving(engine, model=str(model)) as service:
+        (failure,) = service.failures
+        assert "reward.json was changed since the model began to load" in str(failure)
+        assert await probes(service) == [(503, "failed"), (503, "failed")]
+    assert engine.closed
 
 
 class Surprising(RecordingEngine):

@@ -13,6 +13,7 @@ from fivescore.client.errors import BadAnswer, Unreachable
 from fivescore.client.replicas import Address, addresses
 from fivescore.client.retry import Failure, Retry, with_retries
 from fivescore.errors import ConfigurationError
+from fivescore.model.manifest import Manifest
 
 TRY_SECONDS = 30.0
 """Time limit of one try; these routes do not wait for the engine."""
@@ -22,7 +23,7 @@ TRY_SECONDS = 30.0
 class Served:
     """The model that all replicas at ``urls`` serve.
 
-    ``manifest`` is the answer of ``GET /manifest``, ``versions`` that of ``GET /version``.
+    ``manifest`` is that in the answer of ``GET /manifest``, ``versions`` that of ``GET /version``.
     """
 
     urls: tuple[str, ...]
@@ -67,7 +68,9 @@ def _request(address: Address, give_up_at: float) -> Served:
             model = str(get("/v1/models")["data"][0]["id"])
         except (LookupError, TypeError) as error:
             raise BadAnswer(f"{address.url}: is it a fivescore server?") from error
-        return Served((address.url,), model, get("/manifest"), get("/version"))
+        # Beside the manifest the answer has facts of the server, which change with its version.
+        manifest = {k: v for k, v in get("/manifest").items() if k in Manifest.model_fields}
+        return Served((address.url,), model, manifest, get("/version"))
 
 
 def _get(http: httpx.Client, path: str) -> dict[str, Any]:

@@ -65,10 +65,15 @@ async def models(request: Request) -> Response:
 
 
 @described(
-    Description(answer=obj(("outputs", "attributes", "reward", "prompt", "max_tokens", "proved")))
+    Description(
+        answer=obj(("outputs", "attributes", "reward", "prompt", "max_tokens", "digest", "proved"))
+    )
 )
 async def manifest(request: Request) -> Response:
-    """The reward manifest and the token limit in force, and whether the load was proved."""
-    model = service_of(request).model
+    """The reward manifest and the token limit in force, the digest of the model's files, and
+    whether its load was proved."""
+    service = service_of(request)
+    model = service.model
     body = model.manifest.model_dump(mode="json", by_alias=True, exclude={"proof"})
-    return json_response({**body, "max_tokens": model.max_tokens, "proved": model.proved})
+    loaded = {"max_tokens": model.max_tokens, "digest": service.digest, "proved": model.proved}
+    return json_response({**body, **loaded})

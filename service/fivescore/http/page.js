@@ -420,6 +420,7 @@ async function showModel() {
     names.length ? count(names.length, "attribute") : "a reward without attributes",
     `${whole(manifest.max_tokens)} tokens a pair`,
     `fivescore ${version.version} on ${version.engine}`,
+    ...(manifest.digest ? [`model ${manifest.digest.slice(0, 12)}`] : []),
     manifest.proved ? "proved against its reference" : "unproved",
   ].join(" · "));
 }

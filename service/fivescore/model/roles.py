@@ -59,13 +59,13 @@ def _dialogue(role: Role, field: str | None = None) -> list[Turn]:
 
 
 def _mark(name: str) -> str:
-    """A text that no template writes by itself, of letters that it leaves as they are."""
+    """A text that no template writes by itself; it may change the case of letters."""
     return f"zq{name.replace('_', '')}qz"
 
 
 def _rendered(render: Render, turns: list[Turn]) -> str:
     try:
-        return render(turns)
+        return render(turns).lower()
     except Exception:  # a template may raise any type
         return ""
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from fivescore.engine.base import Engine
 from fivescore.engine.supervisor import Limits, Supervisor
 from fivescore.errors import Draining, EngineDead, Loading, ServiceUnavailable
 from fivescore.model.checkpoint import Checkpoint, Model
+from fivescore.model.identity import Identity
+from fivescore.model.proof import Sample
 from fivescore.scoring import proving
 from fivescore.settings import Settings
 from fivescore.telemetry.metrics import Metrics
@@ -25,6 +28,8 @@ State = Literal["loading", "ready", "restarting", "draining", "failed"]
 
 HEARTBEAT_SECONDS = 10
 """Seconds between two log lines that say that the model is still loading."""
+DIGEST_SECONDS = 0.5
+"""How long a loaded model waits for its digest before it is ready without; small ones have it."""
 RESTART_WINDOW_SECONDS = 600.0
 """The time over which new starts of the engine are counted."""
 
@@ -54,6 +59,12 @@ class Service:
         self._on_failure = on_failure
         self._engine: Supervisor | None = None
         self._loaded: Model | None = None
+        self._proved = False
+        self._identity: Identity | None = None
+        self._identified = asyncio.Event()
+        self._digesting: asyncio.Task[None] | None = None
+        self.digest: str | None = None
+        """The digest of the model's files; None until it is known, and where it cannot be."""
         self._state: State = "loading"
 
     @property
@@ -105,6 +116,8 @@ class Service:
         finally:
             heartbeat.cancel()
         self._loaded = model
+        if self._digesting is not None:
+            await asyncio.wait({self._digesting}, timeout=DIGEST_SECONDS)
         self._on_loaded()
         info, seconds = model.info, time.monotonic() - started
         attributes, revision = model.manifest.attributes, self.settings.revision
@@ -118,14 +131,10 @@ class Service:
             self._enter("ready")
 
     async def _load_model(self) -> Model:
+        self._identity = await asyncio.to_thread(Identity, self.settings)
         found = await asyncio.to_thread(Checkpoint, self.settings)
         samples = await asyncio.to_thread(found.samples)
-        proved = False
-
-        async def prove(engine: Engine, info: ModelInfo) -> None:
-            nonlocal proved
-            proved = await proving.prove(engine, info, found, samples)
-
+        self._digesting = asyncio.create_task(self._read_digest(self._identity))
         self._engine = Supervisor(
             lambda: self._make_engine(self.settings, found.max_tokens),
             Limits(
@@ -135,10 +144,31 @@ class Service:
             ),
             self._engine_changed,
             self._engine_failed,
-            check=prove,
+            self._identity.look,
+            partial(self._check, found, samples),
         )
         info = await self._engine.load()
-        return replace(await asyncio.to_thread(found.fit, info), proved=proved)
+        return replace(await asyncio.to_thread(found.fit, info), proved=self._proved)
+
+    async def _check(
+        self, found: Checkpoint, samples: Sequence[Sample], engine: Engine, info: ModelInfo
+    ) -> None:
+        """Look at a new engine before it is used: at its files, and at what it gives."""
+        assert self._identity is not None
+        await asyncio.to_thread(self._identity.look, loaded=True)
+        self._proved = await proving.prove(engine, info, found, samples)
+        self._identified.set()
+
+    async def _read_digest(self, identity: Identity) -> None:
+        """Read the files beside the load; what a load brings from the hub is read after it."""
+        await asyncio.to_thread(identity.digest)
+        await self._identified.wait()
+        self.digest = await asyncio.to_thread(identity.digest)
+        if self.digest is None:
+            log.warning("the model has no digest: a file could not be read, or was written since")
+            return
+        self.metrics.digest(self.digest)
+        log.info("the model's digest is %s", self.digest)
 
     def encode(
         self,
@@ -187,6 +217,10 @@ class Service:
 
     async def close(self) -> None:
         """Stop the engine."""
+        if self._identity is not None:
+            self._identity.stop()
+        if self._digesting is not None:
+            self._digesting.cancel()
         if self._engine is not None:
             await self._engine.close()
 

@@ -54,6 +54,8 @@ CLOSED = (
     "too_many",
 )
 """Why the service closed a connection."""
+DIGEST_DIGITS = 12
+"""Of the digest in a label: 48 bits distinguish models; all 64 digits are in the manifest."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *SECONDS)
 PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
@@ -163,6 +165,7 @@ class Metrics:
             "Time from the start to the model being ready.",
             registry=registry,
         )
+        self._facts = {"digest": ""}
         self._build = Info("fivescore_build", "What is running.", registry=registry)
         (self._tokens,) = tokens.create()
         (self._reward,) = rewards.create()
@@ -222,17 +225,22 @@ class Metrics:
         """Record what was loaded, and the seconds that it took."""
         self._create_attributes(attributes)
         self._load.set(seconds)
-        self._build.info(
-            {
-                "version": __version__,
-                "engine": model.engine,
-                "model": model.name,
-                "revision": revision or "",
-                "dtype": model.dtype,
-                "device": model.device,
-                "proved": str(proved).lower(),
-            }
-        )
+        self._facts |= {
+            "version": __version__,
+            "engine": model.engine,
+            "model": model.name,
+            "revision": revision or "",
+            "dtype": model.dtype,
+            "device": model.device,
+            "proved": str(proved).lower(),
+        }
+        self._build.info(self._facts)
+
+    def digest(self, digest: str) -> None:
+        """Record the model's digest, of which the label has the start, as soon as it is known."""
+        self._facts["digest"] = digest[:DIGEST_DIGITS]
+        if "version" in self._facts:
+            self._build.info(self._facts)
 
     def exposition(self) -> bytes:
         """Both registries in Prometheus's text format."""

@@ -21,6 +21,9 @@ async def test_the_manifest_in_force_and_the_versions_are_shown(service: Service
     assert written.pop("prompt").items() <= shown["prompt"].items()
     assert {name: shown[name] for name in written} == written
     assert shown["proved"] is False, "the fake engine's scores are made up"
+    assert len(shown["digest"]) == 64
+    label = f'digest="{shown["digest"][:12]}"'
+    assert label in (await service.http.get("/metrics")).text
     versions = strict(await service.http.get("/version"))
     assert versions == {"version": __version__, "engine": "fake"}
 

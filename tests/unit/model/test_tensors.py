@@ -110,7 +110,10 @@ def without(name: str, index: str | None = INDEX) -> Callable[[Path], None]:
     ("write", "told"),
     [
         (cut("model.safetensors"), r"model\.safetensors is cut short: .* promises \d+ bytes, .*\d"),
-        (cut("model.safetensors", 0.1), r"model\.safetensors is damaged: it has \d+ bytes and no whole header"),
+        (
+            cut("model.safetensors", 0.1),
+            r"model\.safetensors is damaged: it has \d+ bytes and no whole header",
+        ),
         (cut("model.safetensors", 0), r"it has 0 bytes"),
         (cut("pytorch_model.bin"), r"pytorch_model\.bin cannot be read"),
         (put("model.safetensors", b"\xff" * 64), "no whole header"),

@@ -23,6 +23,8 @@ from fivescore.telemetry.metrics import SECONDS
 OURS = ("model", "runner", "pooler_config", "otlp_traces_endpoint")
 """Engine arguments that fivescore itself decides."""
 CPU_WORKER = "fivescore.engine.vllm.worker.Worker"
+GPU_WORKER = "fivescore.engine.vllm.gpu_worker.Worker"
+OUR_WORKERS = (CPU_WORKER, GPU_WORKER)
 CPU_BLOCK_SIZE = 32
 """Tokens a prefix-cache block: prompts are shared in whole blocks; vLLM's CPU default is 128."""
 CPU_STEP_TOKENS = (768, 4096)
@@ -63,7 +65,7 @@ def engine_arguments(
         "enable_chunked_prefill": True,
         "scheduling_policy": "priority",
         "custom_histogram_buckets": HISTOGRAM_BUCKETS,
-        **(_cpu_defaults(arguments) if current_platform.is_cpu() else {}),
+        **(_cpu_defaults(arguments) if current_platform.is_cpu() else _gpu_defaults()),
         **defaults,
     }
     chosen = {action.dest for action, _ in given.values()}
@@ -158,6 +160,12 @@ def _cpu_defaults(args: AsyncEngineArgs) -> dict[str, Any]:
 
         defaults["distributed_executor_backend"] = UniProcExecutor
     return defaults
+
+
+def _gpu_defaults() -> dict[str, Any]:
+    if current_platform.is_cuda_alike() and not internals.missing(internals.WORKER):
+        return {"worker_cls": GPU_WORKER}
+    return {}
 
 
 def cpu_step_tokens(model: ModelConfig) -> int:

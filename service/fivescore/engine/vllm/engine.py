@@ -7,9 +7,11 @@ import contextlib
 import importlib
 import itertools
 import logging
+import math
 import multiprocessing
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import psutil
@@ -28,6 +30,8 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from fivescore.engine.vllm import forkserver, internals
 from fivescore.engine.vllm.arguments import (
     CPU_WORKER,
+    GPU_WORKER,
+    OUR_WORKERS,
     cpu_kv_cache_bytes,
     cpu_step_tokens,
     engine_arguments,
@@ -41,7 +45,9 @@ from fivescore.types import ModelInfo, Output
 
 log = logging.getLogger(__name__)
 
-GPU_WORKER = "vllm.v1.worker.gpu_worker"
+RENEWAL_SECONDS = 120.0
+"""Between two engines that are replaced because their KV cache may hold NaN: clients whose pairs
+have no finite value must not use up the engine's restarts."""
 UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
 """W3C trace context of a trace that is not recorded: its last field, the flags, is 0."""
 
@@ -69,8 +75,8 @@ _patch_vllm()
 
 def preload() -> None:
     """In the fork server: what an engine imports beside this module, and a name to be known by."""
-    worker = CPU_WORKER.rpartition(".")[0] if current_platform.is_cpu() else GPU_WORKER
-    importlib.import_module(worker)
+    worker = CPU_WORKER if current_platform.is_cpu() else GPU_WORKER
+    importlib.import_module(worker.rpartition(".")[0])
     set_process_title("ForkServer", prefix="fivescore")
 
 
@@ -80,6 +86,10 @@ class _Answer(asyncio.Future[PoolingRequestOutput | Exception]):
     def put(self, output: PoolingRequestOutput | Exception) -> None:
         if not self.done():
             self.set_result(output)
+
+
+_Ask = Callable[[str | None], Awaitable[PoolingRequestOutput]]
+"""Computes one sequence; what it reads of the prefix cache has the salt that it is given."""
 
 
 class VllmEngine:
@@ -116,7 +126,14 @@ class VllmEngine:
         self._engine: AsyncLLM | None = None
         self._numbers = itertools.count()
         self._closed = False
+        self._salt: str | None = None
+        """What requests share of the prefix cache has the same salt."""
+        self._zeroes_blocks = False
+        self._spoiled = False
         self._direct = internals.usable(internals.ENCODE)
+
+    _renewed = -math.inf
+    """When an engine of this process was last replaced for its KV cache."""
 
     async def load(self) -> ModelInfo:
         with relayed() as output:
@@ -124,6 +141,7 @@ class VllmEngine:
                 config = await asyncio.to_thread(self._load)
                 await self._warm_up()
                 self._look_for_internals()
+                self._zeroes_blocks = await self._ask_for_zeroing()
             except EngineDead:
                 raise
             except Exception as error:
@@ -140,6 +158,19 @@ class VllmEngine:
             if self._direct and not hasattr(self._engine, name):
                 log.warning("AsyncLLM.%s is not in this version, so %s", name, internals.ENCODE)
                 self._direct = False
+
+    async def _ask_for_zeroing(self) -> bool:
+        """Whether KV cache blocks are zeroed before a sequence gets them: see ``zeroing.py``."""
+        worker = self.arguments.worker_cls
+        if (
+            self._engine is not None
+            and worker in OUR_WORKERS
+            and hasattr(self._engine, "collective_rpc")
+            and all(await self._engine.collective_rpc("zeroes_blocks"))
+        ):
+            return True
+        log.warning("KV cache blocks are not zeroed (worker-cls %s), so %s", worker, internals.ZERO)
+        return False
 
     async def _warm_up(self) -> None:
         """Send one sequence all of vLLM's own way, which ``encode`` makes shorter: it checks the
@@ -195,15 +226,48 @@ class VllmEngine:
     ) -> Output:
         if self._engine is None:
             raise EngineDead("the engine is not running")
+        ask = partial(
+            self._ask if self._direct else self._ask_in_full,
+            self._engine, token_ids, request_id, trace_headers, priority,
+        )  # fmt: skip
         try:
-            ask = self._ask if self._direct else self._ask_in_full
-            found = await ask(self._engine, token_ids, request_id, trace_headers, priority)
+            output = _output(await ask(self._salt))
+            if not _finite(output):
+                output = await self._ask_again(ask, request_id)
         except EngineDeadError as error:
             raise EngineDead("the engine has stopped") from error
         except Exception as error:
             log.error("request %s: the engine failed: %s", request_id, first_line(error))
             raise EngineError(f"the engine failed on this pair: {first_line(error)}") from error
-        return Output(found.outputs.data.reshape(-1).tolist(), found.num_cached_tokens or 0)
+        return output
+
+    async def _ask_again(self, ask: _Ask, request_id: str) -> Output:
+        """The outputs of a sequence that were not finite, computed without the prefix cache.
+
+        Where a kernel's tiles are larger than a block, a NaN spoils tokens before its own, and so
+        full blocks that other sequences begin with. Finite outputs now show that it was so: what
+        is cached until then is not read again.
+        """
+        salt = f"{request_id}-{next(self._numbers)}"
+        output = _output(await ask(salt))
+        if _finite(output):
+            self._salt = salt
+            log.warning(
+                "request %s: an output was NaN or infinite because of another sequence, and is"
+                " finite alone; the prefix cache is not used any more, a new one begins", request_id
+            )  # fmt: skip
+        if not self._zeroes_blocks:
+            self._renew(request_id)
+        return output
+
+    def _renew(self, request_id: str) -> None:
+        """Have this engine replaced, unless that was done a short time ago."""
+        now = time.monotonic()
+        if now - VllmEngine._renewed < RENEWAL_SECONDS:
+            return
+        VllmEngine._renewed, self._spoiled = now, True
+        log.warning("request %s: an output was NaN or infinite, so this engine is replaced: the"
+                    " next sequences could read it from KV cache blocks", request_id)  # fmt: skip
 
     async def _ask(
         self,
@@ -212,6 +276,7 @@ class VllmEngine:
         request_id: str,
         trace_headers: Mapping[str, str] | None,
         priority: int,
+        cache_salt: str | None,
     ) -> PoolingRequestOutput:
         """Do what ``AsyncLLM.encode`` does without its checks, which the ids have passed, and
         without a generator and a queue per pair: ``docs/performance.md`` has what those take."""
@@ -223,7 +288,7 @@ class VllmEngine:
             pooling_params=RAW_SCORES,
             arrival_time=time.time(),
             lora_request=None,
-            cache_salt=None,
+            cache_salt=cache_salt,
             data_parallel_rank=None,
             priority=priority,
             trace_headers=trace_headers,
@@ -248,10 +313,11 @@ class VllmEngine:
         request_id: str,
         trace_headers: Mapping[str, str] | None,
         priority: int,
+        cache_salt: str | None,
     ) -> PoolingRequestOutput:
         """The same through ``AsyncLLM.encode``."""
         answers = engine.encode(
-            tokens_input(token_ids),
+            tokens_input(token_ids, cache_salt=cache_salt),
             RAW_SCORES,
             f"{request_id}-{next(self._numbers)}",
             trace_headers=trace_headers,
@@ -263,7 +329,7 @@ class VllmEngine:
 
     @property
     def alive(self) -> bool:
-        return self._engine is not None and not self._engine.errored
+        return self._engine is not None and not self._engine.errored and not self._spoiled
 
     def kill(self) -> None:
         if self._engine is None:
@@ -290,6 +356,14 @@ class VllmEngine:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.shutdown()
+
+
+def _output(found: PoolingRequestOutput) -> Output:
+    return Output(found.outputs.data.reshape(-1).tolist(), found.num_cached_tokens or 0)
+
+
+def _finite(output: Output) -> bool:
+    return all(map(math.isfinite, output.values))
 
 
 def _kill(process: multiprocessing.process.BaseProcess) -> None:

@@ -34,6 +34,7 @@ SUBPROCESS = "vLLM asks another process about the model's class, which takes som
 WORKER = "an engine on a CPU keeps its number of threads beside other programs"
 UNIPROC = "vLLM chooses how the engine runs its workers"
 KILL = "the engine's processes are found among this process's children"
+ZERO = "an engine that gave a value that is not finite is replaced, as its KV cache may keep it"
 HEAD = "a model that is quantised while it loads has a quantised head"
 STOP = "this version of vLLM cannot be used"
 
@@ -43,7 +44,8 @@ class Internal:
     """``name`` in ``module``, the parameters or fields that we use, and what is done without it.
 
     ``on_instances`` marks an attribute that only objects have, so it is looked up on one.
-    ``unimported`` marks a module that only the engine's processes import: its source is read.
+    ``unimported`` marks a module that only the engine's processes import: elsewhere its source is
+    read.
     """
 
     module: str
@@ -59,6 +61,7 @@ class Internal:
 
 _LLM = "vllm.v1.engine.async_llm"
 _CLIENT = "vllm.v1.engine.core_client"
+_SCHEDULED = "vllm.v1.core.sched.output"
 REQUEST_FIELDS = (
     "request_id", "prompt_token_ids", "mm_features", "sampling_params", "pooling_params",
     "arrival_time", "lora_request", "cache_salt", "data_parallel_rank", "priority",
@@ -86,7 +89,25 @@ INTERNALS = (
     Internal("vllm.v1.worker.cpu_worker", "CPUWorker.init_device", WORKER, unimported=True),
     Internal("vllm.v1.worker.gpu_worker", "Worker.execute_model", WORKER, ("scheduler_output",),
              unimported=True),
-    Internal("vllm.v1.worker.worker_base", "WorkerBase.parallel_config", WORKER, unimported=True),
+    Internal("vllm.v1.worker.worker_base", "WorkerBase.parallel_config", WORKER,
+             on_instances=True, unimported=True),
+    Internal("vllm.v1.worker.gpu_worker", "Worker.initialize_from_config", ZERO,
+             ("kv_cache_config",), unimported=True),
+    Internal("vllm.v1.worker.gpu_worker", "Worker.execute_model", ZERO, ("scheduler_output",),
+             unimported=True),
+    Internal("vllm.v1.worker.gpu_model_runner", "GPUModelRunner.kv_caches", ZERO,
+             on_instances=True, unimported=True),
+    Internal("vllm.v1.worker.gpu_model_runner", "GPUModelRunner._init_kv_zero_meta", ZERO,
+             unimported=True),
+    Internal("vllm.v1.kv_cache_interface", "KVCacheConfig.num_blocks", ZERO, unimported=True),
+    Internal("vllm.v1.kv_cache_interface", "KVCacheConfig.needs_kv_cache_zeroing", ZERO,
+             unimported=True),
+    Internal(_SCHEDULED, "NewRequestData.block_ids", ZERO, unimported=True),
+    Internal(_SCHEDULED, "CachedRequestData.new_block_ids", ZERO, unimported=True),
+    Internal(_SCHEDULED, "SchedulerOutput.scheduled_new_reqs", ZERO, unimported=True),
+    Internal(_SCHEDULED, "SchedulerOutput.scheduled_cached_reqs", ZERO, unimported=True),
+    Internal(_SCHEDULED, "SchedulerOutput.new_block_ids_to_zero", ZERO, unimported=True),
+    Internal(_LLM, "AsyncLLM.collective_rpc", ZERO, ("method",), unimported=True),
     Internal("vllm.model_executor.layers.quantization.online.base", "OnlineQuantizationConfig",
              HEAD, ("args",)),
     Internal("vllm.config.quantization", "QuantizationConfigArgs.ignore", HEAD),
@@ -96,7 +117,7 @@ INTERNALS = (
     Internal(_LLM, "AsyncLLM.from_vllm_config", STOP, ("vllm_config",)),
     Internal(_LLM, "AsyncLLM.shutdown", STOP),
     Internal(_LLM, "AsyncLLM.errored", STOP),
-    Internal("vllm.inputs.engine", "tokens_input", STOP, ("prompt_token_ids",)),
+    Internal("vllm.inputs.engine", "tokens_input", STOP, ("prompt_token_ids", "cache_salt")),
     Internal("vllm.pooling_params", "PoolingParams", STOP, ("task", "use_activation")),
     Internal("vllm.engine.arg_utils", "AsyncEngineArgs.add_cli_args", STOP, ("parser",)),
     Internal("vllm.engine.arg_utils", "AsyncEngineArgs.from_cli_args", STOP),
@@ -140,6 +161,11 @@ def kill_fork_server() -> None:
         server._stop()
 
 
+def prepare_zeroing(model_runner: Any) -> None:
+    """Let a GPU's model runner zero the blocks that a scheduler's output names."""
+    model_runner._init_kv_zero_meta()
+
+
 def run_exit_functions() -> None:
     """Run the functions that ``atexit`` holds, as Python does when a process ends by itself."""
     atexit._run_exitfuncs()
@@ -156,7 +182,7 @@ def instance_has(instance: Any, path: str) -> Any:
 
 
 def _present(one: Internal) -> bool:
-    if one.unimported:
+    if one.unimported and one.module not in sys.modules:
         package = importlib.util.find_spec("vllm")
         return package is not None and _fault(Path(str(package.origin)).parents[1], one) is None
     name = one.name.rpartition(".")[0] if one.on_instances else one.name

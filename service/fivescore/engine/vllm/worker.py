@@ -1,4 +1,5 @@
-"""vLLM's worker on a CPU, which computes with as many threads as there are cores for them."""
+"""vLLM's worker on a CPU, which computes with as many threads as there are cores for them, and
+zeroes KV cache blocks."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from torch import set_num_threads  # vLLM's worker puts another function in its 
 from vllm.v1.worker.cpu_worker import CPUWorker  # isort: skip
 
 from fivescore.engine.vllm.threads import Threads, most_threads, sample, usable_cores
+from fivescore.engine.vllm.zeroing import CpuZeroing
 
 log = logging.getLogger("vllm.fivescore.threads")  # the server reads the level of vLLM's lines
 
@@ -23,7 +25,7 @@ SILENT_SECONDS = 60.0
 """Between two lines about fewer threads: a program that comes and goes must not fill the log."""
 
 
-class Worker(CPUWorker):  # type: ignore[misc]  # vllm is Any to mypy
+class Worker(CpuZeroing, CPUWorker):  # type: ignore[misc]  # vllm is Any to mypy
     """What ``worker_cls`` of vLLM's options names. Each rank of tensor parallelism has one."""
 
     def init_device(self) -> None:
