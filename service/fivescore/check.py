@@ -171,7 +171,7 @@ def _compare(
     reference: Reference,
 ) -> list[Compared]:
     tokenizer = ReferenceTokenizer(
-        settings.model, model.manifest.prompt,
+        settings.model, model.manifest.prompt, reference.pad_id,
         revision=settings.revision, trust_remote_code=settings.trust_remote_code,
     )  # fmt: skip
     compared = []

@@ -7,7 +7,9 @@ and the outputs from transformers' own model.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from huggingface_hub import hf_hub_download
 from tokenizers import Tokenizer as RustTokenizer
 
 from fivescore.errors import ConfigurationError, InvalidPair, first_line
-from fivescore.model import helpsteer2, proof
+from fivescore.model import helpsteer2, proof, tokenizer_file
 from fivescore.model.conversation import (
     LABELS,
     STEERLM_SYSTEM,
@@ -24,6 +26,7 @@ from fivescore.model.conversation import (
     Conversation,
 )
 from fivescore.model.manifest import Manifest, PromptFormat, Proof, ProvedPair
+from fivescore.model.template import DATE_VARIABLES
 from fivescore.types import Message, Pair
 
 DEFAULT_CONTEXT = 2048
@@ -67,6 +70,7 @@ class Reference:
             raise ConfigurationError(
                 f"model {model}: transformers cannot load it as the reference: {first_line(error)}"
             ) from error
+        self.pad_id: int | None = self._model.config.get_text_config().pad_token_id
         # With it transformers reads a shorter sequence's last token that is not padding; the one
         # sequence here has none.
         self._model.config.get_text_config().pad_token_id = None
@@ -90,6 +94,7 @@ class ReferenceTokenizer:
 
     Args:
         prompt: the manifest's prompt format.
+        pad_id: the pad token of config.json.
 
     Raises:
         ConfigurationError: they cannot be loaded.
@@ -99,6 +104,7 @@ class ReferenceTokenizer:
         self,
         model: str,
         prompt: PromptFormat,
+        pad_id: int | None = None,
         *,
         revision: str | None = None,
         trust_remote_code: bool = False,
@@ -106,6 +112,7 @@ class ReferenceTokenizer:
         from transformers import AutoTokenizer
 
         self._prompt = prompt
+        self._pad = pad_id
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
                 model, revision=revision, trust_remote_code=trust_remote_code
@@ -121,8 +128,12 @@ class ReferenceTokenizer:
     def token_ids(self, pair: Pair) -> list[int]:
         """The ids of a pair, whose prompt and response are text or messages."""
         text = self._rendered(pair) + self._suffix()
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
-        return self._with_bos(ids)
+        if self._prompt.end == "eos" and self._prompt.format == "chat_template":
+            text = text.rstrip()
+        # In the raw format nobody but the tokenizer adds what it adds to a text.
+        whole = self._prompt.format == "raw" and self._prompt.end != "eos"
+        ids: list[int] = self._backend.encode(text, add_special_tokens=whole).ids
+        return self._to_the_end(self._with_bos(ids))
 
     def plain(self, pair: Pair) -> bool:
         """Whether no content holds a special token's string, which the service takes for text."""
@@ -143,10 +154,33 @@ class ReferenceTokenizer:
         if system is not None and turns[0].role != "system":
             turns.insert(0, Message(role="system", content=system))
         if not steerlm:
-            told = [{"role": turn.role, "content": turn.content} for turn in turns]
-            return str(self._tokenizer.apply_chat_template(told, tokenize=False))
+            return self._in_template(turns)
         text = f"{SYSTEM_TURN}System\n{turns[0].content}\n"
         return text + "".join(f"{TURN}{t.role.capitalize()}\n{t.content}\n" for t in turns[1:])
+
+    def _in_template(self, turns: Sequence[Message]) -> str:
+        """The template over contents as text, or as parts where it does not write those."""
+        days: dict[str, Any] = {}
+        if self._prompt.date is not None:
+            moment = datetime.datetime.combine(self._prompt.date, datetime.time())
+            days = {name: moment.strftime(form) for name, form in DATE_VARIABLES.items()}
+            days["strftime_now"] = moment.strftime
+        apply = partial(self._tokenizer.apply_chat_template, tokenize=False, **days)
+        probe = [{"role": "user", "content": "probe"}, {"role": "assistant", "content": "found"}]
+        texts = [{"role": turn.role, "content": turn.content} for turn in turns]
+        if "found" in apply(probe):
+            return str(apply(texts))
+        return str(
+            apply([{**t, "content": [{"type": "text", "text": t["content"]}]} for t in texts])
+        )
+
+    def _to_the_end(self, ids: list[int]) -> list[int]:
+        eos, end = self._tokenizer.eos_token_id, self._prompt.end
+        if end == "eos" and ids[-1:] != [eos]:
+            return [*ids, eos]
+        while end == "last_not_pad" and ids[1:] and ids[-1] == self._pad:
+            ids = ids[:-1]
+        return ids
 
     def _suffix(self) -> str:
         if self._prompt.suffix is None:
@@ -155,7 +189,7 @@ class ReferenceTokenizer:
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         bos, wanted = self._tokenizer.bos_token_id, self._prompt.bos
-        if bos is None or self._prompt.format == "steerlm":
+        if bos is None or (wanted == "auto" and self._prompt.format == "steerlm"):
             return ids
         start = next((i for i, id_ in enumerate(ids) if id_ != bos), len(ids))
         adds = wanted == "always" or (wanted == "auto" and (start > 0 or self._adds_bos))
@@ -200,10 +234,12 @@ def prove(folder: Path, manifest: Manifest) -> Manifest:
     Raises:
         ConfigurationError: transformers cannot load the checkpoint, or has other token ids.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig
 
-    ids = Conversation(manifest.prompt, AutoTokenizer.from_pretrained(folder)).encode(proof.PAIRS)
-    tokenizer = ReferenceTokenizer(str(folder), manifest.prompt)
+    pad_id = AutoConfig.from_pretrained(folder).get_text_config().pad_token_id
+    conversation = Conversation(manifest.prompt, tokenizer_file.read(str(folder)), pad_id)
+    ids = conversation.encode(proof.PAIRS)
+    tokenizer = ReferenceTokenizer(str(folder), manifest.prompt, pad_id)
     for place, (pair, ours) in enumerate(zip(proof.PAIRS, ids, strict=True)):
         differs = not isinstance(ours, InvalidPair) and ours != tokenizer.token_ids(pair)
         if differs and tokenizer.plain(pair):
