@@ -65,6 +65,7 @@ class Reference:
                 trust_remote_code=trust_remote_code,
                 num_labels=outputs,
                 dtype=torch.float32,
+                attn_implementation="eager",  # others leave out the soft caps of Gemma 2
                 **placed,
             ).eval()
         except Exception as error:  # the library raises many types for an invalid checkpoint
