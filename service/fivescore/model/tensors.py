@@ -22,6 +22,7 @@ PATTERNS = {
     "safetensors": (SAFETENSORS,),
     "fastsafetensors": (SAFETENSORS,),
     "instanttensor": (SAFETENSORS,),
+    "runai_streamer": (SAFETENSORS,),
     "mistral": (CONSOLIDATED,),
     "pt": ("*.pt",),
     "npcache": ("*.bin", "*.pt"),
@@ -170,7 +171,9 @@ class _Reader:
             shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
             ends = [int(entry["data_offsets"][1]) for entry in header.values()]
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise self._damaged(f"{file.name} is damaged: it has {size} bytes and no whole header") from error
+            raise self._damaged(
+                f"{file.name} is damaged: it has {size} bytes and no whole header"
+            ) from error
         promised = 8 + length + max(ends, default=0)
         if promised > size:
             raise self._damaged(
