@@ -22,6 +22,7 @@ PATTERNS = {
     "safetensors": (SAFETENSORS,),
     "fastsafetensors": (SAFETENSORS,),
     "instanttensor": (SAFETENSORS,),
+    "runai_streamer": (SAFETENSORS,),
     "mistral": (CONSOLIDATED,),
     "pt": ("*.pt",),
     "npcache": ("*.bin", "*.pt"),

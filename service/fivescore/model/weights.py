@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fivescore.model import architecture as architectures
-from fivescore.model import tensors
+from fivescore.model import layers, tensors
 from fivescore.model.architecture import Architecture, own_head, refusal
 from fivescore.model.tensors import Shape, Tensors
 from fivescore.settings import Settings
@@ -135,16 +135,12 @@ class _Checkpoint:
     def check_body(self) -> None:
         """Check that each parameter of transformers' class is there, in its shape.
 
-        Checks nothing where transformers does not know the body, or the checkpoint's names are
-        not those that it reads.
+        Where transformers does not know the body, or would not read these names, checks that no
+        layer lacks what the others have.
         """
-        if self._missing:
-            more = f" and {len(self._missing) - 1} more" if self._missing[1:] else ""
-            raise refusal(
-                self._model,
-                f"the checkpoint lacks {self._called(self._missing[0])}{more} of its"
-                f" {len(self._needed)} parameters: fetch or export it again",
-            )
+        if not self._needed:
+            self._refuse_lacking(layers.lacking(self._found.shapes))
+        self._refuse_lacking([self._called(name) for name in self._missing])
         for name, shape in self._needed.items():
             given = self._named(name)
             if self._quantised or len(given) != 1 or not given[0].endswith(name):
@@ -155,6 +151,15 @@ class _Checkpoint:
                     f"{given[0]} has the shape {_shown(found)}, and config.json needs"
                     f" {_shown(shape)}: they are of two models",
                 )
+
+    def _refuse_lacking(self, names: Sequence[str]) -> None:
+        if names:
+            more = f" and {len(names) - 1} more" if names[1:] else ""
+            raise refusal(
+                self._model,
+                f"the checkpoint lacks {names[0]}{more} of its parameters: fetch or export it"
+                " again",
+            )
 
     def _is_head(self, name: str) -> bool:
         if name.startswith("score.") and self._quantised:

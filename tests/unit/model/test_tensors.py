@@ -76,7 +76,7 @@ def test_the_format_of_the_option_decides(tmp_path: Path) -> None:
         found = read(tmp_path, **{"load-format": load_format})
         assert found is not None
         assert set(found.shapes) == names
-    for load_format in ("dummy", "gguf"):
+    for load_format in ("dummy", "sharded_state"):
         assert read(tmp_path, load_format=load_format) is None
     assert read("nothing/here") is None
 
