@@ -99,8 +99,12 @@ LOOKING = {
     "system last": SYSTEM_LAST,
 }
 """Templates that write each content once and in order."""
-PARTS_OF = {"parts": ("user", "assistant", "system"), "first part": ("user", "assistant", "system")}
-PARTS_OF["parts of users"] = ("user",)
+PARTS_OF: dict[str, tuple[str, ...]] = {
+    "parts": ("user", "assistant", "system"),
+    "first part": ("user", "assistant", "system"),
+    "parts of users": ("user",),
+}
+"""Roles whose contents must be lists of parts."""
 
 DROPS_FIRST = (
     "{% for m in messages[-2:] %}{{ " + TURN + " + m.content + '<|im_end|>\n' }}{% endfor %}"
