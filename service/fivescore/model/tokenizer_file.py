@@ -35,6 +35,8 @@ def read(model: str, revision: str | None = None, trust_remote_code: bool = Fals
     found = AutoTokenizer.from_pretrained(
         model, revision=revision, trust_remote_code=trust_remote_code
     )
+    if type(found) is PreTrainedTokenizerFast:  # the file itself, whose comparison takes a second
+        return found
     if not type(found).__module__.startswith("transformers."):
         return found
     path = _path(model, revision)
@@ -50,11 +52,11 @@ def read(model: str, revision: str | None = None, trust_remote_code: bool = Fals
     )
     tokenizer = PreTrainedTokenizerFast.from_pretrained(model, revision=revision)
     # A class may also have names for tokens that tokenizer_config.json leaves to it.
-    vocabulary, named = tokenizer.get_vocab(), tokenizer.special_tokens_map
+    known, named = tokenizer.backend_tokenizer.token_to_id, tokenizer.special_tokens_map
     more = {
         name: text
         for name, text in found.special_tokens_map.items()
-        if name not in named and text in vocabulary
+        if name not in named and known(text) is not None
     }
     if more:
         tokenizer.add_special_tokens(more)
@@ -83,9 +85,8 @@ def _difference(found: Any, file: RustTokenizer) -> str | None:
     backend = getattr(found, "backend_tokenizer", None)
     if not isinstance(backend, RustTokenizer):
         return None
-    known = file.get_vocab(with_added_tokens=True)
-    added = sorted(found.added_tokens_decoder.items())
-    file.add_tokens([token for _, token in added if token.content not in known])
+    added = [token for _, token in sorted(found.added_tokens_decoder.items())]
+    file.add_tokens([token for token in added if file.token_to_id(token.content) is None])
     file.no_truncation()
     file.no_padding()
     structure = [token.content for token in file.get_added_tokens_decoder().values()]
