@@ -117,6 +117,9 @@ DROPS_BY_WORD = (
     LOOP + "{{ " + TURN + " }}{% if 'secret' in m.content %}{{ 'REDACTED' }}{% else %}"
     "{{ m.content }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
 )
+SPREAD = (
+    LOOP + "{{ " + TURN + " + m.content[:3] + '-' + m.content[3:16] + '<|im_end|>\n' }}{% endfor %}"
+)
 TRUSTS_MARKERS = (
     LOOP + "{% if '<|im_start|>' in m.content %}{{ m.content }}{% else %}"
     "{{ " + TURN + " + m.content + '<|im_end|>\n' }}{% endif %}{% endfor %}"
@@ -155,6 +158,7 @@ def tokenizer(template: str, *, special_tags: bool = False, special_space: bool 
             AddedToken(text, normalized=False, special=special)
             for texts, special in (
                 (("<think>", "</think>"), special_tags),
+                (("<|42|>",), True),
                 (("\n\n", "  ", "    ", "\t", "\n"), special_space),
             )
             for text in texts
