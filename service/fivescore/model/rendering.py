@@ -42,8 +42,8 @@ class Shape(NamedTuple):
     """The same, sealed."""
     order: list[int]
     """The turn whose content stands between one literal and the next."""
-    turns: list[str]
-    """The turns' markers, in order."""
+    structure: list[str]
+    """The markers in the literals that do not depend on contents, in order."""
     fault: str
     """What is wrong with it; empty where nothing is."""
 
@@ -65,7 +65,10 @@ class GuardedTemplate:
     def __init__(self, template: ChatTemplate, guard: Guard) -> None:
         self._template = template
         self._guard = guard
-        self._markers = set(template.markers)
+        # What the template writes between turns, and what it cannot write: others may come and go
+        # with what a text says, such as tags of reasoning.
+        unknown = (text for text in guard.strings if not template.knows(text))
+        self._fixed = {*template.markers, *unknown}
         self._shapes: dict[tuple[str | bool, ...], Shape] = {}
         self._turns_kept = 0
 
@@ -116,23 +119,23 @@ class GuardedTemplate:
             literals,
             list(map(self._guard.seal, literals)),
             order,
-            self._turns(rendered),
+            self._structure(rendered),
             _fault(roles, empty, order),
         )
 
-    def _turns(self, rendered: str) -> list[str]:
+    def _structure(self, rendered: str) -> list[str]:
         found = (match[0] for match in self._guard.find(rendered))
-        return [text for text in found if text in self._markers]
+        return [text for text in found if text in self._fixed]
 
     def _render_changed(
         self, roles: Sequence[str], contents: Sequence[str], raw: str, shape: Shape
     ) -> Rendered:
         """The sealed text where the template has changed a content."""
         guarded = self._guard_texts(roles, contents, raw)
-        if self._turns(guarded) != shape.turns:
+        if self._structure(guarded) != shape.structure:
             raise InvalidPair(
-                "the chat template makes turns of what a text says: remove its turn markers from"
-                " the prompt and the response"
+                "the chat template makes structure of what a text says: remove its markers from the"
+                " prompt and the response"
             )
         self._check_contents(roles, contents, raw)
         return Rendered(self._guard.seal(guarded), shape.literals[-1])

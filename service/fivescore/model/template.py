@@ -40,6 +40,7 @@ class ChatTemplate:
                 ' set prompt.format to "steerlm" or "raw" in reward.json'
             )
         self._reference = reference
+        self._source = str(reference.get_chat_template())
         self._is_fixed = day is not None
         # Chosen once, because scores must not change at midnight.
         self.day = day or datetime.datetime.now().date()
@@ -89,6 +90,13 @@ class ChatTemplate:
             if text in self.dialogue and not text.isspace() and text not in self.tags
         ]
 
+    def knows(self, text: str) -> bool:
+        """Whether the template's source has this text in it, or the name of the special token."""
+        named = self._reference.special_tokens_map.items()
+        return text in self._source or any(
+            name in self._source for name, special in named if special == text
+        )
+
     def _apply(
         self, roles: Sequence[str], contents: Sequence[str], variables: dict[str, Any]
     ) -> str:
@@ -111,12 +119,11 @@ class ChatTemplate:
         )
 
     def _date_variables(self, day: datetime.date) -> dict[str, Any]:
-        source = str(self._reference.get_chat_template())
         moment = datetime.datetime.combine(day, datetime.time())
         variables: dict[str, Any] = {"strftime_now": moment.strftime}
         if self._is_fixed:
             variables.update((name, moment.strftime(form)) for name, form in DATE_VARIABLES.items())
-        return {name: value for name, value in variables.items() if name in source}
+        return {name: value for name, value in variables.items() if name in self._source}
 
     def _find_parts(self) -> dict[str, bool]:
         """For each role whether its contents are lists of parts: templates may read those alone."""

@@ -55,7 +55,8 @@ class Guard:
 
     def __init__(self, special: Iterable[str], plain_forms: dict[str, str]) -> None:
         nonce = secrets.token_hex(8)
-        self._placeholder_prefix = f"\ue002{nonce}."
+        # Of digits alone, because templates change the case of texts.
+        self._placeholder_prefix = f"\ue002{secrets.randbits(64)}."
         self.marks = {text: f"\ue000{nonce}.{i}\ue001" for i, text in enumerate(special)}
         self.strings = (*self.marks, *plain_forms)
         self._placeholders = {

@@ -35,6 +35,8 @@ def read(model: str, revision: str | None = None, trust_remote_code: bool = Fals
     found = AutoTokenizer.from_pretrained(
         model, revision=revision, trust_remote_code=trust_remote_code
     )
+    if type(found) is PreTrainedTokenizerFast:  # the file itself, whose comparison takes a second
+        return found
     if not type(found).__module__.startswith("transformers."):
         return found
     path = _path(model, revision)
@@ -48,7 +50,17 @@ def read(model: str, revision: str | None = None, trust_remote_code: bool = Fals
         found.init_kwargs.get("tokenizer_class") or type(found).__name__,
         different,
     )
-    return PreTrainedTokenizerFast.from_pretrained(model, revision=revision)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(model, revision=revision)
+    # A class may also have names for tokens that tokenizer_config.json leaves to it.
+    known, named = tokenizer.backend_tokenizer.token_to_id, tokenizer.special_tokens_map
+    more = {
+        name: text
+        for name, text in found.special_tokens_map.items()
+        if name not in named and known(text) is not None
+    }
+    if more:
+        tokenizer.add_special_tokens(more)
+    return tokenizer
 
 
 def _path(model: str, revision: str | None) -> Path | None:
@@ -73,15 +85,19 @@ def _difference(found: Any, file: RustTokenizer) -> str | None:
     backend = getattr(found, "backend_tokenizer", None)
     if not isinstance(backend, RustTokenizer):
         return None
-    known = file.get_vocab(with_added_tokens=True)
-    added = sorted(found.added_tokens_decoder.items())
-    file.add_tokens([token for _, token in added if token.content not in known])
+    added = [token for _, token in sorted(found.added_tokens_decoder.items())]
+    file.add_tokens([token for token in added if file.token_to_id(token.content) is None])
     file.no_truncation()
     file.no_padding()
+    structure = [token.content for token in file.get_added_tokens_decoder().values()]
     with _whole_texts(backend):
-        for text in probes(file, ()):
+        for text in probes(file, structure):
             if _ids(backend, text) != _ids(file, text):
                 return _shortest(text, backend, file)
+        # tokenizer_config.json may turn BOS and EOS on and off; a class may not.
+        is_free = {"add_bos_token", "add_eos_token"}.isdisjoint(found.init_kwargs)
+        if is_free and _ids(backend, "a", whole=True) != _ids(file, "a", whole=True):
+            return "a"
     return None
 
 
@@ -100,11 +116,11 @@ def _whole_texts(tokenizer: RustTokenizer) -> Iterator[None]:
             tokenizer.enable_padding(**padding)
 
 
-def _ids(tokenizer: RustTokenizer, text: str) -> list[int] | None:
-    """The ids of a text; None where the tokenizer fails on it."""
+def _ids(tokenizer: RustTokenizer, text: str, whole: bool = False) -> list[int] | None:
+    """The ids of a text, with ``whole`` those around it too; None where the tokenizer fails."""
     try:
         with panics_are_errors():
-            (encoding,) = tokenizer.encode_batch_fast([text], add_special_tokens=False)
+            (encoding,) = tokenizer.encode_batch_fast([text], add_special_tokens=whole)
     except Exception:  # such as an unknown token that the vocabulary lacks
         return None
     ids: list[int] = encoding.ids

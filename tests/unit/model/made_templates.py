@@ -99,8 +99,12 @@ LOOKING = {
     "system last": SYSTEM_LAST,
 }
 """Templates that write each content once and in order."""
-PARTS_OF = {"parts": ("user", "assistant", "system"), "first part": ("user", "assistant", "system")}
-PARTS_OF["parts of users"] = ("user",)
+PARTS_OF: dict[str, tuple[str, ...]] = {
+    "parts": ("user", "assistant", "system"),
+    "first part": ("user", "assistant", "system"),
+    "parts of users": ("user",),
+}
+"""Roles whose contents must be lists of parts."""
 
 DROPS_FIRST = (
     "{% for m in messages[-2:] %}{{ " + TURN + " + m.content + '<|im_end|>\n' }}{% endfor %}"
@@ -112,6 +116,9 @@ REORDERS = "{% for m in messages | reverse %}" + (
 DROPS_BY_WORD = (
     LOOP + "{{ " + TURN + " }}{% if 'secret' in m.content %}{{ 'REDACTED' }}{% else %}"
     "{{ m.content }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+)
+SPREAD = (
+    LOOP + "{{ " + TURN + " + m.content[:3] + '-' + m.content[3:16] + '<|im_end|>\n' }}{% endfor %}"
 )
 TRUSTS_MARKERS = (
     LOOP + "{% if '<|im_start|>' in m.content %}{{ m.content }}{% else %}"
@@ -151,6 +158,7 @@ def tokenizer(template: str, *, special_tags: bool = False, special_space: bool 
             AddedToken(text, normalized=False, special=special)
             for texts, special in (
                 (("<think>", "</think>"), special_tags),
+                (("<|42|>",), True),
                 (("\n\n", "  ", "    ", "\t", "\n"), special_space),
             )
             for text in texts

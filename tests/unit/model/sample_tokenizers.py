@@ -100,6 +100,15 @@ def nemo(*, markers_are_special: bool) -> Any:
     )
 
 
+@cache
+def gpt_neox(*, adds_bos: bool) -> Any:
+    """GPT-NeoX's way: byte-level BPE, one special token for all."""
+    tokenizer = _byte_level(("<|endoftext|>",), bos="<|endoftext|>" if adds_bos else None)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
+    )
+
+
 def saved_with_truncation_and_padding() -> Tokenizer:
     """A ChatML tokenizer as a training script leaves it: tokenizer.json truncates and pads."""
     tokenizer = Tokenizer.from_str(chatml().backend_tokenizer.to_str())

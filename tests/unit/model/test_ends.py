@@ -144,7 +144,7 @@ def test_raw_ends_as_the_tokenizer_ends_a_text(response: str) -> None:
     ],
 )
 def test_a_token_that_the_checkpoint_lacks_is_a_configuration_error(
-    make: Make, prompt: dict[str, str], lacking: str
+    make: Make, prompt: dict[str, Any], lacking: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=lacking):
         ids_of(make, **prompt)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from fivescore.errors import ConfigurationError
-from fivescore.model import template as module
 from fivescore.model.template import ChatTemplate
 from tests.unit.model import made_templates as made
 from tests.unit.model import sample_tokenizers as samples
@@ -39,7 +38,7 @@ def test_without_a_day_it_is_the_one_of_the_load_for_ever(
         def now(cls, tz: Any = None) -> Clock:
             return cls(2026, 2, 3, 23, 59)
 
-    monkeypatch.setattr(module.datetime, "datetime", Clock)
+    monkeypatch.setattr(datetime, "datetime", Clock)
     template = ChatTemplate(made.tokenizer(source))
     monkeypatch.undo()
     assert template.writes_day

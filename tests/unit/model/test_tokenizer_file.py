@@ -90,6 +90,22 @@ def test_tokens_that_tokenizer_config_adds_are_there(tmp_path: Path, tokenizer_c
     assert ids(tokenizer) == file_ids(folder)
 
 
+def test_bos_and_eos_that_the_class_names_or_adds_are_right(tmp_path: Path) -> None:
+    """GPT-NeoX's class names its EOS itself, and puts no BOS before a text as the file does."""
+    make = partial(samples.gpt_neox, adds_bos=True)
+    folder = saved(tmp_path, make, "GPTNeoXTokenizerFast")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    for name in ("bos_token", "eos_token"):
+        del config[name]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = tokenizer_file.read(str(folder))
+    assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|endoftext|>", "<|endoftext|>")
+    assert tokenizer.unk_token is None or tokenizer.unk_token in make().get_vocab()
+    whole = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXT).ids
+    assert whole[0] == tokenizer.bos_token_id
+    assert tokenizer.encode(TEXT) == whole
+
+
 def test_saved_truncation_and_padding_make_no_difference(tmp_path: Path) -> None:
     folder = saved(tmp_path, samples.chatml, "LlamaTokenizerFast")
     samples.saved_with_truncation_and_padding().save(str(folder / "tokenizer.json"))
