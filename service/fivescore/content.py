@@ -28,7 +28,7 @@ OF_REQUESTS = (OF_ROWS - {"audio"}) | {
     "response_format", "reasoning_effort", "reasoning", "thinking", "enable_thinking",
     "instruction", "instructions", "system", "system_prompt", "system_instruction",
     "builtin_tools", "custom_tools", "available_tools", "tool_resources", "files", "file_ids",
-    "attachments", "previous_response_id", "conversation",
+    "attachments", "previous_response_id", "conversation", "messages",
 }  # fmt: skip
 """Those of a request. Its ``audio`` is how OpenAI's models speak."""
 OF_MESSAGES = OF_ROWS | {
