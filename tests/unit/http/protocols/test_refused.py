@@ -85,7 +85,8 @@ EMPTY: Json = {
 }  # fmt: skip
 """What clients send in every message."""
 NO_INFLUENCE: Json = {
-    "id": "m", "status": "completed", "name": "somebody", "tool_call_id": "c", "created": 1.5,
+    "id": "m", "status": "completed", "phase": "final_answer", "name": "somebody",
+    "tool_call_id": "c", "created": 1.5,
     "logprobs": {"content": [{"token": "A", "logprob": -1}]}, "prompt_token_ids": [1, 2],
     "generation_log_probs": [-0.5], "metadata": {"x": "y"}, "annotations": [{"type": "citation"}],
 }  # fmt: skip
