@@ -28,7 +28,7 @@ OF_REQUESTS = (OF_ROWS - {"audio"}) | {
     "response_format", "reasoning_effort", "reasoning", "thinking", "enable_thinking",
     "instruction", "instructions", "system", "system_prompt", "system_instruction",
     "builtin_tools", "custom_tools", "available_tools", "tool_resources", "files", "file_ids",
-    "attachments", "previous_response_id", "conversation",
+    "attachments", "previous_response_id", "conversation", "messages",
 }  # fmt: skip
 """Those of a request. Its ``audio`` is how OpenAI's models speak."""
 OF_MESSAGES = OF_ROWS | {
@@ -40,7 +40,7 @@ OF_MESSAGES = OF_ROWS | {
 WITHOUT_INFLUENCE = frozenset({
     "role", "content", "type", "id", "object", "status", "index", "metadata", "annotations",
     "logprobs", "finish_reason", "stop_reason", "created", "created_at", "timestamp", "date",
-    "model", "language", "message_id", "parent_id", "cache_control",
+    "model", "language", "message_id", "parent_id", "cache_control", "phase",
 })  # fmt: skip
 """Fields of a message or a part that are read, or that describe it and no template renders."""
 BY_TEMPLATE = frozenset({"name", "tool_call_id"})

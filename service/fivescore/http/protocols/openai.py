@@ -48,7 +48,7 @@ def chat_completions(body: Any, context: Context) -> Translated:
     `reward:<number>`. Sampling parameters are accepted and ignored; `stream` and `n` are honoured.
     Whatever else would be part of the prompt, such as `tools`, is refused.
     """
-    body = members(body, "messages")
+    body = members(body, "messages", read=("messages",))
     choices = 1 if body.get("n") is None else body["n"]
     if not isinstance(choices, int) or not 1 <= choices <= MOST_CHOICES:
         raise malformed("n", f"must be a whole number from 1 to {MOST_CHOICES}")

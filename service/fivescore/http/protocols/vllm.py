@@ -88,7 +88,7 @@ def classify(body: Any, context: Context) -> Translated:
     `input` or `messages` is vLLM's: the answer has `data[].probs`, the last of which is the reward.
     `text` or `input_ids` is SGLang's: the answer has `embedding` and `meta_info`.
     """
-    body = members(body)
+    body = members(body, read=("messages",))
     if body.get("text") is not None or body.get("input_ids") is not None:
         return sglang.classify(body, context)
 
@@ -108,13 +108,13 @@ def classify(body: Any, context: Context) -> Translated:
 @protocol(_POOLING)
 def pooling(body: Any, context: Context) -> Translated:
     """vLLM: vectors, whose last element is the reward, for texts, token ids or messages."""
-    return _vectors(members(body), context, "pooling", "data")
+    return _vectors(body, context, "pooling", "data")
 
 
 @protocol(_POOLING)
 def embeddings(body: Any, context: Context) -> Translated:
     """OpenAI's embeddings, which verl requests from SGLang: the last element is the reward."""
-    return _vectors(members(body), context, "embedding", "embedding")
+    return _vectors(body, context, "embedding", "embedding")
 
 
 def scores(body: Any, context: Context) -> Translated:
@@ -201,7 +201,8 @@ def _item(item: Any, field: str) -> str:
     return part_of(item, field) if isinstance(item, dict) else text_of(item, field)
 
 
-def _vectors(body: dict[str, Any], context: Context, kind: str, field: str) -> Translated:
+def _vectors(body: Any, context: Context, kind: str, field: str) -> Translated:
+    body = members(body, read=("messages",))
     encoding = body.get("encoding_format") or "float"
     if encoding not in ("float", "base64"):
         raise malformed("encoding_format", "must be float or base64")

@@ -85,7 +85,8 @@ EMPTY: Json = {
 }  # fmt: skip
 """What clients send in every message."""
 NO_INFLUENCE: Json = {
-    "id": "m", "status": "completed", "name": "somebody", "tool_call_id": "c", "created": 1.5,
+    "id": "m", "status": "completed", "phase": "final_answer", "name": "somebody",
+    "tool_call_id": "c", "created": 1.5,
     "logprobs": {"content": [{"token": "A", "logprob": -1}]}, "prompt_token_ids": [1, 2],
     "generation_log_probs": [-0.5], "metadata": {"x": "y"}, "annotations": [{"type": "citation"}],
 }  # fmt: skip
@@ -237,6 +238,9 @@ async def test_nemo_gyms_items_and_parameters_that_are_no_texts_are_refused(
         ("/classify", {"input": "x", "text": "y"}, "input"),
         ("/classify", {"text": "x", "input_ids": [1]}, "input_ids"),
         ("/pooling", {"input": "x", "messages": TURNS}, "input"),
+        ("/v1/score", {"text_1": "x", "text_2": "y", "messages": TURNS}, "messages"),
+        ("/get_reward", {"query": ["x"], "messages": TURNS}, "messages"),
+        ("/reward", {"prompt": "x", "response": "y", "messages": TURNS}, "messages"),
         ("/v1/score", {"text_1": "x", "query": "y", "text_2": "z"}, "query"),
         ("/rerank", {"query": "x", "documents": [{"text": "y", "title": "t"}]},
          "documents.0.title"),
