@@ -102,7 +102,7 @@ class Identity:
         seen, cannot be read, or ``stop`` was called.
         """
         files = dict(self._first)
-        with ThreadPoolExecutor(THREADS, "digest") as pool:
+        with ThreadPoolExecutor(THREADS, "digest", _yield_the_cores) as pool:
             sums = list(pool.map(self._sum_of, files, files.values()))
         if not files or None in sums:
             return None
@@ -186,6 +186,12 @@ def _stat(path: Path) -> _Found | None:
 
 def _of(seen: os.stat_result) -> _Stat:
     return _Stat(seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino, seen.st_dev)
+
+
+def _yield_the_cores() -> None:
+    """Let this thread run only where a core is free: the model loads at the same time."""
+    with contextlib.suppress(OSError, AttributeError):  # other systems than Linux
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _sha256(found: _Found, stopped: threading.Event) -> str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
 
+from fivescore.engine.vllm.zeroing import GpuZeroing
 from fivescore.errors import ConfigurationError
 from fivescore.settings import DEMO
 
@@ -75,3 +77,20 @@ def test_an_option_means_the_same_in_every_spelling(
 def test_a_mistake_names_the_option(options: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         made(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "worker"),
+    [({}, "fivescore.engine.vllm.gpu_worker.Worker"), ({"worker-cls": "auto"}, "auto")],
+)
+def test_a_gpu_has_our_worker_unless_another_is_named(
+    options: dict[str, str], worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = arguments.current_platform
+    monkeypatch.setattr(type(found), "is_cpu", lambda self: False)
+    monkeypatch.setattr(type(found), "is_cuda_alike", lambda self: True)
+    assert made(**options).worker_cls == worker
+    module, _, name = arguments.GPU_WORKER.rpartition(".")
+    ours = getattr(importlib.import_module(module), name)
+    theirs = importlib.import_module("vllm.v1.worker.gpu_worker").Worker
+    assert ours.__mro__.index(GpuZeroing) < ours.__mro__.index(theirs)
