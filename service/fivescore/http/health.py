@@ -11,6 +11,7 @@ from fivescore import __version__
 from fivescore.http.body import json_response
 from fivescore.http.request import service_of
 from fivescore.http.schema import STRING, Description, described, list_of, obj
+from fivescore.model.manifest import NEWEST
 
 SCALAR = "-scalar"
 """Suffix of the model name whose chat completions hold only the combined reward."""
@@ -74,6 +75,7 @@ async def manifest(request: Request) -> Response:
     whether its load was proved."""
     service = service_of(request)
     model = service.model
-    body = model.manifest.model_dump(mode="json", by_alias=True, exclude={"proof"})
+    newest = model.manifest.model_copy(update={"version": NEWEST})
+    body = newest.model_dump(mode="json", by_alias=True, exclude={"proof"})
     loaded = {"max_tokens": model.max_tokens, "digest": service.digest, "proved": model.proved}
     return json_response({**body, **loaded})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,6 +23,8 @@ NEMO_OUTPUTS = 9
 """Outputs of a NeMo head: quality, toxicity, humor, creativity, then the five (NeMo-Aligner)."""
 NOT_ATTRIBUTES = frozenset({"reward", "tokens", "cached_tokens", "truncated", "error"})
 """Names that an answer uses for other fields."""
+NEWEST: Final = 2
+"""The version of the format that is written; a file of version 1 is read too."""
 MOST_PROVED = 64
 """The most pairs of a proof: every start of an engine computes them."""
 
@@ -95,7 +97,7 @@ class Source(_Strict):
 class Manifest(_Strict):
     """``reward`` is either weights over the attributes, or one output read as the reward itself."""
 
-    version: Literal[1, 2] = 2
+    version: Literal[1, 2] = NEWEST
     outputs: Annotated[int, Field(ge=1)]
     attributes: dict[AttributeName, Affine] = {}
     reward: Combined | Affine
@@ -208,7 +210,7 @@ def write(path: Path, manifest: Manifest) -> None:
     Raises:
         ConfigurationError: the file cannot be written.
     """
-    newest = manifest.model_copy(update={"version": 2})
+    newest = manifest.model_copy(update={"version": NEWEST})
     fields = newest.model_dump(mode="json", by_alias=True, exclude_unset=True)
     try:
         path.write_text(json.dumps(fields, indent=1) + "\n")

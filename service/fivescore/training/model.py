@@ -134,8 +134,10 @@ def load_model(recipe: Recipe, config: Any, attributes: Sequence[str], dtype: st
 
 def _load_weights(recipe: Recipe, kind: Any, config: Any, dtype: str) -> Any:
     options = {"dtype": getattr(torch, dtype)}
-    if recipe.attention is not None:
-        options["attn_implementation"] = recipe.attention
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    if recipe.attention is not None or capped:
+        # The default implementation leaves out the cap, and the engine does not.
+        options["attn_implementation"] = recipe.attention or "eager"
     try:
         if is_untrained(recipe.model):
             # Transformers makes random weights for its own classes alone.

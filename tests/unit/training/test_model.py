@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BertConfig,
+    Gemma2Config,
 )
 
 from fivescore.errors import ConfigurationError
@@ -121,6 +122,17 @@ def test_what_a_folder_holds(backbone: Path, reward_model: Path) -> None:
     for folder, expected in ((backbone, False), (reward_model, True)):
         chosen = recipe(folder)
         assert has_head(chosen, load_config(chosen)) is expected
+
+
+@pytest.mark.parametrize("cap", [50.0, None])
+def test_attention_with_a_cap_is_trained_with_it(backbone: Path, cap: float | None) -> None:
+    chosen = recipe(backbone, attributes="helpfulness")
+    config = Gemma2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1,
+        head_dim=16, intermediate_size=16, vocab_size=32, attn_logit_softcapping=cap,
+    )  # fmt: skip
+    model = load_model(chosen, config, chosen.attributes, "float32")
+    assert (model.config._attn_implementation == "eager") is (cap is not None)
 
 
 def test_an_encoder_is_refused(tmp_path: Path) -> None:
