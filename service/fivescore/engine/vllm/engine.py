@@ -162,9 +162,10 @@ class VllmEngine:
     async def _ask_for_zeroing(self) -> bool:
         """Whether KV cache blocks are zeroed before a sequence gets them: see ``zeroing.py``."""
         worker = self.arguments.worker_cls
+        if self._engine is None:
+            return False
         if (
-            self._engine is not None
-            and worker in OUR_WORKERS
+            worker in OUR_WORKERS
             and hasattr(self._engine, "collective_rpc")
             and all(await self._engine.collective_rpc("zeroes_blocks"))
         ):
@@ -232,7 +233,7 @@ class VllmEngine:
         )  # fmt: skip
         try:
             output = _output(await ask(self._salt))
-            if not _finite(output):
+            if not _any_finite(output):
                 output = await self._ask_again(ask, request_id)
         except EngineDeadError as error:
             raise EngineDead("the engine has stopped") from error
@@ -242,7 +243,7 @@ class VllmEngine:
         return output
 
     async def _ask_again(self, ask: _Ask, request_id: str) -> Output:
-        """The outputs of a sequence that were not finite, computed without the prefix cache.
+        """The outputs of a sequence of which none was finite, computed without the prefix cache.
 
         Where a kernel's tiles are larger than a block, a NaN spoils tokens before its own, and so
         full blocks that other sequences begin with. Finite outputs now show that it was so: what
@@ -250,11 +251,11 @@ class VllmEngine:
         """
         salt = f"{request_id}-{next(self._numbers)}"
         output = _output(await ask(salt))
-        if _finite(output):
+        if _any_finite(output):
             self._salt = salt
             log.warning(
-                "request %s: an output was NaN or infinite because of another sequence, and is"
-                " finite alone; the prefix cache is not used any more, a new one begins", request_id
+                "request %s: outputs were NaN because of another sequence, and are finite without"
+                " the prefix cache: it is not read any more, a new one begins", request_id
             )  # fmt: skip
         if not self._zeroes_blocks:
             self._renew(request_id)
@@ -266,8 +267,8 @@ class VllmEngine:
         if now - VllmEngine._renewed < RENEWAL_SECONDS:
             return
         VllmEngine._renewed, self._spoiled = now, True
-        log.warning("request %s: an output was NaN or infinite, so this engine is replaced: the"
-                    " next sequences could read it from KV cache blocks", request_id)  # fmt: skip
+        log.warning("request %s: outputs were NaN or infinite, so this engine is replaced: other"
+                    " sequences could read such values from its KV cache", request_id)  # fmt: skip
 
     async def _ask(
         self,
@@ -362,8 +363,10 @@ def _output(found: PoolingRequestOutput) -> Output:
     return Output(found.outputs.data.reshape(-1).tolist(), found.num_cached_tokens or 0)
 
 
-def _finite(output: Output) -> bool:
-    return all(map(math.isfinite, output.values))
+def _any_finite(output: Output) -> bool:
+    """Whether the last hidden state was finite: a NaN in it is in all outputs. Where some are not
+    finite, the head's own weights are the cause."""
+    return any(map(math.isfinite, output.values))
 
 
 def _kill(process: multiprocessing.process.BaseProcess) -> None:

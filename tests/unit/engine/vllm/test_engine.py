@@ -13,7 +13,7 @@ import torch
 from fivescore.settings import DEMO
 
 vllm_engine = pytest.importorskip("fivescore.engine.vllm.engine")
-NAN = [math.nan, 1.0]
+NAN = [math.nan, math.inf]
 GOOD = [0.5, 1.0]
 
 
@@ -59,7 +59,7 @@ async def test_what_another_sequence_spoiled_is_answered_and_its_cache_is_not_re
 async def test_what_is_not_finite_by_itself_stays_so_and_others_keep_their_cache(
     value: float,
 ) -> None:
-    stub = Stub([value, 1.0], [value, 1.0], [value, 1.0], [value, 1.0], GOOD)
+    stub = Stub(*[[value, value]] * 4, GOOD)
     one = engine(stub)
     for _ in range(2):
         assert not math.isfinite((await one.encode([1], "r")).values[0])
@@ -67,6 +67,13 @@ async def test_what_is_not_finite_by_itself_stays_so_and_others_keep_their_cache
     assert len(stub.salts) == 5
     assert len({salt for salt in stub.salts if salt}) == 2, "each is apart from the other"
     assert stub.salts[-1] is None
+    assert one.alive
+
+
+async def test_an_output_that_is_not_finite_beside_one_that_is_comes_from_the_head() -> None:
+    stub = Stub([math.nan, 1.0])
+    one = engine(stub, zeroes=False)
+    assert (await one.encode([1], "r")).values[1] == 1.0
     assert one.alive
 
 
