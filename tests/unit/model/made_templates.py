@@ -110,6 +110,10 @@ PARTS_OF: dict[str, tuple[str, ...]] = {
 DROPS_FIRST = (
     "{% for m in messages[-2:] %}{{ " + TURN + " + m.content + '<|im_end|>\n' }}{% endfor %}"
 )
+ONLY_DIALOGUE = (
+    LOOP + "{% if m.role != 'system' %}{{ " + TURN + " + m.content + '<|im_end|>\n' }}{% endif %}"
+    "{% endfor %}"
+)
 REPEATS = LOOP + "{{ " + TURN + " + m.content + m.content + '<|im_end|>\n' }}{% endfor %}"
 REORDERS = "{% for m in messages | reverse %}" + (
     "{{ " + TURN + " + m.content + '<|im_end|>\n' }}{% endfor %}"
