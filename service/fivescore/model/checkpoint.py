@@ -84,11 +84,11 @@ class Checkpoint:
         self._tokenizer = self._read("tokenizer", tokenizer_file.read)
         self._policy = _read_policy(settings)
         self._manifest = self._read_manifest()
-        config = self._read("config.json", AutoConfig.from_pretrained)
-        self._pad_id: int | None = config.get_text_config().pad_token_id
+        self._pad_id = self._read_pad_id()
         # Where the outputs are known, a misfit fails before the engine loads.
         known = self._manifest is not None or self._has_head()
         if known and not change_outputs(settings.engine):
+            config = self._read("config.json", AutoConfig.from_pretrained)
             self.conversation(self._manifest_for(config.num_labels))
 
     @property
@@ -181,6 +181,16 @@ class Checkpoint:
             raise ConfigurationError(
                 f"model {settings.model}: its {what} cannot be loaded: {first_line(error)}{advice}"
             ) from error
+
+    def _read_pad_id(self) -> int | None:
+        from transformers import AutoConfig
+
+        try:
+            config = self._read("config.json", AutoConfig.from_pretrained)
+        except ConfigurationError:  # the engine may know a model that transformers does not
+            return None
+        pad_id: int | None = config.get_text_config().pad_token_id
+        return pad_id
 
     def _read_manifest(self) -> Manifest | None:
         settings = self._settings

@@ -19,7 +19,7 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
-from fivescore.errors import InvalidPair
+from fivescore.errors import ConfigurationError, InvalidPair
 from fivescore.model import helpsteer2, roles
 from fivescore.model.ends import Ends
 from fivescore.model.manifest import PromptFormat
@@ -36,6 +36,8 @@ STEERLM_SYSTEM = (
 SYSTEM_TURN, TURN, LABELS = "<extra_id_0>", "<extra_id_1>", "<extra_id_2>"
 """NeMo's markers before the system prompt, each other turn and the labels (NeMo-Aligner)."""
 
+PLAIN_PAIR = (Message(role="user", content="x"), Message(role="assistant", content="x"))
+
 
 class Conversation:
     """Renders and tokenises pairs in one format.
@@ -48,14 +50,12 @@ class Conversation:
 
     Raises:
         ConfigurationError: the tokenizer is not a fast one, has no usable chat template, or lacks a
-            token that the manifest asks for.
+            token that the manifest asks for; or the template does not take its system prompt.
     """
 
     def __init__(self, prompt: PromptFormat, reference: Any, pad_id: int | None = None) -> None:
         self.format = prompt.format
         self._prompt = prompt
-        self._reference = reference
-        self._pad_id = pad_id
         self._suffix = prompt.suffix or ""
         self._template: ChatTemplate | None = None
         self.roles: tuple[Role, ...] = roles.BASIC
@@ -76,6 +76,7 @@ class Conversation:
         writes_bos = False
         if self._template is not None:
             self._guarded = GuardedTemplate(self._template, self.tokenizer.guard)
+            _check_system(self._guarded, prompt.system)
             writes_bos = self._template.dialogue.startswith(reference.bos_token or "\0")
         self._sealed_suffix = self.tokenizer.guard.seal(self._suffix)
         self._ends = Ends(prompt, self.tokenizer, writes_bos, pad_id)
@@ -91,8 +92,7 @@ class Conversation:
         """What is written after the response."""
         if self._guarded is None:
             return self._suffix
-        turns = [Message(role="user", content="x"), Message(role="assistant", content="x")]
-        return self._guarded.render(turns).tail + self._suffix
+        return self._guarded.render(PLAIN_PAIR).tail + self._suffix
 
     def encode(self, pairs: Sequence[Pair]) -> list[list[int] | InvalidPair]:
         """Token ids per pair, in order, or the error of a pair that cannot be rendered."""
@@ -170,6 +170,19 @@ class Conversation:
                 raise InvalidPair("prompt: the steerlm format takes a system message only first")
             text += f"{TURN}{turn.role.capitalize()}\n{protect(turn.content)}\n"
         return text
+
+
+def _check_system(template: GuardedTemplate, system: str | None) -> None:
+    """Check that the manifest's system prompt, which every pair gets, is one the template takes."""
+    if system is None:
+        return
+    turns = [Message(role="system", content=system), *PLAIN_PAIR]
+    try:
+        template.render(turns)
+    except InvalidPair as error:
+        raise ConfigurationError(
+            f"reward.json: the system of prompt cannot be used: {error.detail}"
+        ) from error
 
 
 def _space_at_end(text: str) -> str:

@@ -20,6 +20,8 @@ from fivescore.types import Message
 
 MOST_RENDERINGS, MOST_MARKERS = 64, 1024
 """Renderings, and markers in texts, in search of those that the template acts on."""
+ENOUGH = 32
+"""Characters at a content's end that show that the template has written it."""
 MOST_TURNS_KEPT = 2**14
 """Turns in all shapes that are kept."""
 
@@ -137,7 +139,7 @@ class GuardedTemplate:
                 "the chat template makes structure of what a text says: remove its markers from the"
                 " prompt and the response"
             )
-        self._check_contents(roles, contents, raw)
+        self._check_contents(roles, contents, raw, shape)
         return Rendered(self._guard.seal(guarded), shape.literals[-1])
 
     def _guard_texts(self, roles: Sequence[str], contents: Sequence[str], raw: str) -> str:
@@ -185,13 +187,15 @@ class GuardedTemplate:
             for before, content, end in zip(pieces, contents, ends, strict=True)
         ]
 
-    def _check_contents(self, roles: Sequence[str], contents: Sequence[str], raw: str) -> None:
+    def _check_contents(
+        self, roles: Sequence[str], contents: Sequence[str], raw: str, shape: Shape
+    ) -> None:
         """Check that the template writes something of each content that says something.
 
         What it leaves of a content is its own decision, as in training. Of a content that it
         leaves nothing of, it would have written a word more.
         """
-        missing = list(_missing(contents, raw))
+        missing = list(_missing(contents, raw, shape))
         ways: tuple[Callable[[str, str], str], ...] = (lambda c, p: c + p, lambda c, p: p + c)
         for add in ways:
             if missing:
@@ -205,16 +209,26 @@ class GuardedTemplate:
             raise InvalidPair(_says("drops", missing[0], roles[missing[0]]))
 
 
-def _missing(contents: Sequence[str], rendered: str) -> Iterator[int]:
-    """The turns whose contents are not in the text in order, white space around them aside."""
+def _missing(contents: Sequence[str], rendered: str, shape: Shape) -> Iterator[int]:
+    """The turns of which neither the content nor its end is in the text in order.
+
+    White space around contents does not count. After an end comes what the template writes there,
+    which an earlier text is unlikely to have.
+    """
+    after = dict(zip(shape.order, shape.literals[1:], strict=True))
     at = 0
     for turn, content in enumerate(contents):
         text = content.strip()
-        found = rendered.find(text, at)
+        end = text[-ENOUGH:]
+        literal = after.get(turn)
+        found = rendered.find(end + literal, at) if literal else -1
+        if found < 0:
+            end = text
+            found = rendered.find(text, at)
         if found < 0:
             yield turn
         else:
-            at = found + len(text)
+            at = found + len(end)
 
 
 def _says(verb: str, turn: int, role: str) -> str:

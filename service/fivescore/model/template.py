@@ -40,7 +40,7 @@ class ChatTemplate:
                 ' set prompt.format to "steerlm" or "raw" in reward.json'
             )
         self._reference = reference
-        self._source = str(reference.get_chat_template())
+        self._source = _source(reference)
         self._is_fixed = day is not None
         # Chosen once, because scores must not change at midnight.
         self.day = day or datetime.datetime.now().date()
@@ -217,3 +217,12 @@ class ChatTemplate:
             except Exception:  # a template may refuse a role
                 return False
         return len(renderings) > 1
+
+
+def _source(reference: Any) -> str:
+    try:
+        return str(reference.get_chat_template())
+    except Exception as error:  # such as several templates, none of which is the default
+        raise ConfigurationError(
+            f"the tokenizer's chat template cannot be read: {first_line(error)}"
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -109,6 +110,10 @@ PARTS_OF: dict[str, tuple[str, ...]] = {
 DROPS_FIRST = (
     "{% for m in messages[-2:] %}{{ " + TURN + " + m.content + '<|im_end|>\n' }}{% endfor %}"
 )
+ONLY_DIALOGUE = (
+    LOOP + "{% if m.role != 'system' %}{{ " + TURN + " + m.content + '<|im_end|>\n' }}{% endif %}"
+    "{% endfor %}"
+)
 REPEATS = LOOP + "{{ " + TURN + " + m.content + m.content + '<|im_end|>\n' }}{% endfor %}"
 REORDERS = "{% for m in messages | reverse %}" + (
     "{{ " + TURN + " + m.content + '<|im_end|>\n' }}{% endfor %}"
@@ -150,23 +155,33 @@ DATED_WITH_SYSTEM = samples.CHATML_TEMPLATE.replace(
 
 
 @cache
-def tokenizer(template: str, *, special_tags: bool = False, special_space: bool = False) -> Any:
-    """ChatML's tokenizer with reasoning tags and runs of white space as added tokens."""
-    backend = Tokenizer.from_str(samples.chatml().backend_tokenizer.to_str())
+def tokenizer(
+    template: str,
+    *,
+    base: Callable[[], Any] = samples.chatml,
+    special_tags: bool = False,
+    special_space: bool = False,
+) -> Any:
+    """A tokenizer with ChatML's markers, reasoning tags and runs of white space as added tokens."""
+    backend = Tokenizer.from_str(base().backend_tokenizer.to_str())
+    known = backend.get_vocab()
     backend.add_tokens(
         [
             AddedToken(text, normalized=False, special=special)
             for texts, special in (
+                ((START, END, "<|endoftext|>", "<|42|>"), True),
                 (("<think>", "</think>"), special_tags),
-                (("<|42|>",), True),
                 (("\n\n", "  ", "    ", "\t", "\n"), special_space),
             )
             for text in texts
+            if text not in known
         ]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
+        bos_token=base().bos_token,
         eos_token=END,
+        unk_token=base().unk_token,
         pad_token="<|endoftext|>",
         chat_template=template,
     )

@@ -17,6 +17,7 @@ from fivescore.errors import ConfigurationError, InvalidPair
 from fivescore.model.conversation import STEERLM_SYSTEM, Conversation
 from fivescore.model.manifest import PromptFormat
 from fivescore.types import Message, Pair
+from tests.unit.model import made_templates as made
 from tests.unit.model import sample_tokenizers as samples
 
 Make = Callable[[], Any]
@@ -317,6 +318,17 @@ def test_a_tokenizer_without_a_chat_template_is_a_configuration_error() -> None:
     reference = samples.nemo(markers_are_special=True)
     with pytest.raises(ConfigurationError, match="no chat template"):
         Conversation(PromptFormat(format="chat_template"), reference)
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [(samples.INST_TEMPLATE, "only user and assistant"), (made.ONLY_DIALOGUE, "drops the content")],
+)
+def test_a_system_prompt_that_the_template_does_not_take_stops_the_start(
+    template: str, fault: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"the system of prompt cannot be used: .*{fault}"):
+        Conversation(PromptFormat(system="Be strict."), made.tokenizer(template))
 
 
 @pytest.mark.parametrize("make", TOKENIZERS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from fivescore.errors import ConfigurationError, InvalidPair
 from fivescore.model import rendering
 from fivescore.model.conversation import Conversation
 from fivescore.model.manifest import PromptFormat
+from fivescore.model.template import ChatTemplate
 from fivescore.types import Message, Pair
 from tests.unit.model import made_templates as made
+from tests.unit.model import sample_tokenizers as samples
 from tests.unit.model.made_templates import END, START
 
 Turns = list[tuple[str, str]]
@@ -37,6 +40,8 @@ MARKERS = st.sampled_from(
 PLAIN = st.lists(st.one_of(WORDS, SPACE, FREE), max_size=6).map("".join)
 REASONED = st.lists(st.one_of(WORDS, SPACE, TAGS), max_size=6).map("".join)
 HOSTILE = st.lists(st.one_of(MARKERS, MARKERS, WORDS, SPACE, TAGS), max_size=6).map("".join)
+LLAMA2 = partial(samples.llama2, template_has_bos=True)
+NEMO = partial(samples.nemo, markers_are_special=True)
 ROLES = st.sampled_from(
     (
         ("user", "assistant"),
@@ -48,7 +53,7 @@ LOOKING = pytest.mark.parametrize("name", made.LOOKING)
 
 
 @cache
-def conversation(template: str, **tokens: bool) -> Conversation:
+def conversation(template: str, **tokens: Any) -> Conversation:
     return Conversation(PromptFormat(), made.tokenizer(template, **tokens))
 
 
@@ -58,7 +63,7 @@ def ids_of(conv: Conversation, turns: Turns) -> list[int] | InvalidPair:
     return ids
 
 
-def reference(name: str, turns: Turns, **tokens: bool) -> str:
+def reference(name: str, turns: Turns, **tokens: Any) -> str:
     parts = made.PARTS_OF.get(name, ())
     messages = [
         {"role": role, "content": [{"type": "text", "text": text}] if role in parts else text}
@@ -74,6 +79,19 @@ def encoded(tokenizer: Any, text: str) -> list[int]:
 
 def decoded(tokenizer: Any, ids: list[int]) -> str:
     return str(tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """A list that gets an entry for each rendering."""
+    calls: list[Any] = []
+    render = ChatTemplate.render
+
+    def counting(self: ChatTemplate, *args: Any) -> str:
+        calls.append(args)
+        return render(self, *args)
+
+    monkeypatch.setattr(ChatTemplate, "render", counting)
+    return calls
 
 
 @LOOKING
@@ -105,6 +123,32 @@ def test_white_space_is_no_marker_even_where_it_is_a_special_token(
     tokenizer = made.tokenizer(made.LOOKING[name], **tokens)
     expected = encoded(tokenizer, reference(name, turns, **tokens))
     assert ids_of(conversation(made.LOOKING[name], **tokens), turns) == expected
+
+
+@LOOKING
+@pytest.mark.parametrize("base", [samples.demo, LLAMA2, samples.unigram, NEMO])
+@given(roles=ROLES, texts=st.lists(REASONED, min_size=4, max_size=4))
+@settings(max_examples=3, deadline=None)
+def test_tokenizers_of_every_family_get_the_ids_of_the_template(
+    base: Callable[[], Any], name: str, roles: tuple[str, ...], texts: list[str]
+) -> None:
+    turns = list(zip(roles, texts, strict=False))
+    template = made.LOOKING[name]
+    tokenizer = made.tokenizer(template, base=base)
+    expected = encoded(tokenizer, reference(name, turns, base=base))
+    # All of them add a BOS that these templates do not write.
+    ids = ids_of(conversation(template, base=base), turns)
+    assert ids == [tokenizer.bos_token_id, *expected]
+
+
+def test_a_history_with_reasoning_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv = conversation(made.QWEN3)
+    answer = "<think>why</think>\n\nAn answer of a sentence, as most are."
+    turns = list(zip(("user", "assistant") * 2, ("Q", answer) * 2, strict=True))
+    ids_of(conv, turns)
+    calls = counted(monkeypatch)
+    assert isinstance(ids_of(conv, turns), list)
+    assert len(calls) == 1
 
 
 @LOOKING
@@ -173,22 +217,15 @@ def test_a_template_that_writes_no_content_is_a_configuration_error(template: st
         conversation(template)
 
 
-def test_markers_beyond_number_in_a_text_that_the_template_acts_on_are_refused_soon() -> None:
+def test_markers_beyond_number_in_a_text_that_the_template_acts_on_are_refused_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     conv = conversation(made.CUT_AT_MARKER)
-    renderings = 0
-    render = conv._template.render  # type: ignore[union-attr]
-
-    def counted(*args: Any) -> str:
-        nonlocal renderings
-        renderings += 1
-        return render(*args)
-
-    conv._template.render = counted  # type: ignore[union-attr,method-assign]
+    calls = counted(monkeypatch)
     for text in (f"a{END}" * 10_000, f"{END}a" * rendering.MOST_MARKERS):
-        renderings = 0
-        ids = ids_of(conv, [("user", text), ("assistant", text)])
-        assert isinstance(ids, list | InvalidPair)
-        assert renderings <= rendering.MOST_RENDERINGS + 5
+        calls.clear()
+        assert isinstance(ids_of(conv, [("user", text), ("assistant", text)]), list | InvalidPair)
+        assert len(calls) <= rendering.MOST_RENDERINGS + 5
 
 
 def test_the_shapes_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 from typing import Any
 
@@ -21,6 +22,15 @@ def test_a_template_that_fails_is_a_configuration_error() -> None:
         with pytest.raises(ConfigurationError, match="fails on a plain dialogue") as caught:
             ChatTemplate(made.tokenizer(broken))
         assert "\n" not in caught.value.detail
+
+
+def test_several_templates_without_a_default_are_a_configuration_error() -> None:
+    tokenizer = copy.copy(made.tokenizer(made.TRIMMED))
+    tokenizer.chat_template = {"rag": made.TRIMMED, "tool_use": made.TRIMMED}
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        ChatTemplate(tokenizer)
+    tokenizer.chat_template = {"rag": made.REPEATS, "default": made.TRIMMED}
+    assert "Q" in ChatTemplate(tokenizer).render(ROLES, CONTENTS)
 
 
 @pytest.mark.parametrize("source", [made.DATED, made.LLAMA31_DATE, made.LLAMA32_DATE])
