@@ -296,16 +296,21 @@ def _parameters(body: Any) -> dict[str, Shape]:
 def _origins(body: Any, names: Iterable[str]) -> dict[str, _Origin]:
     """The tensors that transformers would load each parameter from, by the parameter's name.
 
-    Tensors that it would not load are here too, by the name that it would look for.
+    Tensors that it would not load are here too, by the name that it would look for. None at all
+    where this version of transformers has no such rules.
     """
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import (
-        MergeModulelist,
-        WeightConverter,
-        WeightRenaming,
-        dot_natural_key,
-        rename_source_key,
-    )
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import (
+            MergeModulelist,
+            WeightConverter,
+            WeightRenaming,
+            dot_natural_key,
+            rename_source_key,
+        )
+    except ImportError as error:
+        log.info("the body's tensors are compared with each other: %s", error)
+        return {}
 
     conversions = get_model_conversion_mapping(body)
     renamings = [each for each in conversions if isinstance(each, WeightRenaming)]

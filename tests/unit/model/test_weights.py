@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,17 @@ def test_a_layer_is_compared_with_the_others_where_transformers_does_not_read_th
     assert check(folder)
     change(folder, remove=["model.layers.1.mix.o_proj.weight"])
     with pytest.raises(ConfigurationError, match=r"lacks model\.layers\.1\.mix\.o_proj\.weight of"):
+        check(folder)
+
+
+def test_a_transformers_without_rules_for_names_leaves_the_layers_to_be_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(tmp_path / "model")
+    monkeypatch.setitem(sys.modules, "transformers.conversion_mapping", None)
+    assert check(folder)
+    change(folder, ["model.layers.1.mlp.up_proj.weight"])
+    with pytest.raises(ConfigurationError, match=r"lacks model\.layers\.1\.mlp\.up_proj\.weight"):
         check(folder)
 
 
