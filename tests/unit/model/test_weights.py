@@ -245,7 +245,7 @@ def test_a_layer_is_compared_with_the_others_where_transformers_does_not_read_th
 def test_a_transformers_without_rules_for_names_leaves_the_layers_to_be_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = make(tmp_path / "model")
+    folder = make(tmp_path / "model", num_hidden_layers=3)
     monkeypatch.setitem(sys.modules, "transformers.conversion_mapping", None)
     assert check(folder)
     change(folder, ["model.layers.1.mlp.up_proj.weight"])
