@@ -21,13 +21,12 @@ from fivescore.data import markdown
 from fivescore.data.formats import read_file
 from fivescore.engine.base import Engine
 from fivescore.engine.vllm import entrance
-from fivescore.errors import ConfigurationError, FivescoreError, InvalidPair
+from fivescore.errors import ConfigurationError, FivescoreError, InvalidPair, NotProved
 from fivescore.model import manifest as manifests
 from fivescore.model import proof
 from fivescore.model.checkpoint import Checkpoint, Model
 from fivescore.model.checkpoint import check as check_model
 from fivescore.model.manifest import FILE_NAME, MOST_PROVED, PRESETS
-from fivescore.model.proof import NotProved
 from fivescore.model.reference import Reference, ReferenceTokenizer, make_proof
 from fivescore.scoring.proving import prove
 from fivescore.serve import make_engine

@@ -3,6 +3,7 @@
 FivescoreError
 ├── ConfigurationError        configuration       the operator must change something; no start
 │   └── ModelChanged          model_changed       a new engine would serve another model
+│       └── NotProved         not_proved          it does not give what its proof says
 ├── RequestError                                  the client must change something
 │   ├── InvalidRequest        invalid_request     the request as a whole is malformed
 │   ├── InvalidPair           invalid_pair        one pair is malformed
@@ -51,6 +52,12 @@ class ModelChanged(ConfigurationError):
     """No other engine is started: the service must be, with what its model is now."""
 
     code = "model_changed"
+
+
+class NotProved(ModelChanged):
+    """What was loaded does not give what the manifest's proof says."""
+
+    code = "not_proved"
 
 
 class RequestError(FivescoreError):

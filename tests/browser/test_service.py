@@ -34,7 +34,7 @@ async def test_the_model_and_what_it_can_are_told(browser: Browser, plain: str) 
         await expect(facts).to_have_text(
             re.compile(
                 r"^5 attributes · 4,096 tokens a pair · fivescore 0\.1\.0 on fake"
-                r" · model [0-9a-f]{12}$"
+                r" · model [0-9a-f]{12} · unproved$"
             )
         )
 

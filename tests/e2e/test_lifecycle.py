@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from fivescore.engine.vllm.forkserver import METHOD
 from fivescore.settings import DEMO
@@ -188,13 +189,16 @@ def broken_demo(folder: Path, **config: object) -> Path:
     ("config", "named"),
     [
         ({"architectures": ["NoSuchModel"]}, ("NoSuchModel", "config.json")),
-        ({"head_dim": 40}, ("exceeds",)),
+        ({"head_dim": 40}, ("head_dim=40", "attention cannot run the model")),
     ],
 )
 def test_a_model_that_cannot_load_is_reported_by_its_root_cause(
     config: dict[str, object], named: Sequence[str], tmp_path: Path
 ) -> None:
     folder = broken_demo(tmp_path / "model", **config)
+    if "head_dim" in config:  # weights that fit config.json pass the checks before the engine's
+        read = AutoConfig.from_pretrained(folder)
+        AutoModelForSequenceClassification.from_config(read).save_pretrained(folder)
     last = fail_to_start(Failure("", ("--model", str(folder)), named))
     assert len(last) <= len("fivescore: error: ") + 300
     assert "root cause" not in last

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import orjson
 
-from fivescore.errors import InvalidPair, ModelChanged
+from fivescore.errors import InvalidPair, NotProved
 from fivescore.model.conversation import Conversation
 from fivescore.model.manifest import Proof, ProvedPair
 from fivescore.types import Message, ModelInfo, Pair
@@ -67,10 +67,6 @@ PAIRS = (
 )  # fmt: skip
 """Pairs of a proof unless others are given: white space at the ends, several turns, code, other
 scripts, strings of special tokens, a long pair, an empty response."""
-
-
-class NotProved(ModelChanged):
-    """What was loaded does not give what the proof says."""
 
 
 class Sample(NamedTuple):

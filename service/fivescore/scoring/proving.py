@@ -7,10 +7,10 @@ import logging
 from collections.abc import Sequence
 
 from fivescore.engine.base import Engine
-from fivescore.errors import EngineError
+from fivescore.errors import EngineError, NotProved
 from fivescore.model import proof
 from fivescore.model.checkpoint import Checkpoint
-from fivescore.model.proof import NotProved, Sample
+from fivescore.model.proof import Sample
 from fivescore.types import ModelInfo
 
 log = logging.getLogger(__name__)

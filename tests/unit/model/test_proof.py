@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from fivescore.errors import ConfigurationError
+from fivescore.errors import ConfigurationError, NotProved
 from fivescore.model import manifest as manifests
 from fivescore.model.checkpoint import Checkpoint
 from fivescore.model.manifest import Proof
-from fivescore.model.proof import NotProved, Sample, check_outputs, samples
+from fivescore.model.proof import Sample, check_outputs, samples
 from fivescore.model.reference import ReferenceTokenizer, prove
 from fivescore.settings import DEMO, Settings
 from tests.checkpoints import MAKERS

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from fivescore.engine import supervisor
-from fivescore.errors import EngineDead, EngineError
+from fivescore.errors import EngineDead, EngineError, NotProved
 from fivescore.model import manifest as manifests
 from fivescore.model.checkpoint import Checkpoint
-from fivescore.model.proof import NotProved
 from fivescore.scoring.lifecycle import Service
 from fivescore.settings import DEMO, Settings
 from fivescore.telemetry.metrics import Metrics

@@ -40,7 +40,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 
 
 # What ends a request before its pairs are known, and what ends the process.
-NOT_OF_PAIRS = {"unauthorized", "model_changed", "body_too_large", "client_gone"}
+NOT_OF_PAIRS = {"unauthorized", "model_changed", "not_proved", "body_too_large", "client_gone"}
 
 
 def test_every_error_that_can_end_a_pair_is_an_outcome() -> None:

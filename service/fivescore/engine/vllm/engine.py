@@ -183,9 +183,8 @@ class VllmEngine:
         """
         if self._engine is None:
             raise EngineDead("the engine was closed while it was loading")
-        headers = UNTRACED if self.arguments.otlp_traces_endpoint else None
         answers = self._engine.encode(
-            tokens_input([0]), RAW_SCORES, "warm-up", trace_headers=headers
+            tokens_input([0]), RAW_SCORES, "warm-up", trace_headers=self._untraced()
         )
         try:
             async with asyncio.timeout(VLLM_ENGINE_READY_TIMEOUT_S):
@@ -196,6 +195,10 @@ class VllmEngine:
                 f"no answer to a first sequence within {VLLM_ENGINE_READY_TIMEOUT_S} s"
                 " (VLLM_ENGINE_READY_TIMEOUT_S)"
             ) from error
+
+    def _untraced(self) -> Mapping[str, str] | None:
+        """The headers of a sequence of no request, for which vLLM would begin a trace."""
+        return UNTRACED if self.arguments.otlp_traces_endpoint else None
 
     def _load(self) -> VllmConfig:
         config = self.configure()
@@ -229,7 +232,7 @@ class VllmEngine:
             raise EngineDead("the engine is not running")
         ask = partial(
             self._ask if self._direct else self._ask_in_full,
-            self._engine, token_ids, request_id, trace_headers, priority,
+            self._engine, token_ids, request_id, trace_headers or self._untraced(), priority,
         )  # fmt: skip
         try:
             output = _output(await ask(self._salt))

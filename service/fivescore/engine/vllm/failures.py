@@ -18,7 +18,7 @@ NEXT_STEPS = (
      " machine"),
     (r"[Aa]rchitectures? .*not supported|not support\S* .*architecture|model type",
      "compare architectures in config.json with the models that this vLLM supports"),
-    (r"[Hh]ead[ _]size",
+    (r"[Hh]ead[ _](size|dim)",
      "this device's attention cannot run the model: try --engine.attention-backend or a GPU"),
     (r"[Ss]afetensor|header|deserializ", "fetch the weights again: a file is damaged"),
     (r"trust_remote_code|trust-remote-code", "--trust-remote-code runs the checkpoint's code"),
