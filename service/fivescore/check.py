@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def check(flags: dict[str, Any]) -> int:
     pairs = proof.PAIRS if file is None else _pairs(file, write)
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
-    model, ids, outputs = asyncio.run(_engine_side(settings, pairs))
+    model, ids, outputs = asyncio.run(_engine_side(settings, pairs, write))
     reference = Reference(
         settings.model, model.info.outputs,
         revision=settings.revision, trust_remote_code=settings.trust_remote_code,
@@ -127,7 +127,7 @@ def _pairs(file: Path, write: bool) -> list[Pair]:
 
 
 async def _engine_side(
-    settings: Settings, pairs: Sequence[Pair]
+    settings: Settings, pairs: Sequence[Pair], write: bool
 ) -> tuple[Model, list[list[int] | InvalidPair], dict[int, list[float]]]:
     """The model, the pairs' token ids, and the engine's outputs by place."""
     entrance.prepare(settings)
@@ -138,6 +138,8 @@ async def _engine_side(
         model = found.fit(info)
         if model.manifest.proof is not None:
             print(await _kept_proof(engine, info, found))
+        if write:
+            model = _on_a_day(found, model)
         ids = model.conversation.encode(pairs)
         outputs = {}
         for place, token_ids in enumerate(ids):
@@ -150,6 +152,20 @@ async def _engine_side(
         logging.disable(logging.ERROR)  # vLLM may take its own end for a failure
         await engine.close()
         logging.disable(logging.NOTSET)
+
+
+def _on_a_day(found: Checkpoint, model: Model) -> Model:
+    """The model with today for its date, if its template writes one and the manifest has none.
+
+    A proof holds on one day only.
+    """
+    day, prompt = model.conversation.day, model.manifest.prompt
+    if day is None or prompt.date is not None:
+        return model
+    print(f"The chat template writes the date: prompt.date is now {day}.")
+    fixed = prompt.model_copy(update={"date": day})
+    manifest = model.manifest.model_copy(update={"prompt": fixed})
+    return replace(model, manifest=manifest, conversation=found.conversation(manifest))
 
 
 async def _kept_proof(engine: Engine, info: ModelInfo, found: Checkpoint) -> str:

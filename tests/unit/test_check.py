@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import pytest
 from fivescore import check as checking
 from fivescore.cli import main
 from fivescore.engine.vllm import entrance
+from fivescore.errors import NotProved
 from fivescore.model import manifest as manifests
 from fivescore.model.checkpoint import Checkpoint
 from fivescore.model.proof import PAIRS
@@ -89,6 +91,20 @@ def test_sides_that_agree_are_shown_pair_by_pair_and_kept_on_request(
         k: v for k, v in written.items() if k != "proof"
     }
     assert len(Checkpoint(Settings(model=str(folder))).samples()) == 10
+
+
+def test_a_proof_of_a_template_with_a_date_has_the_date(check: Check, folder: Path) -> None:
+    template = folder / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%d %b %Y') }}" + template.read_text())
+    status, out, _ = check("--write")
+    today = str(datetime.datetime.now().date())
+    assert (status, f"prompt.date is now {today}" in out) == (0, True)
+    written = folder / "reward.json"
+    assert json.loads(written.read_text())["prompt"]["date"] == today
+    assert len(Checkpoint(Settings(model=str(folder))).samples()) == 10
+    written.write_text(written.read_text().replace(today, "2024-07-26"))
+    with pytest.raises(NotProved):
+        Checkpoint(Settings(model=str(folder))).samples()
 
 
 def test_other_numbers_are_said_to_be_numbers_and_are_not_kept(
