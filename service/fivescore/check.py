@@ -11,7 +11,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,9 @@ from fivescore.model import manifest as manifests
 from fivescore.model import proof
 from fivescore.model.checkpoint import Checkpoint, Model
 from fivescore.model.checkpoint import check as check_model
-from fivescore.model.manifest import FILE_NAME, MOST_PROVED, PRESETS
-from fivescore.model.reference import Reference, ReferenceTokenizer, make_proof
+from fivescore.model.manifest import FILE_NAME, MOST_PROVED, PRESETS, Proof
+from fivescore.model.reference import Reference, ReferenceTokenizer
+from fivescore.model.token_ids import first_difference
 from fivescore.scoring.proving import prove
 from fivescore.serve import make_engine
 from fivescore.settings import Settings, load
@@ -86,10 +86,8 @@ def check(flags: dict[str, Any]) -> int:
         return 0 if agrees else 1
     if not agrees:
         raise ConfigurationError(f"{target} is not written, since the two sides differ")
-    by_ids = {proof.digest(one.token_ids): one.reference for one in compared}
-    kept = make_proof(
-        pairs, ids, model.max_tokens, lambda i: by_ids[proof.digest(i)], reference.name
-    )
+    proved = (proof.proved_pair(one.pair, one.token_ids, one.reference) for one in compared)
+    kept = Proof(reference=reference.name, pairs=tuple(proved))
     manifests.write(target, model.manifest.model_copy(update={"proof": kept}))
     print(f"{target}: a proof of {len(kept.pairs)} pairs is written")
     return 0
@@ -219,7 +217,7 @@ def _show_progress(done: int, total: int) -> None:
 
 def _difference(ours: Sequence[int], other: Sequence[int], tokenizer: ReferenceTokenizer) -> str:
     """Where two sequences of token ids differ first, and what each side has there."""
-    at = next((i for i, (a, b) in enumerate(zip_longest(ours, other)) if a != b), None)
+    at = first_difference(ours, other)
     if at is None:
         return ""
     sides = (

@@ -7,7 +7,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from fivescore.model import manifest as manifests
 from fivescore.model import proof
 from fivescore.model.checkpoint import Checkpoint
 from fivescore.model.reference import Reference, ReferenceTokenizer
+from fivescore.model.token_ids import first_difference
 from fivescore.serve import make_engine
 from fivescore.settings import Settings
 from fivescore.types import Pair
@@ -122,8 +122,8 @@ def _faults(
         plain = tokenizer.plain(pair)
         wanted = tokenizer.token_ids(pair) if plain else ids
         verdict.pairs["plain" if plain else "with a special token's string"] += 1
-        if wanted != ids:
-            at = _first_difference(wanted, ids)
+        at = first_difference(wanted, ids)
+        if at is not None:
             around = slice(max(at - 2, 0), at + 4)
             faults.append(
                 f"{side.one}: {pair.prompt!r}: token {at}: reference {wanted[around]},"
@@ -136,8 +136,3 @@ def _faults(
         if not worst <= TOLERANCE:
             faults.append(f"{side.one}: {pair.prompt!r}: outputs differ by {worst}")
     return faults
-
-
-def _first_difference(one: Sequence[int], other: Sequence[int]) -> int:
-    pairs = enumerate(zip_longest(one, other))
-    return next(place for place, (a, b) in pairs if a != b)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import orjson
-
 from fivescore.errors import EngineError
+from fivescore.model.token_ids import digest
 
 DEATHS_BEFORE_ALONE = 2
 """A sequence that was present at this many deaths runs alone, so that another proves something."""
@@ -131,8 +129,3 @@ class Suspects:
             self._records.move_to_end(key)
         while len(self._records) > MOST:
             self._records.popitem(last=False)
-
-
-def digest(token_ids: list[int]) -> bytes:
-    """The sha256 of a sequence's token ids as JSON without spaces."""
-    return hashlib.sha256(orjson.dumps(token_ids)).digest()  # half the time of an array's bytes

@@ -7,16 +7,14 @@ start of an engine is compared with it before the first request.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import orjson
-
 from fivescore.errors import InvalidPair, NotProved
 from fivescore.model.conversation import Conversation
 from fivescore.model.manifest import Proof, ProvedPair
+from fivescore.model.token_ids import digest
 from fivescore.types import Message, ModelInfo, Pair
 
 TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
@@ -77,9 +75,14 @@ class Sample(NamedTuple):
     token_ids: list[int]
 
 
-def digest(token_ids: Sequence[int]) -> str:
-    """The sha256 of token ids as JSON without spaces, in hexadecimal."""
-    return hashlib.sha256(orjson.dumps(list(token_ids))).hexdigest()
+def proved_pair(pair: Pair, token_ids: list[int], outputs: Sequence[float]) -> ProvedPair:
+    """A pair as a proof keeps it, with the reference's token ids and outputs ``[outputs]``."""
+    return ProvedPair(
+        prompt=pair.prompt or "",
+        response=pair.response or "",
+        ids_sha256=digest(token_ids).hex(),
+        outputs=tuple(outputs),
+    )
 
 
 def samples(proof: Proof, conversation: Conversation, limit: int | None) -> list[Sample]:
@@ -93,7 +96,7 @@ def samples(proof: Proof, conversation: Conversation, limit: int | None) -> list
     for place, (pair, ids) in enumerate(zip(proof.pairs, conversation.encode(pairs), strict=True)):
         if isinstance(ids, InvalidPair):
             raise NotProved(_other_ids(place, pair, ids.detail))
-        if digest(ids) != pair.ids_sha256:
+        if digest(ids).hex() != pair.ids_sha256:
             raise NotProved(
                 _other_ids(place, pair, f"its token ids are not those of {proof.reference}")
             )

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
 from tokenizers import Tokenizer as RustTokenizer
 
 from fivescore.errors import ConfigurationError, InvalidPair, first_line
@@ -26,7 +25,7 @@ from fivescore.model.conversation import (
     TURN,
     Conversation,
 )
-from fivescore.model.manifest import Manifest, PromptFormat, Proof, ProvedPair
+from fivescore.model.manifest import Manifest, PromptFormat, Proof
 from fivescore.model.template import DATE_VARIABLES
 from fivescore.types import Message, Pair
 
@@ -207,10 +206,10 @@ def tokenizer_of_file(model: str, revision: str | None = None) -> RustTokenizer:
         OSError: there is no such file.
         Exception: what the library raises for a file that it cannot read.
     """
-    folder = Path(model)
-    if folder.is_dir():
-        return RustTokenizer.from_file(str(folder / "tokenizer.json"))
-    return RustTokenizer.from_file(hf_hub_download(model, "tokenizer.json", revision=revision))
+    file = tokenizer_file.path(model, revision)
+    if file is None:
+        raise FileNotFoundError(f"it has no {tokenizer_file.FILE_NAME}")
+    return RustTokenizer.from_file(str(file))
 
 
 def _dicts(turns: Sequence[Message], parts: Collection[str]) -> list[dict[str, Any]]:
@@ -266,38 +265,12 @@ def prove(folder: Path, manifest: Manifest) -> Manifest:
             )
     reference = Reference(str(folder), manifest.outputs)
     limit = manifest.max_tokens or reference.max_tokens
-    kept = make_proof(proof.PAIRS, ids, limit, reference.outputs, reference.name)
-    return manifest.model_copy(update={"proof": kept})
-
-
-def make_proof(
-    pairs: Sequence[Pair],
-    ids: Sequence[list[int] | InvalidPair],
-    limit: int,
-    outputs: Callable[[Sequence[int]], list[float]],
-    name: str,
-) -> Proof:
-    """The proof of a reference's outputs for ``pairs`` that can be rendered and have room.
-
-    Args:
-        ids: the pairs' token ids, or why they cannot be rendered.
-        limit: the most tokens of a pair.
-        outputs: gives the reference's outputs for token ids.
-        name: the reference's name and dtype.
-
-    Raises:
-        ConfigurationError: no pair can be used.
-    """
-    proved = [
-        ProvedPair(
-            prompt=pair.prompt or "",
-            response=pair.response or "",
-            ids_sha256=proof.digest(token_ids),
-            outputs=tuple(outputs(token_ids)),
-        )
-        for pair, token_ids in zip(pairs, ids, strict=True)
-        if not isinstance(token_ids, InvalidPair) and len(token_ids) <= limit
-    ]
-    if not proved:
+    pairs = tuple(
+        proof.proved_pair(pair, ours, reference.outputs(ours))
+        for pair, ours in zip(proof.PAIRS, ids, strict=True)
+        if not isinstance(ours, InvalidPair) and len(ours) <= limit
+    )
+    if not pairs:
         raise ConfigurationError(f"no pair of the proof fits into {limit} tokens")
-    return Proof(reference=name, pairs=tuple(proved))
+    kept = Proof(reference=reference.name, pairs=pairs)
+    return manifest.model_copy(update={"proof": kept})

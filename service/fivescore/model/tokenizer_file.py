@@ -39,8 +39,8 @@ def read(model: str, revision: str | None = None, trust_remote_code: bool = Fals
         return found
     if not type(found).__module__.startswith("transformers."):
         return found
-    path = _path(model, revision)
-    different = None if path is None else _difference(found, RustTokenizer.from_file(str(path)))
+    file = path(model, revision)
+    different = None if file is None else _difference(found, RustTokenizer.from_file(str(file)))
     if different is None:
         return found
     log.warning(
@@ -63,7 +63,8 @@ def read(model: str, revision: str | None = None, trust_remote_code: bool = Fals
     return tokenizer
 
 
-def _path(model: str, revision: str | None) -> Path | None:
+def path(model: str, revision: str | None) -> Path | None:
+    """The tokenizer.json of a folder or hub id; None where it has none."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from fivescore.engine.suspects import digest
+from fivescore.model.token_ids import digest
 from fivescore.types import Output
 
 Headers = Mapping[str, str] | None

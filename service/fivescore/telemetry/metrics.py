@@ -55,7 +55,7 @@ CLOSED = (
 )
 """Why the service closed a connection."""
 DIGEST_DIGITS = 12
-"""Of the digest in a label: 48 bits distinguish models; all 64 digits are in the manifest."""
+"""Digits of the digest in a label: 48 bits distinguish models; ``/manifest`` has all 64 digits."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *SECONDS)
 PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)

@@ -16,6 +16,7 @@ from fivescore.engine.suspects import (
     TurnAlone,
 )
 from fivescore.errors import EngineError
+from fivescore.model.token_ids import digest
 from tests.unit.engines import turns
 
 GUILTY, INNOCENT = [666], [1]
@@ -127,8 +128,8 @@ async def test_who_was_alone_at_two_deaths_is_refused() -> None:
         await die(suspected, GUILTY, INNOCENT)
     for _ in range(DEATHS_ALONE):
         await die(suspected, GUILTY)
-    digest = suspects.digest(GUILTY).hex()
-    with pytest.raises(EngineError, match=rf"stopped the engine 2 times .* refused.*{digest}"):
+    sha256 = digest(GUILTY).hex()
+    with pytest.raises(EngineError, match=rf"stopped the engine 2 times .* refused.*{sha256}"):
         suspected.turn(GUILTY)
     await die(suspected, INNOCENT)  # is not refused
 
