@@ -32,7 +32,7 @@ from fivescore.scoring.proving import prove
 from fivescore.serve import make_engine
 from fivescore.settings import Settings, load
 from fivescore.telemetry import logging as logs
-from fivescore.types import ModelInfo, Pair, parse_pair
+from fivescore.types import Pair, parse_pair
 
 SHOWN_IDS = 4
 """Token ids that are shown of each side where they differ."""
@@ -132,10 +132,9 @@ async def _engine_side(
     found = await asyncio.to_thread(Checkpoint, settings)
     engine = await asyncio.to_thread(make_engine, settings, found.max_tokens)
     try:
-        info = await engine.load()
-        model = found.fit(info)
+        model = found.fit(await engine.load())
         if model.manifest.proof is not None:
-            print(await _kept_proof(engine, info, found))
+            print(await _kept_proof(engine, model, found))
         if write:
             model = _on_a_day(found, model)
         ids = model.conversation.encode(pairs)
@@ -166,10 +165,10 @@ def _on_a_day(found: Checkpoint, model: Model) -> Model:
     return replace(model, manifest=manifest, conversation=found.conversation(manifest))
 
 
-async def _kept_proof(engine: Engine, info: ModelInfo, found: Checkpoint) -> str:
+async def _kept_proof(engine: Engine, model: Model, found: Checkpoint) -> str:
     """Whether the proof that the manifest has already holds, as a start of the service sees it."""
     try:
-        holds = await prove(engine, info, found, found.samples())
+        holds = await prove(engine, model, found.samples(), model.info.name)
     except NotProved as error:
         return f"A start is refused: {error.detail}."
     return f"The manifest's proof {'holds' if holds else 'cannot be compared'}."

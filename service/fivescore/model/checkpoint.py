@@ -92,11 +92,6 @@ class Checkpoint:
             self.conversation(self._manifest_for(config.num_labels))
 
     @property
-    def name(self) -> str:
-        """The folder or hub id, as it was given."""
-        return self._settings.model
-
-    @property
     def max_tokens(self) -> int | None:
         """The limit in the settings or the manifest, else the context within which scores are the
         reference's; None leaves it to the engine."""

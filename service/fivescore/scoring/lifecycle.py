@@ -59,7 +59,7 @@ class Service:
         self._on_failure = on_failure
         self._engine: Supervisor | None = None
         self._loaded: Model | None = None
-        self._proved = False
+        self._fitted: Model | None = None
         self._identity: Identity | None = None
         self._identified = asyncio.Event()
         self._digesting: asyncio.Task[None] | None = None
@@ -147,8 +147,9 @@ class Service:
             self._identity.look,
             partial(self._check, found, samples),
         )
-        info = await self._engine.load()
-        return replace(await asyncio.to_thread(found.fit, info), proved=self._proved)
+        await self._engine.load()
+        assert self._fitted is not None
+        return self._fitted
 
     async def _check(
         self, found: Checkpoint, samples: Sequence[Sample], engine: Engine, info: ModelInfo
@@ -156,7 +157,10 @@ class Service:
         """Look at a new engine before it is used: at its files, and at what it gives."""
         assert self._identity is not None
         await asyncio.to_thread(self._identity.look, loaded=True)
-        self._proved = await proving.prove(engine, info, found, samples)
+        if self._fitted is None:
+            self._fitted = await asyncio.to_thread(found.fit, info)
+        proved = await proving.prove(engine, self._fitted, samples, self.settings.model)
+        self._fitted = replace(self._fitted, proved=proved)
         self._identified.set()
 
     async def _read_digest(self, identity: Identity) -> None:

@@ -9,29 +9,28 @@ from collections.abc import Sequence
 from fivescore.engine.base import Engine
 from fivescore.errors import EngineError, NotProved
 from fivescore.model import proof
-from fivescore.model.checkpoint import Checkpoint
+from fivescore.model.checkpoint import Model
 from fivescore.model.proof import Sample
 from fivescore.types import ModelInfo
 
 log = logging.getLogger(__name__)
 
 
-async def prove(
-    engine: Engine, info: ModelInfo, checkpoint: Checkpoint, samples: Sequence[Sample]
-) -> bool:
+async def prove(engine: Engine, model: Model, samples: Sequence[Sample], shown: str) -> bool:
     """Score the proof's pairs; returns False, and warns, where nothing can be compared.
 
     Args:
-        samples: what ``checkpoint.samples`` returned.
+        samples: what ``Checkpoint.samples`` returned.
+        shown: the checkpoint's folder or hub id in a warning.
 
     Raises:
         NotProved: an output is not what the proof says.
         EngineDead: the engine stopped.
     """
-    manifest = checkpoint.fit(info).manifest
+    manifest, info = model.manifest, model.info
     usable = [sample for sample in samples if len(sample.token_ids) <= info.max_tokens]
     if manifest.proof is None or info.simulated or not usable:
-        log.warning("%s", _unproved(checkpoint, manifest.proof is not None, info))
+        log.warning("%s", _unproved(shown, manifest.proof is not None, info))
         return False
     outputs = await asyncio.gather(*(_outputs(engine, sample) for sample in usable))
     largest = proof.check_outputs(manifest.proof, usable, outputs, info)
@@ -50,12 +49,12 @@ async def _outputs(engine: Engine, sample: Sample) -> list[float]:
         raise NotProved(f"the manifest's proof cannot be compared: {place}: {error}") from error
 
 
-def _unproved(checkpoint: Checkpoint, has_proof: bool, info: ModelInfo) -> str:
+def _unproved(shown: str, has_proof: bool, info: ModelInfo) -> str:
     if info.simulated:
         return "unproved: the engine is simulated, and its scores mean nothing"
     if has_proof:
         return f"unproved: no pair of the manifest's proof fits into {info.max_tokens} tokens"
     return (
-        f"unproved: {checkpoint.name} has no proof in its manifest, so nothing says that its scores"
-        f" are right: fivescore check {checkpoint.name} --write"
+        f"unproved: {shown} has no proof in its manifest, so nothing says that its scores"
+        f" are right: fivescore check {shown} --write"
     )

@@ -118,6 +118,27 @@ async def test_a_service_that_drains_goes_on_draining_when_its_engine_is_replace
     await running.close()
 
 
+async def test_what_is_said_of_a_model_is_said_once_and_not_at_every_restart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "BACKOFF_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(supervisor, "WATCH_SECONDS", 0.01)
+    fit, fitted = Checkpoint.fit, list[ModelInfo]()
+
+    def counted(self: Checkpoint, info: ModelInfo) -> Any:
+        fitted.append(info)
+        return fit(self, info)
+
+    monkeypatch.setattr(Checkpoint, "fit", counted)
+    first, second = ProvingEngine(), ProvingEngine()
+    running = service([first, second])
+    await running.load()
+    first.kill()
+    await until(lambda: len(second.submitted) == len(SAMPLES) and running.state == "ready")
+    assert (len(fitted), running.model.proved) == (1, True)
+    await running.close()
+
+
 async def test_a_restart_counts_when_the_engine_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "WATCH_SECONDS", 0.01)
     first, second = ProvingEngine(), ProvingEngine()
