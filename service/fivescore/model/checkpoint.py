@@ -74,8 +74,6 @@ class Checkpoint:
     """
 
     def __init__(self, settings: Settings) -> None:
-        from transformers import AutoConfig
-
         check(settings.model)
         self._settings = settings
         self._architecture = architecture.read(settings)
@@ -84,11 +82,12 @@ class Checkpoint:
         self._tokenizer = self._read("tokenizer", tokenizer_file.read)
         self._policy = _read_policy(settings)
         self._manifest = self._read_manifest()
-        self._pad_id = self._read_pad_id()
         # Where the outputs are known, a misfit fails before the engine loads.
-        known = self._manifest is not None or self._has_head()
-        if known and not change_outputs(settings.engine):
-            config = self._read("config.json", AutoConfig.from_pretrained)
+        has_meaning = self._manifest is not None or self._has_head()
+        known = has_meaning and not change_outputs(settings.engine)
+        config = self._read_config(required=known)
+        self._pad_id: int | None = config and config.get_text_config().pad_token_id
+        if known:
             self.conversation(self._manifest_for(config.num_labels))
 
     @property
@@ -177,15 +176,16 @@ class Checkpoint:
                 f"model {settings.model}: its {what} cannot be loaded: {first_line(error)}{advice}"
             ) from error
 
-    def _read_pad_id(self) -> int | None:
+    def _read_config(self, required: bool) -> Any:
+        """config.json; None where the engine may know a model that transformers does not."""
         from transformers import AutoConfig
 
         try:
-            config = self._read("config.json", AutoConfig.from_pretrained)
-        except ConfigurationError:  # the engine may know a model that transformers does not
+            return self._read("config.json", AutoConfig.from_pretrained)
+        except ConfigurationError:
+            if required:
+                raise
             return None
-        pad_id: int | None = config.get_text_config().pad_token_id
-        return pad_id
 
     def _read_manifest(self) -> Manifest | None:
         settings = self._settings
