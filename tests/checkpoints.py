@@ -143,7 +143,7 @@ def steerlm(folder: Path) -> Path:
     """NeMo's SteerLM format on a SentencePiece-like tokenizer, 9 outputs, an affine manifest."""
     specials = ("<unk>", "<s>", "</s>", "<extra_id_0>", "<extra_id_1>", "<extra_id_2>")
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_sentencepiece_like(specials),
+        tokenizer_object=sentencepiece_like(specials),
         unk_token="<unk>",
         bos_token="<s>",
         eos_token="</s>",
@@ -202,7 +202,7 @@ def _byte_level_bpe(added: Sequence[AddedToken]) -> Tokenizer:
     return tokenizer
 
 
-def _sentencepiece_like(specials: Sequence[str]) -> Tokenizer:
+def sentencepiece_like(specials: Sequence[str]) -> Tokenizer:
     """What conversion makes of Llama 2's and Nemotron's models: BPE with bytes to fall back on."""
     trained = Tokenizer(models.BPE(unk_token="<unk>"))
     trained.pre_tokenizer = pre_tokenizers.Metaspace()

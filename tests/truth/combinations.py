@@ -33,7 +33,14 @@ from transformers import (
     Qwen3ForSequenceClassification,
 )
 
-from tests.checkpoints import CORPUS, LLAMA_TEMPLATE, MAX_TOKENS, ROLE_TEMPLATE, SHAPE
+from tests.checkpoints import (
+    CORPUS,
+    LLAMA_TEMPLATE,
+    MAX_TOKENS,
+    ROLE_TEMPLATE,
+    SHAPE,
+    sentencepiece_like,
+)
 from tests.unit.model.made_templates import (
     DATED,
     DATED_WITH_SYSTEM,
@@ -49,6 +56,7 @@ SPECIALS = (
     "<|end_header_id|>", "<|eot_id|>", "<|im_start|>", "<|im_end|>", "<|system|>", "<|user|>",
     "<|assistant|>", "<|end|>", "<extra_id_0>", "<extra_id_1>", "<extra_id_2>",
 )  # fmt: skip
+UNKNOWN = ("<unk>",)
 PLAIN_ADDED = ("<think>", "</think>")
 SPACES = ("\n\n", "  ", "\t")
 
@@ -213,27 +221,8 @@ def _split_by_digits() -> Tokenizer:
     return tokenizer
 
 
-def _sentencepiece() -> Tokenizer:
-    trained = Tokenizer(models.BPE(unk_token="<unk>"))
-    trained.pre_tokenizer = pre_tokenizers.Metaspace()
-    trained.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=400, show_progress=False))
-    model = json.loads(trained.to_str())["model"]
-    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *model["vocab"]]
-    tokenizer = Tokenizer(
-        models.BPE(
-            vocab={piece: id_ for id_, piece in enumerate(dict.fromkeys(pieces))},
-            merges=[tuple(merge) for merge in model["merges"]],
-            unk_token="<unk>", byte_fallback=True, fuse_unk=True,
-        )
-    )  # fmt: skip
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
-    )
-    return tokenizer
-
-
 def _metaspace_first() -> Tokenizer:
-    tokenizer = _sentencepiece()
+    tokenizer = sentencepiece_like(UNKNOWN)
     tokenizer.normalizer = None
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     return tokenizer
@@ -243,7 +232,7 @@ FAMILIES: dict[str, Callable[[], Tokenizer]] = {
     "byte level": _byte_level,
     "byte level, NFC": lambda: _byte_level(normalizers.NFC()),
     "digits": _split_by_digits,
-    "sentencepiece": _sentencepiece,
+    "sentencepiece": lambda: sentencepiece_like(UNKNOWN),
     "metaspace first": _metaspace_first,
 }
 
