@@ -10,9 +10,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from fivescore.errors import ConfigurationError, first_line, without_kind
+from fivescore.model.head import Finite, GatedHead, Head, LinearHead, Strict, TokenHead
 from fivescore.types import ATTRIBUTES as ATTRIBUTES
 from fivescore.types import Prompt, Text
 
@@ -28,15 +29,10 @@ NEWEST: Final = 2
 MOST_PROVED = 64
 """The most pairs of a proof: every start of an engine computes them."""
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 AttributeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Affine(_Strict):
+class Affine(Strict):
     """``value = raw[output] * scale + offset``; a head's bias becomes the offset."""
 
     output: Annotated[int, Field(ge=0)]
@@ -44,14 +40,14 @@ class Affine(_Strict):
     offset: Finite = 0.0
 
 
-class Combined(_Strict):
+class Combined(Strict):
     """``reward = sum(weight * attribute) + bias``."""
 
     weights: Annotated[dict[AttributeName, Finite], Field(min_length=1)]
     bias: Finite = 0.0
 
 
-class PromptFormat(_Strict):
+class PromptFormat(Strict):
     """How a pair is rendered for the model; null stands for the format's own default."""
 
     format: Literal["chat_template", "steerlm", "raw"] = "chat_template"
@@ -67,7 +63,7 @@ class PromptFormat(_Strict):
     """The day that a template writes."""
 
 
-class ProvedPair(_Strict):
+class ProvedPair(Strict):
     """A pair with what the reference gives for it."""
 
     prompt: Prompt
@@ -78,7 +74,7 @@ class ProvedPair(_Strict):
     """The head's raw outputs."""
 
 
-class Proof(_Strict):
+class Proof(Strict):
     """What a reference that is not the engine gives for some pairs."""
 
     reference: Annotated[str, Field(min_length=1)]
@@ -86,7 +82,7 @@ class Proof(_Strict):
     pairs: Annotated[tuple[ProvedPair, ...], Field(min_length=1, max_length=MOST_PROVED)]
 
 
-class Source(_Strict):
+class Source(Strict):
     """Where a converted checkpoint came from."""
 
     from_: Annotated[str, Field(alias="from")]
@@ -94,21 +90,22 @@ class Source(_Strict):
     by: str | None = None
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """``reward`` is either weights over the attributes, or one output read as the reward itself."""
 
     version: Literal[1, 2] = NEWEST
     outputs: Annotated[int, Field(ge=1)]
-    attributes: dict[AttributeName, Affine] = {}
+    attributes: dict[AttributeName, Affine] = Field(default={})
     reward: Combined | Affine
     prompt: PromptFormat = PromptFormat()
+    head: Head = LinearHead()
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     source: Source | None = None
     proof: Proof | None = None
 
     @model_validator(mode="after")
     def _of_its_version(self) -> Self:
-        newer = {"source", "proof"} & self.model_fields_set
+        newer = {"head", "source", "proof"} & self.model_fields_set
         newer |= {
             f"prompt.{name}" for name in {"bos", "end", "date"} & self.prompt.model_fields_set
         }
@@ -135,6 +132,10 @@ class Manifest(_Strict):
                     f"proof.pairs.{place} has {len(pair.outputs)} outputs, but there are"
                     f" {self.outputs}"
                 )
+        if isinstance(self.head, TokenHead) and self.outputs != 1:
+            raise ValueError(f"a token head has one output, not {self.outputs}")
+        if isinstance(self.head, GatedHead) and self.outputs < 2:
+            raise ValueError("a gated head has its outputs and, last, their gated sum")
         if reserved := NOT_ATTRIBUTES & self.attributes.keys():
             raise ValueError(f"{sorted(reserved)} cannot be attribute names")
         return self

@@ -1,0 +1,1 @@
+"""Published reward models of every layout, read and written as folders that can be served."""
