@@ -130,3 +130,9 @@ def config(source: Source, outputs: int) -> dict[str, Any]:
     dropped = {"auto_map", "id2label", "label2id", "value_head_prefix", "num_labels"}
     kept = {name: value for name, value in source.config.items() if name not in dropped}
     return {**kept, "architectures": [classifier(source)], "num_labels": outputs}
+
+
+def language_config(source: Source) -> dict[str, Any]:
+    """config.json of a language model, for transformers' own class."""
+    kept = {name: value for name, value in source.config.items() if name != "auto_map"}
+    return {**kept, "architectures": [causal(source)]}

@@ -210,7 +210,7 @@ class _Head:
         return found
 
     def _regression(self) -> torch.Tensor:
-        """The rows of ``r``, ``[objectives, H]``; those of an objective's quantiles are adjacent."""
+        """The rows of ``r``, ``[objectives, H]``; an objective's quantiles are adjacent rows."""
         weight = self.tensors[REGRESSION].float()
         return weight.reshape(self.objectives, self.quantiles, -1).mean(dim=1)
 

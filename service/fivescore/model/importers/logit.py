@@ -38,6 +38,9 @@ KNOWN = (
 """NVIDIA's reward models with a language model's head, by their cards: the logit of token 0, or
 ``Yes`` (9642) less ``No`` (2822); the ids of 3.3 have no BOS. 3.1 takes at most 4,096 tokens."""
 
+NOT_PLAIN = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+"""Entries of config.json by which Gemma 2, Cohere, Granite and Falcon-H1 change their logits."""
+
 
 def plan(source: Source, options: Options) -> Plan | None:
     """The plan of a language model that is named, or for which a token is given; else None."""
@@ -45,15 +48,20 @@ def plan(source: Source, options: Options) -> Plan | None:
     known = _known(source)
     if others or not (options.token or known):
         return None
+    _check_plain(source, language)
     row = _row_tensor(source, inner, language)
     if options.token is not None:
-        token = _id(source, options.token, row.shape[0])
-        minus = None if options.minus is None else _id(source, options.minus, row.shape[0])
+        token = _id(source, options.token)
+        minus = None if options.minus is None else _id(source, options.minus)
         prompt, limit = PromptFormat(), None
     else:
         assert known is not None
         token, minus, limit = known.token, known.minus, known.max_tokens
         prompt = PromptFormat() if known.bos == "auto" else PromptFormat(bos="never")
+    if max(token, minus or 0) >= row.shape[0]:
+        raise source.refuse(
+            f"its vocabulary of {row.shape[0]} lacks token {max(token, minus or 0)}"
+        )
     head = TokenHead(kind="token", token=token, minus=minus)
     manifest = meaning.scalar(head, prompt, **({"max_tokens": limit} if limit else {}))
     if options.manifest is not None:
@@ -61,12 +69,24 @@ def plan(source: Source, options: Options) -> Plan | None:
     return Plan(
         kind="token",
         sentence=_sentence(source, token, minus),
-        config=dict(source.config),
+        config=body.language_config(source),
         manifest=manifest,
         tensors=tuple(body.planned({**inner, **language})),
         files=source.files,
         head=lambda states, ids: _logit(row, token, minus, states),
     )
+
+
+def _check_plain(source: Source, language: dict[str, Tensor]) -> None:
+    """Check that a logit is a row of the head times the state, and nothing more.
+
+    Raises:
+        ConfigurationError: the head has a bias, or the model scales or caps its logits.
+    """
+    more = [name for name in NOT_PLAIN if source.value(name) not in (None, 1, 1.0)]
+    more += [name for name in language if name.endswith(".bias")]
+    if more:
+        raise source.refuse(f"its logits are changed by {more[0]}, which a token head does not do")
 
 
 def _sentence(source: Source, token: int, minus: int | None) -> str:
@@ -110,7 +130,7 @@ def _logit(row: Tensor, token: int, minus: int | None, states: torch.Tensor) -> 
     return [float(states[-1] @ chosen)]
 
 
-def _id(source: Source, given: str, vocabulary: int) -> int:
+def _id(source: Source, given: str) -> int:
     """The id that ``given`` is, or that of the one token which it is encoded to."""
     if given.isdecimal():
         ids = [int(given)]
@@ -121,8 +141,6 @@ def _id(source: Source, given: str, vocabulary: int) -> int:
         ids = tokenizer.encode(given, add_special_tokens=False).ids
     if len(ids) != 1:
         raise source.refuse(f"{given!r} is {len(ids)} tokens, {ids[:8]}: give the id of one")
-    if ids[0] >= vocabulary:
-        raise source.refuse(f"token {ids[0]} is not in its vocabulary of {vocabulary}")
     return int(ids[0])
 
 

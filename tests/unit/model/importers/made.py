@@ -102,11 +102,15 @@ def urm(folder: Path) -> Path:
     return save(folder, tensors, architectures=["LlamaForSequenceClassification"], num_labels=10)
 
 
-def language_model(folder: Path) -> Path:
-    """A language model without any other head."""
+def language_model(folder: Path, vocabulary: int = 9700) -> Path:
+    """A language model without any other head, and more ids than its tokenizer has."""
     tensors = base(folder)
-    tensors["lm_head.weight"] = drawn(*tensors["model.embed_tokens.weight"].shape)
-    return save(folder, tensors, architectures=["LlamaForCausalLM"], tie_word_embeddings=False)
+    tensors["model.embed_tokens.weight"] = drawn(vocabulary, HIDDEN)
+    tensors["lm_head.weight"] = drawn(vocabulary, HIDDEN)
+    return save(
+        folder, tensors, architectures=["LlamaForCausalLM"], tie_word_embeddings=False,
+        vocab_size=vocabulary,
+    )  # fmt: skip
 
 
 INTERNLM2 = {
