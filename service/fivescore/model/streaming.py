@@ -119,7 +119,20 @@ def _streamed(config: Any, tensors: Mapping[str, Stored], device: str) -> Any:
         log.info("%s is loaded whole: its tensors are not its parameters", type(body).__name__)
         return None
     stored = {name: tensors[origin] for name, origin in names.items()}
-    return cpu_offload(body.eval(), torch.device(device), state_dict=_Weights(stored))
+    _look_up_in_place(body, stored)
+    dtypes = {name: parameter.dtype for name, parameter in body.named_parameters()}
+    return cpu_offload(body.eval(), torch.device(device), state_dict=_Weights(stored, dtypes))
+
+
+def _look_up_in_place(body: Any, stored: Mapping[str, Stored]) -> None:
+    """Look embeddings up in their own dtype and cast the rows: in float32 a table is the largest
+    tensor of most models."""
+    import torch
+
+    for name, module in body.named_modules():
+        if type(module) is torch.nn.Embedding and stored[f"{name}.weight"].dtype == "BF16":
+            module.to(torch.bfloat16)
+            module.register_forward_hook(lambda module, inputs, rows: rows.float())
 
 
 def _whole(folder: Path, device: str) -> Any:
@@ -131,13 +144,19 @@ def _whole(folder: Path, device: str) -> Any:
 
 
 class _Weights(Mapping[str, Any]):
-    """A module's parameters by name, in float32, each read when it is asked for."""
+    """A module's parameters and buffers by name, each read when it is asked for.
 
-    def __init__(self, stored: Mapping[str, Stored]) -> None:
-        self._stored = stored
+    Args:
+        dtypes: in which a parameter is wanted; a buffer is wanted in float32.
+    """
+
+    def __init__(self, stored: Mapping[str, Stored], dtypes: Mapping[str, torch.dtype]) -> None:
+        self._stored, self._dtypes = stored, dtypes
 
     def __getitem__(self, name: str) -> Any:
-        return self._stored[name].read().float()
+        import torch
+
+        return self._stored[name].read().to(self._dtypes.get(name, torch.float32))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stored)

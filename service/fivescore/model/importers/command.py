@@ -16,7 +16,9 @@ from fivescore.errors import ConfigurationError
 
 DIGESTED = ("*.safetensors", "*.bin", "*.pt", "*.json", "*.model", "*.jinja")
 """Names of a folder's files that its sha256 is of."""
-RECOGNISED = frozenset({"kind", "base", "manifest", "revision", "token", "minus", "normalize"})
+RECOGNISED = frozenset(
+    {"kind", "base", "tokenizer", "manifest", "revision", "token", "minus", "normalize"}
+)
 """Flags that are fields of ``Options``."""
 MINUTE = 60.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -28,6 +30,7 @@ NORMALIZE = "apply the mean and standard deviation in OpenRLHF's config.json"
 OPTIONS = {
     "--kind": ("KIND", "what to take the source for, of --list [recognised]"),
     "--base": ("MODEL", "the base model of a PEFT adapter [the one that it names]"),
+    "--tokenizer": ("MODEL", "a folder or hub id whose tokenizer and template are taken"),
     "--manifest": ("FILE", "a reward.json, or a preset, that says what the outputs mean"),
     "--revision": ("REVISION", "the revision of a repository on the hub"),
     "--token": ("TOKEN", "id or string of a token whose logit is a language model's reward"),

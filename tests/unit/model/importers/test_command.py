@@ -46,10 +46,10 @@ def outputs(folder: Path, manifest: Manifest, ids: list[int]) -> list[float]:
     """The written head over the written body, as ``model/head.py`` describes each kind."""
     found, hidden, head = weights(folder), states(folder, ids), manifest.head
     if isinstance(head, MlpHead):
-        return chain(found, "score", hidden[-1], head.activation).tolist()
+        return list(chain(found, "score", hidden[-1], head.activation).tolist())
     score = functional.linear(hidden[-1], found["score.weight"], found.get("score.bias"))
     if not isinstance(head, GatedHead):
-        return score.tolist()
+        return list(score.tolist())
     gate, at = head.gate, list(head.gate.at)
     starts = [j for j in range(len(ids)) if at and ids[j : j + len(at)] == at]
     shares = chain(found, "gate", hidden[starts[-1] if at else -1], gate.activation)

@@ -170,8 +170,36 @@ def test_a_token_is_given_by_its_id_or_its_string(tmp_path: Path) -> None:
     assert found == TokenHead(kind="token", token=0, minus=5)
     assert "tokens" in refused(folder, token="quixotic")
     assert "its vocabulary of 9700 lacks token 70000" in refused(folder, token="70000")
-    made.configure(folder, final_logit_softcapping=30.0)
-    assert "final_logit_softcapping" in refused(folder, token="!")
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        ({}, lambda x: x),
+        ({"logit_scale": 0.25}, lambda x: x * 0.25),
+        ({"logits_scaling": 4.0}, lambda x: x / 4),
+        ({"final_logit_softcapping": 3.0}, lambda x: 3 * torch.tanh(x / 3)),
+    ],
+)
+def test_logits_are_those_of_the_language_model(
+    config: dict[str, Any], wanted: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path
+) -> None:
+    folder = made.configure(made.language_model(tmp_path), **config)
+    head = planned(folder, token="3", minus="5").head
+    assert head is not None
+    states = torch.randn(4, made.HIDDEN)
+    rows = load_file(folder / "model.safetensors")["lm_head.weight"]
+    logits = wanted(rows[[3, 5]] @ states[-1])
+    assert head(states, [1, 2, 3, 4]) == [pytest.approx(float(logits[0] - logits[1]), abs=1e-5)]
+
+
+def test_another_folder_s_tokenizer_may_be_taken(tmp_path: Path) -> None:
+    source, other = athene(tmp_path / "source"), athene(tmp_path / "other")
+    for file in source.glob("tokenizer*"):
+        file.unlink()
+    assert "give a folder that has its tokenizer with --tokenizer" in refused(source)
+    found = planned(source, tokenizer=str(other))
+    assert found.files["tokenizer.json"] == other / "tokenizer.json"
 
 
 def athene(folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import weakref
 from collections import namedtuple
@@ -105,7 +106,7 @@ def test_files_that_stay_as_they_are_are_linked(
     head = {"v_head.summary.weight": made.drawn(1, made.HIDDEN)}
     torch.save(head, source / "value_head.bin")
     if fails:
-        monkeypatch.setattr(writing.os, "link", lambda *_: (_ for _ in ()).throw(fails))
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(fails))
     output = tmp_path / "output"
     write(source, output, link=True)
     first, second = sorted(output.glob("*.safetensors"))
@@ -192,7 +193,7 @@ def test_a_disk_that_fills_up_is_one_line_and_what_is_written_is_kept(
 
     output = tmp_path / "output"
     with monkeypatch.context() as context:
-        context.setattr(writing.os, "fsync", full)
+        context.setattr(os, "fsync", full)
         with pytest.raises(ConfigurationError, match=r"the disk is full .* start the same command"):
             Writer(planned(source), output, source).write(Progress())
     write(source, output)
@@ -213,9 +214,7 @@ def test_every_dtype_of_a_checkpoint_is_written(tmp_path: Path) -> None:
     kinds: list[Any] = [torch.float8_e4m3fn, torch.bfloat16, torch.int64, torch.bool, torch.float64]
     made_tensors = [torch.ones(3, 2).to(kind) for kind in kinds] + [torch.tensor(4.0)]
     found = [
-        PlannedTensor(
-            f"t{i}", tuple(one.shape), stored_tensors.dtype_name(one.dtype), lambda one=one: one
-        )
+        PlannedTensor(f"t{i}", tuple(one.shape), stored_tensors.dtype_name(one.dtype), one.clone)
         for i, one in enumerate(made_tensors)
     ]
     base = planned(made.linear(tmp_path / "source"))
