@@ -11,15 +11,13 @@ from typing import Any, NoReturn
 from vllm.config import ModelConfig, VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.platforms import current_platform
-from vllm.transformers_utils.config import get_config
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from fivescore.engine.vllm import internals
-from fivescore.engine.vllm.heads import POOLING, with_float32_head, with_own_head
+from fivescore.engine.vllm.heads import POOLING, with_float32_head
 from fivescore.engine.vllm.threads import usable_count
 from fivescore.errors import ConfigurationError, first_line
 from fivescore.model.engine_options import combined, merged
-from fivescore.model.head import OwnHead
 from fivescore.telemetry.metrics import SECONDS
 
 OURS = ("model", "runner", "pooler_config", "otlp_traces_endpoint")
@@ -75,26 +73,6 @@ def engine_arguments(
         if name not in chosen and value is not None:
             setattr(arguments, name, value)
     return arguments
-
-
-def build_head(arguments: AsyncEngineArgs, head: OwnHead) -> None:
-    """Let the engine build the manifest's head, instead of one linear layer.
-
-    Raises:
-        ConfigurationError: vLLM cannot read the model's configuration, or cannot put the head on
-            its body.
-    """
-    try:
-        config = get_config(
-            arguments.hf_config_path or arguments.model,
-            arguments.trust_remote_code,
-            arguments.revision,
-            arguments.code_revision,
-            arguments.config_format,
-        )
-    except Exception as error:  # the libraries beneath raise many kinds
-        raise ConfigurationError(f"{arguments.model}: {first_line(error)}") from error
-    arguments.hf_overrides = with_own_head(arguments.hf_overrides, config, head)
 
 
 Given = dict[str, tuple[argparse.Action, Any]]

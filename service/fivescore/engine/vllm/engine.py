@@ -32,13 +32,12 @@ from fivescore.engine.vllm.arguments import (
     CPU_WORKER,
     GPU_WORKER,
     OUR_WORKERS,
-    build_head,
     cpu_kv_cache_bytes,
     cpu_step_tokens,
     engine_arguments,
 )
 from fivescore.engine.vllm.failures import startup_failure
-from fivescore.engine.vllm.heads import RAW_SCORES, spare_the_head
+from fivescore.engine.vllm.heads import RAW_SCORES, spare_the_head, with_own_head
 from fivescore.engine.vllm.output import relayed
 from fivescore.errors import ConfigurationError, EngineDead, EngineError, first_line
 from fivescore.model.head import OwnHead
@@ -129,7 +128,7 @@ class VllmEngine:
         }
         self.arguments = engine_arguments(model, options, defaults)
         if head is not None:
-            build_head(self.arguments, head)
+            self.arguments.hf_overrides = with_own_head(self.arguments, head)
         self._engine: AsyncLLM | None = None
         self._numbers = itertools.count()
         self._closed = False

@@ -9,8 +9,9 @@ makes them known in each of vLLM's processes: it is an entry point of ``vllm.gen
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -20,10 +21,11 @@ from pydantic import TypeAdapter
 from torch import nn
 from vllm import ModelRegistry, PoolingParams, __version__
 from vllm.config import PoolerConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig
 
 from fivescore.engine.vllm import internals
-from fivescore.errors import ConfigurationError
+from fivescore.errors import ConfigurationError, first_line
 from fivescore.model import language_head
 from fivescore.model.head import GatedHead, Head, OwnHead, TokenHead
 
@@ -75,45 +77,40 @@ def register() -> None:
     Each class is made when it is asked for. Its name has vLLM's version, since vLLM keeps what it
     found out about a class for as long as the file with this name stays the same.
     """
-    if internals.missing(internals.HEADED):
-        return  # ``with_own_head`` says so to whoever needs one
-    from vllm.model_executor.models.config import MODELS_CONFIG_MAP as ADJUSTMENTS
-
+    config = importlib.import_module("vllm.model_executor.models.config")
+    adjustments = getattr(config, "MODELS_CONFIG_MAP", {})
     for name in list(ModelRegistry.get_supported_archs()):
         if name.endswith(GENERATE) and not name.startswith(PREFIX):
             ModelRegistry.register_model(PREFIX + name, f"{__name__}:{PREFIX}{name}@{__version__}")
-            if name in ADJUSTMENTS:
-                ADJUSTMENTS[PREFIX + name] = ADJUSTMENTS[name]
+            if name in adjustments:
+                adjustments[PREFIX + name] = adjustments[name]
 
 
-def with_own_head(overrides: Mapping[str, Any], config: Any, own: OwnHead) -> dict[str, Any]:
+def with_own_head(arguments: AsyncEngineArgs, own: OwnHead) -> dict[str, Any]:
     """``hf_overrides`` with which vLLM builds a head by the manifest's description.
 
-    Args:
-        overrides: those that there are already.
-        config: transformers' configuration of the model.
-
     Raises:
-        ConfigurationError: vLLM or its plugins cannot be used so, or have no such body.
+        ConfigurationError: vLLM or its plugins cannot be used so, it cannot read the model's
+            configuration, or it has no such body.
     """
+    kind = f"head.kind {own.head.kind} of the manifest"
     if absent := internals.missing(internals.HEADED):
         raise ConfigurationError(
-            f"head.kind {own.head.kind} of the manifest cannot be served: vLLM {__version__} has no"
-            f" {', '.join(absent)}; install the version that fivescore names"
+            f"{kind} cannot be served: vLLM {__version__} has no {', '.join(absent)}; install the"
+            " version that fivescore names"
         )
-    known = ModelRegistry.get_supported_archs()
-    if f"{PREFIX}LlamaForCausalLM" not in known:
+    if not any(name.startswith(PREFIX) for name in ModelRegistry.get_supported_archs()):
         raise ConfigurationError(
-            f"head.kind {own.head.kind} of the manifest needs fivescore's plugin in vLLM, which is"
-            " not loaded: add fivescore to VLLM_PLUGINS where that is set, and install fivescore"
-            " with pip, which registers it"
+            f"{kind} needs fivescore's plugin in vLLM, which is not loaded: add fivescore to"
+            " VLLM_PLUGINS where that is set, else install fivescore with pip again"
         )
+    overrides = arguments.hf_overrides
+    config = _config(arguments)
     names = overrides.get("architectures") or config.architectures or [""]
     headed = _headed_name(str(names[0]), composite=config is not config.get_text_config())
     if headed is None:
         raise ConfigurationError(
-            f"{names[0]} has no body in vLLM {__version__} that a head of kind {own.head.kind} can"
-            " be put on: vLLM's list of supported models has those that can"
+            f"vLLM {__version__} has no body for {names[0]} that {kind} can be put on"
         )
     described = {"head": own.head.model_dump(mode="json"), "outputs": own.raw_outputs}
     return {
@@ -122,6 +119,22 @@ def with_own_head(overrides: Mapping[str, Any], config: Any, own: OwnHead) -> di
         "num_labels": own.raw_outputs,
         OWN_HEAD: json.dumps(described),  # vLLM would merge an object into the configuration
     }
+
+
+def _config(arguments: AsyncEngineArgs) -> Any:
+    """transformers' configuration, as vLLM reads it."""
+    from vllm.transformers_utils.config import get_config
+
+    try:
+        return get_config(
+            arguments.hf_config_path or arguments.model,
+            arguments.trust_remote_code,
+            arguments.revision,
+            arguments.code_revision,
+            arguments.config_format,
+        )
+    except Exception as error:  # the libraries beneath raise many kinds
+        raise ConfigurationError(f"{arguments.model}: {first_line(error)}") from error
 
 
 def _headed_name(architecture: str, composite: bool) -> str | None:
