@@ -7,13 +7,15 @@ model's size. Each pass reads all weights once, and computes as many sequences a
 
 from __future__ import annotations
 
+import importlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fivescore.errors import ConfigurationError, first_line
-from fivescore.model import weights
+from fivescore.model import tensors, weights
 from fivescore.model.tensors import Stored
 
 if TYPE_CHECKING:
@@ -28,27 +30,59 @@ BY_LENGTH = frozenset({"longrope", "su", "dynamic"})
 DEFAULT_CONTEXT = 2048
 """The context in tokens of a model whose config names none."""
 
+SHARE = 1 / 3
+"""The share of the free memory that a body may take in float32 before it is streamed."""
+FLOAT32_BYTES = 4
+
+
+def for_large(model: str, revision: str | None) -> StreamedBody | None:
+    """The body of a checkpoint that is too large for this machine's memory; None for others.
+
+    None too where a GPU is, among which transformers places the body; and where the checkpoint's
+    files are still to be fetched.
+
+    Raises:
+        ConfigurationError: a file is damaged, or transformers has no such body.
+    """
+    import torch
+
+    folder = tensors.folder(model, revision)
+    if torch.cuda.is_available() or folder is None:
+        return None
+    try:
+        import psutil
+
+        importlib.import_module("accelerate")
+    except ModuleNotFoundError as error:
+        log.info("a large reference would need %s, which is not installed", error.name)
+        return None
+    found = tensors.stored(folder, model)
+    elements = sum(math.prod(one.shape) for one in found.values())
+    if elements * FLOAT32_BYTES <= SHARE * psutil.virtual_memory().available:
+        return None
+    return StreamedBody(folder, found, model)
+
 
 class StreamedBody:
     """transformers' body of a checkpoint.
 
     Args:
         folder: where config.json and, for bodies that cannot be streamed, the weights lie.
-        tensors: the checkpoint's tensors by name.
+        stored: the checkpoint's tensors by name.
 
     Raises:
         ConfigurationError: transformers has no such body, or cannot load it.
     """
 
-    def __init__(self, folder: Path, tensors: Mapping[str, Stored], shown: str) -> None:
+    def __init__(self, folder: Path, stored: Mapping[str, Stored], shown: str) -> None:
         import torch
         from transformers import AutoConfig
 
         self._shown = shown
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            self._config = AutoConfig.from_pretrained(folder)
-            found = _streamed(self._config, tensors, self._device)
+            self.config: Any = AutoConfig.from_pretrained(folder)
+            found = _streamed(self.config, stored, self._device)
             self._is_streamed = found is not None
             self._body = found if found is not None else _whole(folder, self._device)
         except Exception as error:  # the library raises many types for an invalid checkpoint
@@ -59,27 +93,27 @@ class StreamedBody:
     @property
     def max_tokens(self) -> int:
         """The model's context in tokens."""
-        config = self._config.get_text_config()
+        config = self.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT)
 
     def hidden_states(
-        self, sequences: Sequence[Sequence[int]], done: Callable[[int], Any] = lambda tokens: None
+        self, sequences: Sequence[Sequence[int]], done: Callable[[int], Any] = lambda count: None
     ) -> list[torch.Tensor]:
         """The states after the final norm, ``[tokens, H]`` in float32, per sequence in order.
 
         Args:
-            done: called after each pass with the number of tokens in it.
+            done: called after each pass with the number of sequences in it.
         """
         states: dict[int, torch.Tensor] = {}
         for places in self._passes(sequences):
             chosen = [sequences[place] for place in places]
             states.update(zip(places, self._states(chosen), strict=True))
-            done(sum(map(len, chosen)))
+            done(len(chosen))
         return [states[place] for place in range(len(sequences))]
 
     def _passes(self, sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         """Places of sequences that are computed together, those of like lengths."""
-        alone = not BY_LENGTH.isdisjoint(_rope_kinds(self._config)) or not self._is_streamed
+        alone = not BY_LENGTH.isdisjoint(_rope_kinds(self.config)) or not self._is_streamed
         chosen: list[int] = []
         for place in sorted(range(len(sequences)), key=lambda place: len(sequences[place])):
             longest = len(sequences[place])
@@ -106,7 +140,7 @@ class StreamedBody:
         return [states[row, : len(sequence)].clone() for row, sequence in enumerate(sequences)]
 
 
-def _streamed(config: Any, tensors: Mapping[str, Stored], device: str) -> Any:
+def _streamed(config: Any, found: Mapping[str, Stored], device: str) -> Any:
     """The body whose weights are read as they are used; None where each is not one tensor."""
     import torch
     from accelerate import cpu_offload, init_empty_weights
@@ -114,11 +148,11 @@ def _streamed(config: Any, tensors: Mapping[str, Stored], device: str) -> Any:
 
     with init_empty_weights(include_buffers=False):
         body = AutoModel.from_config(config, dtype=torch.float32, attn_implementation="eager")
-    names = weights.single_origins(body, {name: one.shape for name, one in tensors.items()})
+    names = weights.single_origins(body, {name: one.shape for name, one in found.items()})
     if names is None:
         log.info("%s is loaded whole: its tensors are not its parameters", type(body).__name__)
         return None
-    stored = {name: tensors[origin] for name, origin in names.items()}
+    stored = {name: found[origin] for name, origin in names.items()}
     _look_up_in_place(body, stored)
     dtypes = {name: parameter.dtype for name, parameter in body.named_parameters()}
     return cpu_offload(body.eval(), torch.device(device), state_dict=_Weights(stored, dtypes))

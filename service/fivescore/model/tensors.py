@@ -107,6 +107,12 @@ def load(
     return _here(model, revision).load(names, rows)
 
 
+def folder(model: str, revision: str | None) -> Path | None:
+    """The folder of a checkpoint that is here whole, or in the hub's cache; else None."""
+    found, whole = _folder(model, revision, None)
+    return found if whole else None
+
+
 def _here(model: str, revision: str | None) -> _Reader:
     folder, _ = _folder(model, revision, None)
     if folder is None:

@@ -97,7 +97,7 @@ def _import(parser: argparse.ArgumentParser, flags: dict[str, Any]) -> int:
     if not flags["no_proof"]:
         from fivescore.model.importers.proving import prove
 
-        with _bar(None, "proof", " tokens") as bar:
+        with _bar(None, "proof", " pairs") as bar:
             manifest = prove(plan, folder, bar.update)
     origin = _origin(name, place)
     writer.finish(manifest.model_copy(update={"source": origin}))

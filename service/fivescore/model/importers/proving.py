@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fivescore.errors import ConfigurationError, InvalidPair
 from fivescore.model import manifest as manifests
-from fivescore.model import proof, tensors, tokenizer_file
+from fivescore.model import proof, reference_head, tensors, tokenizer_file
 from fivescore.model.conversation import Conversation
-from fivescore.model.head import LinearHead
 from fivescore.model.importers import meaning
 from fivescore.model.importers.plan import Plan
 from fivescore.model.manifest import Manifest, Proof
 from fivescore.model.reference import ReferenceTokenizer
 from fivescore.model.streaming import StreamedBody
-from fivescore.model.tensors import Stored
 from fivescore.types import Pair
-
-if TYPE_CHECKING:
-    import torch
-
-Formula = Callable[["torch.Tensor", Sequence[int]], Sequence[float]]
 
 
 def prove(plan: Plan, folder: Path, done: Callable[[int], Any]) -> Manifest:
     """The plan's manifest with a proof over the weights that lie in ``folder``.
 
     Args:
-        done: called after each pass of the reference with the number of tokens in it.
+        done: called after each pass of the reference with the number of pairs in it.
 
     Raises:
         ConfigurationError: transformers has no such body or other token ids, or no pair fits.
@@ -45,7 +38,9 @@ def prove(plan: Plan, folder: Path, done: Callable[[int], Any]) -> Manifest:
         if not chosen:
             raise ConfigurationError(f"no pair of the proof fits into {limit} tokens")
         states = body.hidden_states([ids for _, ids in chosen], done)
-    head = plan.head or _plain(plan.manifest, written)
+        head = plan.head or reference_head.read(
+            str(place), None, plan.manifest.head, plan.manifest.outputs, body.config
+        )
     proved = tuple(
         proof.proved_pair(pair, ids, head(found, ids))
         for (pair, ids), found in zip(chosen, states, strict=True)
@@ -79,14 +74,3 @@ def _weights(folder: Path) -> dict[str, Path]:
     """Files of weights, for a body that is loaded whole."""
     names = [*folder.glob("*.safetensors"), *folder.glob("*.index.json")]
     return {file.name: file for file in names}
-
-
-def _plain(manifest: Manifest, written: Mapping[str, Stored]) -> Formula:
-    """The formula of a linear head over the new tensors."""
-    import torch
-
-    if not isinstance(manifest.head, LinearHead):
-        raise ConfigurationError(f"a {manifest.head.kind} head needs its source's formula")
-    weight = written["score.weight"].read().float()
-    bias = written["score.bias"].read().float() if "score.bias" in written else None
-    return lambda states, ids: torch.nn.functional.linear(states[-1], weight, bias).tolist()

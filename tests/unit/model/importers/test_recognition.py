@@ -190,7 +190,8 @@ def test_logits_are_those_of_the_language_model(
     states = torch.randn(4, made.HIDDEN)
     rows = load_file(folder / "model.safetensors")["lm_head.weight"]
     logits = wanted(rows[[3, 5]] @ states[-1])
-    assert head(states, [1, 2, 3, 4]) == [pytest.approx(float(logits[0] - logits[1]), abs=1e-5)]
+    (found,) = head(states, [1, 2, 3, 4])
+    assert found == pytest.approx(float(logits[0] - logits[1]), abs=1e-5)
 
 
 def test_another_folder_s_tokenizer_may_be_taken(tmp_path: Path) -> None:
