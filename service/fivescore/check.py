@@ -35,6 +35,7 @@ from fivescore.settings import Settings, load
 from fivescore.telemetry import logging as logs
 from fivescore.types import Pair, parse_pair
 
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 SHOWN_IDS = 4
 """Token ids that are shown of each side where they differ."""
 
@@ -203,7 +204,7 @@ def _compare(
             chosen.append((place, pair, token_ids, other))
     if not chosen:
         raise ConfigurationError("no pair can be compared: give others with --pairs")
-    with tqdm(total=len(chosen), desc="reference", unit="pair", disable=None) as bar:
+    with tqdm(total=len(chosen), desc="reference", bar_format=BAR, disable=None) as bar:
         values = reference.all_outputs([other for *_, other in chosen], bar.update)
     return [
         Compared(place, pair, ours, _difference(ours, other, tokenizer), outputs[place], found)

@@ -87,13 +87,13 @@ class Reference:
         return found
 
     def all_outputs(
-        self, sequences: Sequence[Sequence[int]], done: Callable[[int], Any] = lambda count: None
+        self, sequences: Sequence[Sequence[int]], done: Callable[[float], Any] = lambda count: None
     ) -> list[list[float]]:
         """The manifest's outputs ``[sequences, outputs]``; a large model's weights are read once
         for many sequences.
 
         Args:
-            done: called with the number of sequences that were computed.
+            done: called with the number of sequences, or the part of them, that was computed.
 
         Raises:
             ConfigurationError: as ``outputs``.

@@ -11,6 +11,7 @@ import importlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,9 +83,9 @@ class StreamedBody:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             self.config: Any = AutoConfig.from_pretrained(folder)
-            found = _streamed(self.config, stored, self._device)
-            self._is_streamed = found is not None
-            self._body = found if found is not None else _whole(folder, self._device)
+            self._body, self._weights = _streamed(self.config, stored, self._device)
+            if self._body is None:
+                self._body = _whole(folder, self._device)
         except Exception as error:  # the library raises many types for an invalid checkpoint
             raise ConfigurationError(
                 f"model {shown}: transformers cannot load it as the reference: {first_line(error)}"
@@ -97,23 +98,28 @@ class StreamedBody:
         return int(getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT)
 
     def hidden_states(
-        self, sequences: Sequence[Sequence[int]], done: Callable[[int], Any] = lambda count: None
+        self, sequences: Sequence[Sequence[int]], done: Callable[[float], Any] = lambda count: None
     ) -> list[torch.Tensor]:
         """The states after the final norm, ``[tokens, H]`` in float32, per sequence in order.
 
         Args:
-            done: called after each pass with the number of sequences in it.
+            done: called as a pass goes on with the number of sequences that this adds; a part of
+                the weights that was read is that part of the pass's sequences.
         """
         states: dict[int, torch.Tensor] = {}
         for places in self._passes(sequences):
             chosen = [sequences[place] for place in places]
-            states.update(zip(places, self._states(chosen), strict=True))
-            done(len(chosen))
+            if self._weights is None:
+                states.update(zip(places, self._states(chosen), strict=True))
+                done(len(chosen))
+            else:
+                self._weights.read = partial(_tell, done, len(chosen))
+                states.update(zip(places, self._states(chosen), strict=True))
         return [states[place] for place in range(len(sequences))]
 
     def _passes(self, sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         """Places of sequences that are computed together, those of like lengths."""
-        alone = not BY_LENGTH.isdisjoint(_rope_kinds(self.config)) or not self._is_streamed
+        alone = not BY_LENGTH.isdisjoint(_rope_kinds(self.config)) or self._weights is None
         chosen: list[int] = []
         for place in sorted(range(len(sequences)), key=lambda place: len(sequences[place])):
             longest = len(sequences[place])
@@ -140,8 +146,12 @@ class StreamedBody:
         return [states[row, : len(sequence)].clone() for row, sequence in enumerate(sequences)]
 
 
-def _streamed(config: Any, found: Mapping[str, Stored], device: str) -> Any:
-    """The body whose weights are read as they are used; None where each is not one tensor."""
+def _tell(done: Callable[[float], Any], sequences: int, part: float) -> None:
+    done(part * sequences)
+
+
+def _streamed(config: Any, found: Mapping[str, Stored], device: str) -> tuple[Any, _Weights | None]:
+    """The body and its weights, read as they are used; None where each is not one tensor."""
     import torch
     from accelerate import cpu_offload, init_empty_weights
     from transformers import AutoModel
@@ -151,11 +161,12 @@ def _streamed(config: Any, found: Mapping[str, Stored], device: str) -> Any:
     names = weights.single_origins(body, {name: one.shape for name, one in found.items()})
     if names is None:
         log.info("%s is loaded whole: its tensors are not its parameters", type(body).__name__)
-        return None
+        return None, None
     stored = {name: found[origin] for name, origin in names.items()}
     _look_up_in_place(body, stored)
     dtypes = {name: parameter.dtype for name, parameter in body.named_parameters()}
-    return cpu_offload(body.eval(), torch.device(device), state_dict=_Weights(stored, dtypes))
+    read = _Weights(stored, dtypes)
+    return cpu_offload(body.eval(), torch.device(device), state_dict=read), read
 
 
 def _look_up_in_place(body: Any, stored: Mapping[str, Stored]) -> None:
@@ -182,14 +193,19 @@ class _Weights(Mapping[str, Any]):
 
     Args:
         dtypes: in which a parameter is wanted; a buffer is wanted in float32.
+
+    ``read`` is called with the share of all elements that was read.
     """
 
     def __init__(self, stored: Mapping[str, Stored], dtypes: Mapping[str, torch.dtype]) -> None:
         self._stored, self._dtypes = stored, dtypes
+        self._elements = sum(math.prod(one.shape) for one in stored.values())
+        self.read: Callable[[float], Any] = lambda part: None
 
     def __getitem__(self, name: str) -> Any:
         import torch
 
+        self.read(math.prod(self._stored[name].shape) / self._elements)
         return self._stored[name].read().to(self._dtypes.get(name, torch.float32))
 
     def __iter__(self) -> Iterator[str]:

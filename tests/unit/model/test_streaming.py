@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,25 @@ def test_memory_holds_one_module_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     assert most <= 2
 
 
+def counted(states: Callable[[Any], Any], passes: list[int]) -> Callable[[Any], Any]:
+    def counting(sequences: Any) -> Any:
+        passes.append(len(sequences))
+        return states(sequences)
+
+    return counting
+
+
 def test_sequences_of_like_lengths_share_a_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "MOST_TOKENS", 16)
-    done: list[int] = []
-    streamed(make(tmp_path)).hidden_states(SEQUENCES, done.append)
-    assert done == [3, 1]
+    done: list[float] = []
+    body = streamed(make(tmp_path))
+    monkeypatch.setattr(body, "_states", counted(body._states, passes := []))
+    body.hidden_states(SEQUENCES, done.append)
+    assert passes == [3, 1]
+    assert sum(done) == pytest.approx(4)
+    assert len(done) > 20  # the progress is seen within a pass
 
 
 def test_what_transformers_cannot_load_is_one_line(tmp_path: Path) -> None:

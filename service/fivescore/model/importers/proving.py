@@ -18,11 +18,11 @@ from fivescore.model.streaming import StreamedBody
 from fivescore.types import Pair
 
 
-def prove(plan: Plan, folder: Path, done: Callable[[int], Any]) -> Manifest:
+def prove(plan: Plan, folder: Path, done: Callable[[float], Any]) -> Manifest:
     """The plan's manifest with a proof over the weights that lie in ``folder``.
 
     Args:
-        done: called after each pass of the reference with the number of pairs in it.
+        done: called with the share of the work that this adds, out of 1.
 
     Raises:
         ConfigurationError: transformers has no such body or other token ids, or no pair fits.
@@ -37,7 +37,8 @@ def prove(plan: Plan, folder: Path, done: Callable[[int], Any]) -> Manifest:
         chosen = [(pair, ids) for pair, ids in chosen if len(ids) <= limit]
         if not chosen:
             raise ConfigurationError(f"no pair of the proof fits into {limit} tokens")
-        states = body.hidden_states([ids for _, ids in chosen], done)
+        sequences = [ids for _, ids in chosen]
+        states = body.hidden_states(sequences, lambda count: done(count / len(chosen)))
         head = plan.head or reference_head.read(
             str(place), None, plan.manifest.head, plan.manifest.outputs, body.config
         )

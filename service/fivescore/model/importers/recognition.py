@@ -122,7 +122,7 @@ def opened(folder: Path, name: str, options: Options) -> Source:
     if adapter.is_adapter(folder):
         source = adapter.read(name, folder, options.base, options.revision)
     else:
-        source = sources.read(name, folder)
+        source = sources.read(name, folder, options.revision)
     if options.tokenizer is not None:
         source = source.with_(files=sources.files(sources.resolve(options.tokenizer, None, False)))
     return suffixed.as_llama(body.named(source))

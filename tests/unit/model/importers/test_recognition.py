@@ -6,8 +6,10 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +18,7 @@ from fivescore.errors import ConfigurationError
 from fivescore.model.head import LinearHead, MlpHead, TokenHead
 from fivescore.model.importers.options import Options
 from fivescore.model.importers.plan import Plan
-from fivescore.model.importers.recognition import plan
+from fivescore.model.importers.recognition import plan, plan_at
 from fivescore.model.manifest import Affine
 from tests.unit.model.importers import made
 
@@ -279,3 +281,24 @@ def test_a_kind_that_is_asked_for_must_fit(tmp_path: Path) -> None:
     assert "--kind arm: there are armorm, qrm" in refused(folder, kind="arm")
     with pytest.raises(ConfigurationError, match="there is no such file or folder"):
         plan(str(tmp_path / "none"), Options())
+
+
+def test_a_repository_is_inspected_by_its_headers_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made.armorm(tmp_path / "source")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    headers = {
+        name: SimpleNamespace(shape=list(tensor.shape), dtype="F32")
+        for name, tensor in tensors.items()
+    }
+    files = {"model.safetensors": SimpleNamespace(tensors=headers)}
+    monkeypatch.setattr(
+        huggingface_hub, "get_safetensors_metadata",
+        lambda name, revision: SimpleNamespace(files_metadata=files),
+    )  # fmt: skip
+    found = plan_at(folder, "RLHFlow/ArmoRM-Llama3-8B-v0.1", Options())
+    assert (found.kind, found.manifest.outputs) == ("armorm", 39)
+    with pytest.raises(ConfigurationError, match="its weights are not here"):
+        found.tensors[0].read()
