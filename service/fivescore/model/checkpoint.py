@@ -121,6 +121,11 @@ class Checkpoint:
             self._has_seen_weights = weights.check(self._settings, self._architecture)
         context.warn(self._architecture, info.max_tokens)
         manifest = self._manifest_for(info.outputs)
+        if self._settings.principle is not None and manifest.prompt.principle is None:
+            raise ConfigurationError(
+                "--principle: the model is not asked about one: its reward.json has no"
+                " prompt.principle"
+            )
         conversation = self.conversation(manifest)
         limit = min(self._asked_tokens or manifest.max_tokens or info.max_tokens, info.max_tokens)
         return Model(
