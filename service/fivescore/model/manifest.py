@@ -61,6 +61,15 @@ class PromptFormat(Strict):
     """
     date: datetime.date | None = None
     """The day that a template writes."""
+    principle: Annotated[str, Field(pattern=r"\{principle\}")] | None = None
+    """What a user asks in a turn after the response; ``{principle}`` stands for the principle. The
+    template's generation prompt follows, and the head is read at its end."""
+
+    @model_validator(mode="after")
+    def _template_asks(self) -> Self:
+        if self.principle is not None and self.format != "chat_template":
+            raise ValueError(f"principle is a turn of a chat template, not of {self.format}")
+        return self
 
 
 class ProvedPair(Strict):
@@ -68,6 +77,7 @@ class ProvedPair(Strict):
 
     prompt: Prompt
     response: Text
+    principle: Text | None = None
     ids_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """The sha256 of the token ids as JSON without spaces."""
     outputs: Annotated[tuple[Finite, ...], Field(min_length=1)]
@@ -107,7 +117,8 @@ class Manifest(Strict):
     def _of_its_version(self) -> Self:
         newer = {"head", "source", "proof"} & self.model_fields_set
         newer |= {
-            f"prompt.{name}" for name in {"bos", "end", "date"} & self.prompt.model_fields_set
+            f"prompt.{name}"
+            for name in {"bos", "end", "date", "principle"} & self.prompt.model_fields_set
         }
         if self.version == 1 and newer:
             raise ValueError(f'{", ".join(sorted(newer))} needs "version": 2')

@@ -182,7 +182,8 @@ class ReferenceTokenizer:
     def plain(self, pair: Pair) -> bool:
         """Whether no content holds a special token's string, which the service takes for text."""
         special = {t.content for t in self._tokenizer.added_tokens_decoder.values()}
-        contents = "\0".join(turn.content for turn in _messages(pair))
+        texts = [*(turn.content for turn in _messages(pair)), pair.principle or ""]
+        contents = "\0".join(texts)
         return not any(one in contents for one in special if not one.isspace())
 
     def token(self, id_: int) -> str:
@@ -194,6 +195,9 @@ class ReferenceTokenizer:
             return f"{pair.prompt}{pair.response}"
         steerlm = self._prompt.format == "steerlm"
         turns = _messages(pair, split=steerlm)
+        if self._prompt.principle is not None:
+            asked = self._prompt.principle.format(principle=pair.principle)
+            turns.append(Message(role="user", content=asked))
         system = self._prompt.system or (STEERLM_SYSTEM if steerlm else None)
         if system is not None and turns[0].role != "system":
             turns.insert(0, Message(role="system", content=system))
@@ -209,7 +213,12 @@ class ReferenceTokenizer:
             moment = datetime.datetime.combine(self._prompt.date, datetime.time())
             days = {name: moment.strftime(form) for name, form in DATE_VARIABLES.items()}
             days["strftime_now"] = moment.strftime
-        apply = partial(self._tokenizer.apply_chat_template, tokenize=False, **days)
+        apply = partial(
+            self._tokenizer.apply_chat_template,
+            tokenize=False,
+            add_generation_prompt=self._prompt.principle is not None,
+            **days,
+        )
         roles = {turn.role for turn in turns}
         some = ({"user"}, roles - {"assistant"}, {"assistant"}, {"user", "assistant"})
         for parts in (set(), *some, roles):
@@ -296,9 +305,10 @@ def prove(folder: Path, manifest: Manifest) -> Manifest:
 
     pad_id = AutoConfig.from_pretrained(folder).get_text_config().pad_token_id
     conversation = Conversation(manifest.prompt, tokenizer_file.read(str(folder)), pad_id)
-    ids = conversation.encode(proof.PAIRS)
+    pairs = proof.with_principle(proof.PAIRS, manifest.prompt)
+    ids = conversation.encode(pairs)
     tokenizer = ReferenceTokenizer(str(folder), manifest.prompt, pad_id)
-    for place, (pair, ours) in enumerate(zip(proof.PAIRS, ids, strict=True)):
+    for place, (pair, ours) in enumerate(zip(pairs, ids, strict=True)):
         differs = not isinstance(ours, InvalidPair) and ours != tokenizer.token_ids(pair)
         if differs and tokenizer.plain(pair):
             raise ConfigurationError(
@@ -307,12 +317,12 @@ def prove(folder: Path, manifest: Manifest) -> Manifest:
             )
     reference = Reference(str(folder), manifest.outputs, manifest.head)
     limit = manifest.max_tokens or reference.max_tokens
-    pairs = tuple(
+    proved = tuple(
         proof.proved_pair(pair, ours, reference.outputs(ours))
-        for pair, ours in zip(proof.PAIRS, ids, strict=True)
+        for pair, ours in zip(pairs, ids, strict=True)
         if not isinstance(ours, InvalidPair) and len(ours) <= limit
     )
-    if not pairs:
+    if not proved:
         raise ConfigurationError(f"no pair of the proof fits into {limit} tokens")
-    kept = Proof(reference=reference.name, pairs=pairs)
+    kept = Proof(reference=reference.name, pairs=proved)
     return manifest.model_copy(update={"proof": kept})
