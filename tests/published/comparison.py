@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import io
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fivescore.errors import ConfigurationError, InvalidPair
+from fivescore import cli
+from fivescore.engine.vllm import entrance
+from fivescore.errors import FivescoreError, InvalidPair
+from fivescore.model import reward
 from fivescore.model.checkpoint import Checkpoint
 from fivescore.model.token_ids import first_difference
+from fivescore.scoring.proving import prove
+from fivescore.serve import make_engine
 from fivescore.settings import Settings
-from fivescore.types import Pair as ServicePair
-from tests.e2e.server import Server, environment, running
+from fivescore.types import parse_pair
+from tests.e2e.server import running
 from tests.published.pairs import PAIRS
 from tests.published.published import Published, Row, Values
 
@@ -24,7 +38,11 @@ TOLERANCE = 1e-4
 """The largest difference of the reward or an attribute, with a body in float32."""
 LEAST_SPREAD = 0.3
 """The least standard deviation of the reward over the pairs: if less, nothing is shown."""
-IMPORT_SECONDS = 300.0
+TOKEN_IDS = "token ids"
+
+Answer = dict[str, Any]
+"""What ``POST /score`` answers for a pair."""
+Ask = Callable[[list[dict[str, object]]], Awaitable[list[Answer]]]
 
 
 @dataclass
@@ -56,102 +74,126 @@ def compare(name: str, row: Row, scratch: Path, *, direct: bool = False, ranks: 
 
     Args:
         direct: serve the source as it is, without an import.
-        ranks: tensor parallelism.
+        ranks: tensor parallelism; above 1 it is a server's, else an engine in this process's
+            charge, which starts sooner.
     """
     published = row.make(scratch / "source")
     how = "as it is" if direct else "imported"
     outcome = Outcome(name, row.head, how if ranks == 1 else f"{how}, {ranks} ranks")
     begin = time.perf_counter()
-    flags = published.direct if direct else ()
-    folder = published.source
+    folder, flags = published.source, published.direct
     if not direct:
-        folder = scratch / "imported"
-        done = import_(published.source, folder, *published.options)
-        if done.returncode != 0:
-            outcome.faults.append(f"import: {last_line(done)}")
+        folder, flags = scratch / "imported", ()
+        code, told = import_(published.source, folder, *published.options)
+        if code != 0:
+            outcome.faults.append(f"import: {told.strip()}")
             return outcome
     assert flags is not None, f"{name} has to be imported"
-    wanted = [published.rendering.ids(pair) for pair in PAIRS]
-    outcome.faults += _other_ids(folder, flags, published, wanted)
-    serving = ("--model", str(folder), "--engine.dtype", "float32", *flags)
-    ranked = ("--engine.tensor-parallel-size", str(ranks)) if ranks > 1 else ()
+    serving = _by_engine(folder, flags) if ranks == 1 else _by_server(scratch, folder, flags, ranks)
     try:
-        with running(scratch / "log", *serving, *ranked) as server:
-            server.until_ready()
-            _compare_values(outcome, server, published, wanted)
-    except AssertionError as error:
+        asyncio.run(_compare(outcome, published, serving))
+    except (FivescoreError, AssertionError) as error:
         outcome.faults.append(str(error).strip().splitlines()[-1])
     outcome.seconds = time.perf_counter() - begin
     return outcome
 
 
-def import_(source: Path, output: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run ``fivescore import``."""
-    command = (sys.executable, "-m", "fivescore", "import", str(source), "--output", str(output))
-    return subprocess.run(
-        [*command, *options],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=IMPORT_SECONDS,
-        check=False,
-    )
+def import_(source: Path, output: Path, *options: str) -> tuple[int, str]:
+    """Run ``fivescore import``: the exit status, and what it wrote to standard error."""
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told):
+        code = cli.main(["import", str(source), "--output", str(output), *options])
+    return code, told.getvalue()
 
 
-def last_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The last line that a process wrote to its standard error."""
-    lines = done.stderr.strip().splitlines()
-    return lines[-1] if lines else f"exit {done.returncode} without a word"
-
-
-def _other_ids(
-    folder: Path, flags: Sequence[str], published: Published, wanted: Sequence[list[int] | None]
-) -> Iterator[str]:
-    """Where the service's token ids are not those of the published code."""
-    if published.rendering.principle and not _asks_for_principles():
-        return
+@contextlib.asynccontextmanager
+async def _by_engine(folder: Path, flags: Sequence[str]) -> AsyncIterator[Ask]:
+    """Render, encode and read as the service does, with its engine, proved as at a start."""
     manifest = flags[flags.index("--manifest") + 1] if "--manifest" in flags else None
-    bodies = [ServicePair.model_validate(_body(published, i, wanted)) for i in range(len(PAIRS))]
+    settings = Settings(model=str(folder), manifest=manifest, engine={"dtype": "float32"})
+    entrance.prepare(settings)
+    found = Checkpoint(settings)
+    engine = await asyncio.to_thread(make_engine, settings, found.max_tokens, found.own_head)
     try:
-        settings = Settings(model=str(folder), manifest=manifest)
-        found = Checkpoint(settings).conversation().encode(bodies)
-    except ConfigurationError as error:
-        yield f"refused: {error.detail}"
-        return
-    for place, (ours, theirs) in enumerate(zip(found, wanted, strict=True)):
-        if isinstance(ours, InvalidPair) or theirs is None:
-            if not isinstance(ours, InvalidPair) or theirs is not None:
-                yield f"pair {place}: the template refuses it in one of the two: {ours}, {theirs}"
-        elif (at := first_difference(theirs, ours)) is not None:
-            around = slice(max(at - 2, 0), at + 4)
-            yield f"pair {place}: token {at}: published {theirs[around]}, ours {ours[around]}"
+        model = found.fit(await engine.load())
+        if model.manifest.proof is not None:
+            await prove(engine, model, found.samples(), model.info.name)
+
+        async def one(ids: list[int] | InvalidPair) -> Answer:
+            if isinstance(ids, InvalidPair):
+                return {"error": ids.detail}
+            output = await engine.encode(ids, "published")
+            scored = reward.score(
+                output.values, model.manifest, tokens=len(ids), cached_tokens=output.cached_tokens
+            )
+            values = {**scored.attributes, "reward": scored.reward}
+            return {**values, "cached_tokens": scored.cached_tokens, TOKEN_IDS: ids}
+
+        async def ask(bodies: list[dict[str, object]]) -> list[Answer]:
+            encoded = model.conversation.encode([parse_pair(body) for body in bodies])
+            return await asyncio.gather(*map(one, encoded))
+
+        yield ask
+    finally:
+        await engine.close()
 
 
-def _compare_values(
-    outcome: Outcome, server: Server, published: Published, wanted: Sequence[list[int] | None]
+@contextlib.asynccontextmanager
+async def _by_server(
+    scratch: Path, folder: Path, flags: Sequence[str], ranks: int
+) -> AsyncIterator[Ask]:
+    ranked = ("--engine.tensor-parallel-size", str(ranks), "--engine.dtype", "float32")
+    with running(scratch / "log", "--model", str(folder), *ranked, *flags) as server:
+        server.until_ready()
+
+        async def ask(bodies: list[dict[str, object]]) -> list[Answer]:
+            return await asyncio.to_thread(server.score, bodies)
+
+        yield ask
+
+
+async def _compare(
+    outcome: Outcome, published: Published, serving: contextlib.AbstractAsyncContextManager[Ask]
 ) -> None:
+    wanted = [published.rendering.ids(pair) for pair in PAIRS]
     values = [None if ids is None else published.values(ids) for ids in wanted]
     rewards = [one["reward"] for one in values if one is not None]
     if statistics.stdev(rewards) < LEAST_SPREAD:
         outcome.faults.append("the reward hardly depends on the pair: nothing is shown")
-    bodies = [_body(published, place, wanted) for place in range(len(PAIRS))]
-    # Every second pair alone, then all at once, so half of them with a cached prefix; then alone.
-    alone = {place: server.score([bodies[place]])[0] for place in range(0, len(PAIRS), 2)}
-    batch = dict(enumerate(server.score(bodies)))
-    again = {place: server.score([bodies[place]])[0] for place in range(len(PAIRS))}
-    for way, answers in (("alone", alone), ("in a batch", batch), ("cached", again)):
+    principled = published.rendering.principle
+    bodies = [pair.body | ({"principle": pair.principle} if principled else {}) for pair in PAIRS]
+    places = range(len(PAIRS))
+    async with serving as ask:
+        # Every second pair alone, then all at once, so half of them with a cached prefix.
+        alone = {place: (await ask([bodies[place]]))[0] for place in places[::2]}
+        batch = dict(enumerate(await ask(bodies)))
+        cached = {place: (await ask([bodies[place]]))[0] for place in places}
+    for way, answers in (("alone", alone), ("in a batch", batch), ("cached", cached)):
         for place, answer in answers.items():
-            expected = values[place]
-            if expected is None:
-                if "error" not in answer:
-                    outcome.faults.append(f"pair {place} {way}: no error, but {answer}")
-                continue
-            found = difference(answer, expected)
-            outcome.largest = max(outcome.largest, found)
-            if not found <= TOLERANCE:
-                outcome.faults.append(f"pair {place} {way}: {answer} for {expected}")
-    if not any(answer.get("cached_tokens") for answer in again.values()):
+            outcome.faults += [
+                f"pair {place} {way}: {fault}"
+                for fault in _faults(outcome, answer, wanted[place], values[place])
+            ]
+    if not any(answer.get("cached_tokens") for answer in cached.values()):
         outcome.faults.append("no pair had a cached prefix")
+
+
+def _faults(
+    outcome: Outcome, answer: Answer, wanted: list[int] | None, expected: Values | None
+) -> Iterator[str]:
+    if wanted is None or expected is None or "error" in answer:
+        if expected is not None or "error" not in answer:
+            yield f"{answer} for {expected}"
+        return
+    ours = answer.get(TOKEN_IDS, wanted)
+    if (at := first_difference(wanted, ours)) is not None:
+        around = slice(max(at - 2, 0), at + 4)
+        yield f"token {at}: published {wanted[around]}, ours {ours[around]}"
+        return
+    found = difference(answer, expected)
+    outcome.largest = max(outcome.largest, found)
+    if not found <= TOLERANCE:
+        yield f"{ {name: answer.get(name) for name in expected} } for {expected}"
 
 
 def difference(answer: Mapping[str, Any], expected: Values) -> float:
@@ -160,21 +202,6 @@ def difference(answer: Mapping[str, Any], expected: Values) -> float:
         abs(answer[name] - value) if name in answer else float("inf")
         for name, value in expected.items()
     )
-
-
-def _body(
-    published: Published, place: int, wanted: Sequence[list[int] | None]
-) -> dict[str, object]:
-    pair = PAIRS[place]
-    if not published.rendering.principle:
-        return pair.body
-    if _asks_for_principles():
-        return {**pair.body, "principle": pair.principle}
-    return {"token_ids": wanted[place]}
-
-
-def _asks_for_principles() -> bool:
-    return "principle" in ServicePair.model_fields
 
 
 def table(outcomes: Iterable[Outcome]) -> Iterator[str]:

@@ -115,15 +115,18 @@ def openrlhf_value_head(folder: Path) -> Published:
 def llama_factory(folder: Path) -> Published:
     """LLaMA-Factory: a language model in one file, ``value_head.safetensors`` beside it.
 
-    W h + b of the last token, W and b in float32. From LLaMA-Factory's ``fix_valuehead_checkpoint``
+    W h + b of the last token by the attention mask, W and b in float32. From LLaMA-Factory's ``fix_valuehead_checkpoint``
     (``train/callbacks.py``) and ``train/rm/trainer.py``; the head is TRL's ``ValueHead``.
     """
     return _value_head(folder, seed=10)
 
 
 def llama_factory_sharded(folder: Path) -> Published:
-    """The same with the language model in shards, and its embeddings tied."""
-    return _value_head(folder, seed=11, form="sharded", tied=True)
+    """The same with the language model in shards, its embeddings tied, and pad at the end.
+
+    Where a tokenizer has no pad token, LLaMA-Factory takes EOS for it.
+    """
+    return _value_head(folder, seed=11, form="sharded", tied=True, ends_with_pad=True)
 
 
 def llama_factory_bin(folder: Path) -> Published:

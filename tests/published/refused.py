@@ -77,7 +77,7 @@ def language_model(folder: Path) -> Path:
 
 REFUSED = {
     "Qwen2.5-Math-PRM": Refused(math_prm, ("process", "step")),
-    "deberta": Refused(deberta, ("encoder",)),
+    "deberta": Refused(deberta, ("DebertaV2ForSequenceClassification", "causal")),
     "an unknown head": Refused(unknown, ("oracle",)),
     "a language model": Refused(language_model, ("language model",)),
 }
