@@ -115,8 +115,9 @@ def openrlhf_value_head(folder: Path) -> Published:
 def llama_factory(folder: Path) -> Published:
     """LLaMA-Factory: a language model in one file, ``value_head.safetensors`` beside it.
 
-    W h + b of the last token by the attention mask, W and b in float32. From LLaMA-Factory's ``fix_valuehead_checkpoint``
-    (``train/callbacks.py``) and ``train/rm/trainer.py``; the head is TRL's ``ValueHead``.
+    W h + b of the last token by the attention mask, W and b in float32. From LLaMA-Factory's
+    ``fix_valuehead_checkpoint`` (``train/callbacks.py``) and ``train/rm/trainer.py``; the head is
+    TRL's ``ValueHead``.
     """
     return _value_head(folder, seed=10)
 
@@ -228,10 +229,21 @@ def _openrlhf(
     return Published(folder, Rendering(vocabulary, end="eos"), values)
 
 
-def _value_head(folder: Path, seed: int, *, form: str = "single", tied: bool = False) -> Published:
-    vocabulary = qwen(templates.CHATML, eos="<|im_end|>")
+def _value_head(
+    folder: Path,
+    seed: int,
+    *,
+    form: str = "single",
+    tied: bool = False,
+    ends_with_pad: bool = False,
+) -> Published:
+    template, pads = templates.CHATML, {}
+    if ends_with_pad:
+        template = template.replace("<|im_end|>\n", "<|im_end|>")
+        pads = {"pad_token_id": qwen(template).tokenizer.token_to_id("<|im_end|>")}
+    vocabulary = qwen(template, pad="<|im_end|>" if ends_with_pad else "<|endoftext|>")
     rows, _ = _rows(vocabulary)
-    made = body("qwen2", rows, seed=seed, tie_word_embeddings=tied)
+    made = body("qwen2", rows, seed=seed, tie_word_embeddings=tied, **pads)
     tensors = dict(made.tensors)
     if not tied:
         tensors["lm_head.weight"] = weight(rows, HIDDEN, seed=seed)

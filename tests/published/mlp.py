@@ -55,7 +55,8 @@ def qwen25_math_rm(folder: Path) -> Published:
 def grm_sftreg(folder: Path) -> Published:
     """GRM-llama3-8B-sftreg: a language model with ``v_head.summary.0`` and ``.2`` in its files.
 
-    Read at the last token by the attention mask, though that is the pad token. From the model's ``ValueHead``, as ``rewardbench/models/grm.py`` has it.
+    Read at the last token by the attention mask, though that is the pad token. From the model's
+    ``ValueHead``, as ``rewardbench/models/grm.py`` has it.
     """
     vocabulary = llama3(templates.LLAMA3, release="3", pad="<|eot_id|>")
     made = body("llama3", 128256, seed=33, pad_token_id=128009)
