@@ -75,7 +75,7 @@ def check(flags: dict[str, Any]) -> int:
         transformers_logging.disable_progress_bar()
     model, pairs, ids, outputs = asyncio.run(_engine_side(settings, pairs, write))
     reference = Reference(
-        settings.model, model.info.outputs,
+        settings.model, model.info.outputs, model.manifest.head,
         revision=settings.revision, trust_remote_code=settings.trust_remote_code,
     )  # fmt: skip
     compared = _compare(settings, model, pairs, ids, outputs, reference)
@@ -131,7 +131,7 @@ async def _engine_side(
     """The model, the pairs as it takes them, their token ids, and the engine's outputs by place."""
     entrance.prepare(settings)
     found = await asyncio.to_thread(Checkpoint, settings)
-    engine = await asyncio.to_thread(make_engine, settings, found.max_tokens)
+    engine = await asyncio.to_thread(make_engine, settings, found.max_tokens, found.own_head)
     try:
         model = found.fit(await engine.load())
         if model.manifest.proof is not None:

@@ -21,7 +21,8 @@ FivescoreError
 ├── DeadlineExceeded          deadline_exceeded   the request's own deadline passed
 └── ScoringError                                  one pair could not be scored
     ├── EngineError           engine_error        the engine failed on this pair
-    └── NonFinite             non_finite          the model answered NaN or Infinity
+    ├── NonFinite             non_finite          the model answered NaN or Infinity
+    └── NoGate                no_gate             it lacks the tokens of the model's gate
 """
 
 from __future__ import annotations
@@ -160,6 +161,12 @@ class NonFinite(ScoringError):
     ) -> None:
         super().__init__(detail, **facts)
         self.names = names
+
+
+class NoGate(ScoringError):
+    """The token ids lack those at which a gated head computes its gate."""
+
+    code = "no_gate"
 
 
 def printable(text: str) -> str:

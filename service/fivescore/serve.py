@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from fivescore.engine.base import Engine
+from fivescore.engine.gated import GatedEngine
 from fivescore.engine.vllm import entrance
 from fivescore.errors import ConfigurationError
 from fivescore.http.app import create_app
 from fivescore.http.connection import RESERVE, limited
 from fivescore.http.uvicorn_internals import Server
 from fivescore.model.checkpoint import check
+from fivescore.model.head import GatedHead, OwnHead
 from fivescore.scoring.lifecycle import Service
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import Settings, load
@@ -215,17 +217,28 @@ def start_tracing(endpoint: str | None) -> Tracing | None:
         ) from error
 
 
-def make_engine(settings: Settings, max_tokens: int | None) -> Engine:
+def make_engine(settings: Settings, max_tokens: int | None, head: OwnHead | None = None) -> Engine:
     """The engine that the settings choose, which is not loaded yet.
+
+    Args:
+        max_tokens: the longest sequence that will be asked for; None leaves it to the model.
+        head: the manifest's head; None where it is one linear layer.
 
     Raises:
         ConfigurationError: vLLM cannot be used, or an option is wrong.
     """
+    engine = _make_engine(settings, max_tokens, head)
+    if head is not None and isinstance(head.head, GatedHead):
+        return GatedEngine(engine, head.head)
+    return engine
+
+
+def _make_engine(settings: Settings, max_tokens: int | None, head: OwnHead | None) -> Engine:
     if settings.backend == "fake":
         from fivescore.engine.fake import FakeEngine
 
-        return FakeEngine(settings.model, settings.engine)
-    return entrance.make(settings, max_tokens)
+        return FakeEngine(settings.model, settings.engine, head and head.raw_outputs)
+    return entrance.make(settings, max_tokens, head)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -45,7 +45,7 @@ class TransformersEngine(RecordingEngine):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the demo without its proof; checks of it need no vLLM."""
-    monkeypatch.setattr(checking, "make_engine", lambda settings, _: TransformersEngine(settings))
+    monkeypatch.setattr(checking, "make_engine", lambda settings, *_: TransformersEngine(settings))
     monkeypatch.setattr(entrance, "prepare", lambda settings: None)
     folder = Path(shutil.copytree(DEMO, tmp_path / "mine"))
     written = json.loads((folder / "reward.json").read_text())

@@ -35,6 +35,7 @@ class Engine(Protocol):
 
         Raises:
             EngineError: this sequence failed; others are not affected.
+            NoGate: it lacks the tokens at which a gated head computes its gate.
             EngineDead: the engine stopped and will not score again.
         """
 

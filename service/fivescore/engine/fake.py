@@ -28,7 +28,8 @@ class FakeOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     outputs: Annotated[int, Field(ge=1)] | None = None
-    """Number of head outputs; None takes the number of labels in the checkpoint's config.json."""
+    """Number of head outputs; None takes the manifest's, where its head is not linear, else the
+    number of labels in the checkpoint's config.json."""
     load_seconds: Seconds = 0.0
     load_error: str = ""
     """The detail of the error with which loading fails; empty: it does not fail."""
@@ -48,12 +49,17 @@ class FakeOptions(BaseModel):
 class FakeEngine:
     """Answers with a hash of the token ids, uniform from 0 to 4: equal ids have equal outputs.
 
+    Args:
+        outputs: the head's outputs, unless an option says otherwise; None takes them from
+            config.json.
+
     Raises:
         ConfigurationError: an option is unknown or out of range.
     """
 
-    def __init__(self, model: str, options: dict[str, Any]) -> None:
+    def __init__(self, model: str, options: dict[str, Any], outputs: int | None = None) -> None:
         self._folder = Path(model)
+        self._head_outputs = outputs
         names = {name.replace("-", "_"): value for name, value in options.items()}
         try:
             self._options = FakeOptions.model_validate(names)
@@ -76,7 +82,8 @@ class FakeEngine:
             config = json.loads((self._folder / "config.json").read_bytes())
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"{self._folder}/config.json: {error}") from error
-        self._outputs = self._options.outputs or len(config.get("id2label", (0, 1)))
+        declared = self._head_outputs or len(config.get("id2label", (0, 1)))
+        self._outputs = self._options.outputs or declared
         return ModelInfo(
             name=str(self._folder),
             outputs=self._outputs,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fivescore.engine.base import Engine
 from fivescore.engine.suspects import Suspects
-from fivescore.errors import EngineDead, EngineError, ModelChanged, first_line
+from fivescore.errors import EngineDead, ModelChanged, ScoringError, first_line
 from fivescore.types import ModelInfo, Output
 
 log = logging.getLogger(__name__)
@@ -134,6 +134,7 @@ class Supervisor:
 
         Raises:
             EngineError: this sequence failed, or it has stopped the engine before and is refused.
+            NoGate: the sequence lacks the tokens of the model's gate.
             EngineDead: the engine stopped; another is being started.
         """
         suspects = self._suspects
@@ -150,7 +151,7 @@ class Supervisor:
             except EngineDead as error:
                 self._lost(engine, "it stopped")
                 raise self.restarting() from error
-            except EngineError:
+            except ScoringError:
                 self._answered(token_ids)
                 raise
             finally:

@@ -33,6 +33,7 @@ _STATUS = {
     "deadline_exceeded": (504, "The request's deadline passed"),
     "engine_error": (500, "The engine failed on this pair"),
     "non_finite": (500, "The model's output is not a finite number"),
+    "no_gate": (422, "The pair lacks the tokens at which the model's gate is computed"),
 }
 
 

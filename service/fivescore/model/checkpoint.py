@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from fivescore.data.hub import HUB_ID, OLD_HUB_ID
-from fivescore.errors import ConfigurationError, first_line
-from fivescore.model import architecture, context, doubts, proof, tokenizer_file, weights
+from fivescore.errors import ConfigurationError, InvalidPair, NoGate, first_line
+from fivescore.model import architecture, context, doubts, gating, proof, tokenizer_file, weights
 from fivescore.model import manifest as manifests
 from fivescore.model.conversation import Conversation
 from fivescore.model.endings import Endings
 from fivescore.model.engine_options import change_outputs
+from fivescore.model.head import Gate, GatedHead, LinearHead, OwnHead, TokenHead
 from fivescore.model.manifest import Manifest, PromptFormat
 from fivescore.model.policy import PolicyTemplate
 from fivescore.model.proof import Sample
@@ -80,18 +81,21 @@ class Checkpoint:
         check(settings.model)
         self._settings = settings
         self._architecture = architecture.read(settings)
-        self._has_seen_weights = weights.check(settings, self._architecture)
+        self._manifest = self._read_manifest()
+        self._has_seen_weights = weights.check(settings, self._architecture, self.own_head)
         self._conversations: dict[PromptFormat, Conversation] = {}
         self._tokenizer = self._read("tokenizer", tokenizer_file.read)
         self._policy = _read_policy(settings)
-        self._manifest = self._read_manifest()
         # Where the outputs are known, a misfit fails before the engine loads.
         has_meaning = self._manifest is not None or self._has_head()
-        known = has_meaning and not change_outputs(settings.engine)
+        own = self.own_head
+        known = own is not None or (has_meaning and not change_outputs(settings.engine))
         config = self._read_config(required=known)
         self._pad_id: int | None = config and config.get_text_config().pad_token_id
         if known:
-            self.conversation(self._manifest_for(config.num_labels))
+            self.conversation(self._manifest_for(own.outputs if own else config.num_labels))
+        if own is not None and isinstance(own.head, GatedHead):
+            self._check_gate(own.head.gate)
 
     @property
     def max_tokens(self) -> int | None:
@@ -108,6 +112,38 @@ class Checkpoint:
             return self._settings.max_tokens
         return self._manifest.max_tokens
 
+    @property
+    def own_head(self) -> OwnHead | None:
+        """The manifest's head; None where it is one linear layer, or where the engine options make
+        the head of rows of the language model's head.
+
+        Raises:
+            ConfigurationError: the options do so, and the manifest says something else.
+        """
+        manifest, architecture = self._manifest, self._architecture
+        if manifest is None or isinstance(manifest.head, LinearHead):
+            return None
+        if architecture is not None and architecture.head_of_language_model:
+            if isinstance(manifest.head, TokenHead):
+                return None
+            raise ConfigurationError(
+                f"head.kind {manifest.head.kind} of the manifest and classifier_from_token of the"
+                " engine options are two heads: leave one out"
+            )
+        return OwnHead(manifest.head, manifest.outputs)
+
+    def _check_gate(self, gate: Gate) -> None:
+        """Check that a rendered pair has the tokens at which the gate is computed."""
+        (ids,) = self.conversation().encode([proof.PAIRS[0]])
+        try:
+            gating.position([] if isinstance(ids, InvalidPair) else ids, gate.at)
+        except NoGate:
+            raise ConfigurationError(
+                f"model {self._settings.model}: head.gate.at of the manifest,"
+                f" {', '.join(map(str, gate.at))}, is nowhere in the token ids of a rendered pair:"
+                " correct it, or prompt, in reward.json"
+            ) from None
+
     def _has_head(self) -> bool:
         """False where a default manifest would be proposed for what may have no head."""
         return (
@@ -121,7 +157,9 @@ class Checkpoint:
             ConfigurationError: the two do not fit each other.
         """
         if not self._has_seen_weights:  # the engine may have fetched them
-            self._has_seen_weights = weights.check(self._settings, self._architecture)
+            self._has_seen_weights = weights.check(
+                self._settings, self._architecture, self.own_head
+            )
         context.warn(self._architecture, info.max_tokens)
         manifest = self._manifest_for(info.outputs)
         if self._settings.principle is not None and manifest.prompt.principle is None:

@@ -15,6 +15,8 @@ body's own, are:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -79,3 +81,44 @@ class GatedHead(Strict):
 
 
 Head = Annotated[LinearHead | MlpHead | TokenHead | GatedHead, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnHead:
+    """A head that the engine builds by the manifest's description.
+
+    Args:
+        head: of the manifest.
+        outputs: the manifest's number of outputs.
+    """
+
+    head: MlpHead | TokenHead | GatedHead
+    outputs: int
+
+    @property
+    def raw_outputs(self) -> int:
+        """How many numbers the engine computes at a token: a gated head's outputs, without their
+        sum, and as many of its gate."""
+        return 2 * (self.outputs - 1) if isinstance(self.head, GatedHead) else self.outputs
+
+    def tensors(self, hidden: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of the head's tensors by their names; none for a token head.
+
+        Args:
+            hidden: the body's hidden size.
+        """
+        head, count = self.head, self.raw_outputs
+        if isinstance(head, TokenHead):
+            return {}
+        if isinstance(head, MlpHead):
+            return _chain("score", (hidden, *head.hidden, count))
+        one = {"score.weight": (count // 2, hidden), "score.bias": (count // 2,)}
+        return one | _chain("gate", (hidden, *head.gate.hidden, count // 2))
+
+
+def _chain(name: str, widths: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for place, (into, out) in enumerate(pairwise(widths)):
+        shapes[f"{name}.{2 * place}.weight"] = (out, into)
+        shapes[f"{name}.{2 * place}.bias"] = (out,)
+    return shapes

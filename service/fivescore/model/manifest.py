@@ -168,6 +168,16 @@ def _five(
     )
 
 
+def _logit(head: TokenHead, prompt: PromptFormat | None = None) -> Manifest:
+    return Manifest(
+        outputs=1,
+        reward=Affine(output=0),
+        prompt=prompt or PromptFormat(),
+        head=head,
+        max_tokens=4096,
+    )
+
+
 NEMOTRON_WEIGHTS = (0.3, 0.74, 0.46, 0.47, -0.33)
 """Model card of nvidia/Nemotron-4-340B-Reward."""
 STEERLM_WEIGHTS = (0.65, 0.8, 0.45, 0.55, -0.4)
@@ -182,9 +192,15 @@ PRESETS: dict[str, Manifest] = {
     "llama3-70b-steerlm-rm": _five(
         STEERLM_WEIGHTS, NEMO_OUTPUTS, PromptFormat(format="steerlm"), max_tokens=8192
     ),
-    "llama-3.1-nemotron-70b-reward": Manifest(outputs=1, reward=Affine(output=0), max_tokens=4096),
+    "llama-3.1-nemotron-70b-reward": _logit(TokenHead(kind="token", token=0)),
+    "llama-3.3-nemotron-70b-reward": _logit(
+        TokenHead(kind="token", token=0), PromptFormat(bos="never")
+    ),
+    "llama-3.3-nemotron-70b-reward-principle": _logit(
+        TokenHead(kind="token", token=9642, minus=2822)
+    ),
 }
-"""Manifests by name; contexts and weights are from the models' cards."""
+"""Manifests by name; contexts, weights and tokens are from the models' cards."""
 
 _BY_OUTPUTS = {
     5: PRESETS["helpsteer2"],

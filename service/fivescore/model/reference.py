@@ -2,17 +2,17 @@
 
 It shares with the service the manifest's meaning and nothing of what it checks: the template is
 applied to the texts as they are, the ids come from ``tokenizer.json`` as ``tokenizers`` reads it,
-and the outputs from transformers' own model.
+and the outputs from transformers' own body and the plain formula of the head.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer as RustTokenizer
 
@@ -25,10 +25,15 @@ from fivescore.model.conversation import (
     TURN,
     Conversation,
 )
+from fivescore.model.head import Head, LinearHead
 from fivescore.model.manifest import Manifest, PromptFormat, Proof
 from fivescore.model.template import DATE_VARIABLES
 from fivescore.types import Message, Pair
 
+if TYPE_CHECKING:
+    import torch
+
+LINEAR = LinearHead()
 DEFAULT_CONTEXT = 2048
 """The context in tokens of a model whose config names none."""
 
@@ -38,54 +43,92 @@ class Reference:
 
     Args:
         model: a folder or hub id.
-        outputs: the head's outputs.
+        outputs: the manifest's number of outputs.
+        head: of the manifest.
 
     Raises:
-        ConfigurationError: transformers cannot load it.
+        ConfigurationError: transformers cannot load its body, or it lacks a tensor of its head.
     """
 
     def __init__(
         self,
         model: str,
         outputs: int,
+        head: Head = LINEAR,
         *,
         revision: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        import torch
-        from transformers import AutoModelForSequenceClassification, __version__
+        from transformers import __version__
+
+        from fivescore.model import reference_head
 
         self.name = f"transformers {__version__}, float32"
-        placed = {"device_map": "auto"} if torch.cuda.is_available() else {}
-        try:
-            self._model: Any = AutoModelForSequenceClassification.from_pretrained(
-                model,
-                revision=revision,
-                trust_remote_code=trust_remote_code,
-                num_labels=outputs,
-                dtype=torch.float32,
-                attn_implementation="eager",  # others leave out the soft caps of Gemma 2
-                **placed,
-            ).eval()
-        except Exception as error:  # the library raises many types for an invalid checkpoint
-            raise ConfigurationError(
-                f"model {model}: transformers cannot load it as the reference: {first_line(error)}"
-            ) from error
-        self.pad_id: int | None = self._model.config.get_text_config().pad_token_id
-        # With it transformers reads a shorter sequence's last token that is not padding; the one
-        # sequence here has none.
-        self._model.config.get_text_config().pad_token_id = None
-        self._model.config.pad_token_id = None
+        self._body = _body(model, revision, trust_remote_code)
+        config = self._body.config
+        self.pad_id: int | None = config.get_text_config().pad_token_id
+        self._head = reference_head.read(model, revision, head, outputs, config)
 
     @property
     def max_tokens(self) -> int:
         """The model's context in tokens."""
-        config = self._model.config.get_text_config()
+        config = self._body.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT)
 
     def outputs(self, token_ids: Sequence[int]) -> list[float]:
-        """The head's raw outputs at the last token, ``[outputs]``."""
-        return forward(self._model, token_ids)
+        """The manifest's outputs ``[outputs]``.
+
+        Raises:
+            ConfigurationError: the ids lack those that a gate is computed at.
+        """
+        return [
+            float(value) for value in self._head(hidden_states(self._body, token_ids), token_ids)
+        ]
+
+
+def _body(model: str, revision: str | None, trust_remote_code: bool) -> Any:
+    """transformers' model without a head, in float32.
+
+    Raises:
+        ConfigurationError: it cannot be loaded, or lacks a parameter.
+    """
+    import torch
+    from transformers import AutoModel
+
+    placed = {"device_map": "auto"} if torch.cuda.is_available() else {}
+    try:
+        with _quiet():  # of the tensors of the head, for which the body has no place
+            body, report = AutoModel.from_pretrained(
+                model,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                dtype=torch.float32,
+                attn_implementation="eager",  # others leave out the soft caps of Gemma 2
+                output_loading_info=True,
+                **placed,
+            )
+    except Exception as error:  # the library raises many types for an invalid checkpoint
+        raise ConfigurationError(
+            f"model {model}: transformers cannot load it as the reference: {first_line(error)}"
+        ) from error
+    if lacking := sorted(report["missing_keys"]):
+        raise ConfigurationError(
+            f"model {model}: transformers finds no {lacking[0]} in the checkpoint, so it is no"
+            " reference"
+        )
+    return body.eval()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 class ReferenceTokenizer:
@@ -243,14 +286,13 @@ def _messages(pair: Pair, split: bool = False) -> list[Message]:
     return [*turns, Message(role="assistant", content=pair.response or "")]
 
 
-def forward(model: Any, token_ids: Sequence[int]) -> list[float]:
-    """The outputs of a transformers model for sequence classification, ``[outputs]``."""
+def hidden_states(body: Any, token_ids: Sequence[int]) -> torch.Tensor:
+    """The states of all tokens after the final norm, float32 ``[tokens, H]``."""
     import torch
 
-    ids = torch.tensor([list(token_ids)], device=model.get_input_embeddings().weight.device)
+    ids = torch.tensor([list(token_ids)], device=body.get_input_embeddings().weight.device)
     with torch.inference_mode():
-        logits = model(input_ids=ids, use_cache=False).logits
-    return [float(value) for value in logits.reshape(-1).float().cpu()]
+        return body(input_ids=ids, use_cache=False).last_hidden_state[0].float().cpu()
 
 
 def prove(folder: Path, manifest: Manifest) -> Manifest:
@@ -273,7 +315,7 @@ def prove(folder: Path, manifest: Manifest) -> Manifest:
                 f"{folder}: the token ids of {proof.named(place, pair)} are not the reference's:"
                 f" fivescore check {folder} shows where"
             )
-    reference = Reference(str(folder), manifest.outputs)
+    reference = Reference(str(folder), manifest.outputs, manifest.head)
     limit = manifest.max_tokens or reference.max_tokens
     proved = tuple(
         proof.proved_pair(pair, ours, reference.outputs(ours))

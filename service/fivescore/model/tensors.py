@@ -1,19 +1,22 @@
-"""Names and shapes of a checkpoint's tensors, from its files' headers: no weights are read."""
+"""Names and shapes of a checkpoint's tensors, from its files' headers; and single tensors."""
 
 from __future__ import annotations
 
 import json
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fivescore.errors import first_line
 from fivescore.model.architecture import refusal
 from fivescore.model.engine_options import merged
 from fivescore.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
 
 SAFETENSORS, CONSOLIDATED = "*.safetensors", "consolidated*.safetensors"
 PATTERNS = {
@@ -54,6 +57,37 @@ class Tensors:
     consolidated: bool = False
 
 
+def shapes(model: str, revision: str | None = None) -> Mapping[str, Shape]:
+    """The shapes by name of a checkpoint that is here, in Hugging Face's format.
+
+    Raises:
+        ConfigurationError: it is not here; or a file is damaged, or holds a program.
+    """
+    found = _here(model, revision).read("hf")
+    return {} if found is None else found.shapes
+
+
+def load(
+    model: str, revision: str | None, names: Set[str], rows: Sequence[int] | None = None
+) -> dict[str, torch.Tensor]:
+    """Those of the tensors that there are, in float32.
+
+    Args:
+        rows: which rows are read; all without it.
+
+    Raises:
+        ConfigurationError: as ``shapes``.
+    """
+    return _here(model, revision).load(names, rows)
+
+
+def _here(model: str, revision: str | None) -> _Reader:
+    folder, _ = _folder(model, revision, None)
+    if folder is None:
+        raise refusal(model, "its weights are neither a folder nor in the hub's cache")
+    return _Reader(model, folder, whole=True)
+
+
 def read(settings: Settings) -> Tensors | None:
     """The tensors that vLLM would load; None where that cannot be known.
 
@@ -64,21 +98,21 @@ def read(settings: Settings) -> Tensors | None:
     """
     options = merged(settings.engine)
     load_format = str(options.get("load_format", "auto"))
-    folder, whole = _folder(settings, options.get("download_dir"))
+    folder, whole = _folder(settings.model, settings.revision, options.get("download_dir"))
     if folder is None or load_format not in PATTERNS:
         return None
     return _Reader(settings.model, folder, whole).read(load_format)
 
 
-def _folder(settings: Settings, cache: Any) -> tuple[Path | None, bool]:
+def _folder(model: str, revision: str | None, cache: Any) -> tuple[Path | None, bool]:
     """The folder of the checkpoint's files, and whether no more of them will come."""
     from huggingface_hub import is_offline_mode, try_to_load_from_cache
 
-    folder = Path(settings.model)
+    folder = Path(model)
     if folder.is_dir():
         return folder, True
     for name in (*INDICES, "model.safetensors", "pytorch_model.bin", "config.json"):
-        found = try_to_load_from_cache(settings.model, name, cache, revision=settings.revision)
+        found = try_to_load_from_cache(model, name, cache, revision=revision)
         if isinstance(found, str):
             return Path(found).parent, is_offline_mode()
     return None, False
@@ -102,6 +136,20 @@ class _Reader:
 
     def read(self, load_format: str) -> Tensors | None:
         """The tensors; None without files, or where some are still to be downloaded."""
+        files, consolidated = self._files(load_format)
+        try:
+            return self._tensors(files, consolidated) if files else None
+        except _Incomplete:
+            return None
+
+    def load(self, names: Set[str], rows: Sequence[int] | None) -> dict[str, torch.Tensor]:
+        """Some tensors, or some of their rows, in float32."""
+        files, consolidated = self._files("hf")
+        read, _, _ = self._chosen(files, consolidated) if files else ([], [], {})
+        return {name: tensor for file in read for name, tensor in _values(file, names, rows)}
+
+    def _files(self, load_format: str) -> tuple[list[Path], bool]:
+        """The files of the first pattern that has any, and whether they are Mistral's own."""
         patterns = PATTERNS[load_format]
         if load_format == "auto" and any(self._folder.glob(CONSOLIDATED)):
             patterns = (CONSOLIDATED,)
@@ -109,12 +157,21 @@ class _Reader:
         for pattern in patterns:
             files = files or sorted(self._folder.glob(pattern))
         files = [file for file in files if not file.name.endswith(TRAINERS)]
-        try:
-            return self._tensors(files, patterns == (CONSOLIDATED,)) if files else None
-        except _Incomplete:
-            return None
+        return files, patterns == (CONSOLIDATED,)
 
     def _tensors(self, files: list[Path], consolidated: bool) -> Tensors:
+        read, beside, index = self._chosen(files, consolidated)
+        found = {file.name: self._shapes(file) for file in read}
+        for tensor, file_name in index.items():
+            if tensor not in found.get(file_name, {}):
+                raise self._damaged(f"{file_name} lacks {tensor}, which the index promises")
+        others = _merged(map(self._shapes, beside))
+        return Tensors(_merged(found.values()), others, consolidated)
+
+    def _chosen(
+        self, files: list[Path], consolidated: bool
+    ) -> tuple[list[Path], list[Path], dict[str, str]]:
+        """The files that are read, those beside them, and the index."""
         safe = files[0].suffix == ".safetensors"
         name = INDICES[not safe]
         index = self._index(name.replace("model", "consolidated", 1) if consolidated else name)
@@ -123,12 +180,7 @@ class _Reader:
         if safe and index:  # vLLM reads all .bin files, whatever their index says
             read = [file for file in files if file.name in index.values()]
             beside = [file for file in files if file.name not in index.values()]
-        found = {file.name: self._shapes(file) for file in read}
-        for tensor, file_name in index.items():
-            if tensor not in found.get(file_name, {}):
-                raise self._damaged(f"{file_name} lacks {tensor}, which the index promises")
-        others = _merged(map(self._shapes, beside))
-        return Tensors(_merged(found.values()), others, consolidated)
+        return read, beside, index
 
     def _index(self, name: str) -> dict[str, str]:
         """The index's file for each tensor; empty without an index."""
@@ -199,16 +251,37 @@ class _Reader:
         return refusal(self._model, f"{what}; fetch it again")
 
 
-def _load_pickled(file: Path) -> Any:
+def _load_pickled(file: Path, place: str = "meta") -> Any:
     import torch
 
     try:
-        return torch.load(file, map_location="meta", weights_only=True, mmap=True)
+        return torch.load(file, map_location=place, weights_only=True, mmap=True)
     except RuntimeError as error:
         if "mmap" not in str(error):
             raise
         # The format before torch 1.6, which cannot be mapped.
-        return torch.load(file, map_location="meta", weights_only=True)
+        return torch.load(file, map_location=place, weights_only=True)
+
+
+def _values(
+    file: Path, names: Set[str], rows: Sequence[int] | None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a file with these names, or their rows, in float32."""
+    import torch
+    from safetensors import safe_open
+
+    if file.suffix != ".safetensors":
+        for name, tensor in _load_pickled(file, "cpu").items():
+            if name in names:
+                yield name, (tensor if rows is None else tensor[list(rows)]).float()
+        return
+    with safe_open(file, framework="pt") as opened:
+        for name in names & set(opened.keys()):
+            if rows is None:
+                yield name, opened.get_tensor(name).float()
+            else:
+                part = opened.get_slice(name)
+                yield name, torch.cat([part[row : row + 1] for row in rows]).float()
 
 
 def _series(files: Iterable[Path]) -> set[str]:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fivescore.model import architecture as architectures
-from fivescore.model import layers, tensors
+from fivescore.model import language_head, layers, tensors
 from fivescore.model.architecture import Architecture, own_head, refusal
+from fivescore.model.head import OwnHead, TokenHead
 from fivescore.model.tensors import Shape, Tensors
 from fivescore.settings import Settings
 
@@ -51,7 +52,9 @@ UNDERSTOOD = 0.5
 """The share of the body's parameters that must be found by name before one is called missing."""
 
 
-def check(settings: Settings, architecture: Architecture | None) -> bool:
+def check(
+    settings: Settings, architecture: Architecture | None, own: OwnHead | None = None
+) -> bool:
     """Check the kind of model, its head and its body; reads no weights.
 
     Returns whether the checkpoint's tensors were looked at. False: they are not there yet, or only
@@ -64,13 +67,15 @@ def check(settings: Settings, architecture: Architecture | None) -> bool:
     if architecture is None:
         return False
     architectures.check(architecture)
+    if own is not None and isinstance(own.head, TokenHead):
+        _check_tokens(own.head, architecture)
     found = tensors.read(settings)
     if found is None or not found.shapes:
         return False
     if any(name.startswith(ADAPTED) for name in found.shapes):
         raise architectures.adapter(architecture.model)
     checkpoint = _Checkpoint(architecture, found)
-    checkpoint.check_head()
+    checkpoint.check_head(own)
     checkpoint.check_body()
     return True
 
@@ -111,8 +116,12 @@ class _Checkpoint:
             log.debug("model %s: transformers does not read its tensors' names", self._model)
             self._needed, self._origins, self._missing = {}, {}, []
 
-    def check_head(self) -> None:
-        """Check that the head is there, is one linear layer, and has config.json's shape."""
+    def check_head(self, own: OwnHead | None = None) -> None:
+        """Check that the head is there and is the manifest's, or one linear layer of config.json's
+        shape without one."""
+        if own is not None:
+            self._check_own_head(own)
+            return
         if self._architecture.head_of_language_model:
             self._check_language_head()
             return
@@ -130,6 +139,51 @@ class _Checkpoint:
                 self._model,
                 f"its head has {HEAD} {_shown(shape)} and {BIAS} {_shown(bias)}, which are not of"
                 " one layer",
+            )
+
+    def _check_own_head(self, own: OwnHead) -> None:
+        kind, hidden, shapes = own.head.kind, self._architecture.hidden, self._found.shapes
+        needed = own.tensors(hidden or 0)
+        others = [name for name in shapes if _top(name) in ("score", "gate") and name not in needed]
+        others += [name for name in self._other_heads(shapes) if name not in {*needed, *others}]
+        for name, shape in needed.items():
+            if name not in shapes:
+                there = f"; it has {_listed(others)} instead" if others else ""
+                raise refusal(
+                    self._model,
+                    f"the checkpoint lacks {name}, which head.kind {kind} of the manifest needs"
+                    f"{there}",
+                )
+            if shapes[name] != shape and hidden is not None:
+                raise refusal(
+                    self._model,
+                    f"{name} has the shape {_shown(shapes[name])}, and the head of the manifest"
+                    f" needs {_shown(shape)}",
+                )
+        if others:
+            raise refusal(
+                self._model,
+                f"its head has {_listed(others)}, and head.kind {kind} of the manifest has none:"
+                " correct head in reward.json",
+            )
+        if isinstance(own.head, TokenHead):
+            self._check_rows()
+
+    def _check_rows(self) -> None:
+        """Check that there is what a token's logit is made of."""
+        vocabulary, hidden = self._architecture.value("vocab_size"), self._architecture.hidden
+        if not isinstance(vocabulary, int) or hidden is None:
+            return
+        found = {
+            language_head.kind(name, shape, vocabulary, hidden)
+            for name, shape in self._found.shapes.items()
+        }
+        tied = self._architecture.value("tie_word_embeddings")
+        if "weight" not in found and not (tied and "embedding" in found):
+            raise refusal(
+                self._model,
+                f"the checkpoint lacks lm_head.weight [{vocabulary}, {hidden}], of which head.kind"
+                " token of the manifest is made",
             )
 
     def check_body(self) -> None:
@@ -263,6 +317,17 @@ class _Checkpoint:
             if origin.names[0].endswith(name)
         )
         return prefixes.most_common(1)[0][0] if prefixes else ""
+
+
+def _check_tokens(head: TokenHead, architecture: Architecture) -> None:
+    vocabulary = architecture.value("vocab_size")
+    for name, token in (("token", head.token), ("minus", head.minus)):
+        if token is not None and isinstance(vocabulary, int) and token >= vocabulary:
+            raise refusal(
+                architecture.model,
+                f"head.{name} of the manifest is {token}, and the vocabulary has {vocabulary} ids"
+                f" (0 to {vocabulary - 1})",
+            )
 
 
 def _empty_body(architecture: Architecture) -> Any:

@@ -14,6 +14,7 @@ from fivescore.engine.base import Engine
 from fivescore.engine.supervisor import Limits, Supervisor
 from fivescore.errors import Draining, EngineDead, Loading, ServiceUnavailable
 from fivescore.model.checkpoint import Checkpoint, Model
+from fivescore.model.head import OwnHead
 from fivescore.model.identity import Identity
 from fivescore.model.proof import Sample
 from fivescore.scoring import proving
@@ -23,7 +24,7 @@ from fivescore.types import ModelInfo, Output
 
 log = logging.getLogger(__name__)
 
-MakeEngine = Callable[[Settings, int | None], Engine]
+MakeEngine = Callable[[Settings, int | None, OwnHead | None], Engine]
 State = Literal["loading", "ready", "restarting", "draining", "failed"]
 
 HEARTBEAT_SECONDS = 10
@@ -38,7 +39,8 @@ class Service:
     """Loads one model and its engine, and decides whether requests are taken.
 
     Args:
-        make_engine: makes the engine from the settings and the limit of tokens, on a thread.
+        make_engine: makes the engine from the settings, the limit of tokens and the manifest's
+            head, which is None where it is one linear layer; on a thread.
         on_loaded: called once, when everything is loaded and before the first request is taken.
         on_failure: called once with the cause when the service cannot go on: the model could not
             be loaded, or the engine is lost for good.
@@ -150,7 +152,7 @@ class Service:
         samples = await asyncio.to_thread(found.samples)
         self._digesting = asyncio.create_task(self._read_digest(self._identity))
         self._engine = Supervisor(
-            lambda: self._make_engine(self.settings, found.max_tokens),
+            lambda: self._make_engine(self.settings, found.max_tokens, found.own_head),
             Limits(
                 self.settings.engine_restarts,
                 RESTART_WINDOW_SECONDS,

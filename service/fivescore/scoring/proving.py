@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from fivescore.engine.base import Engine
-from fivescore.errors import EngineError, NotProved
+from fivescore.errors import NotProved, ScoringError
 from fivescore.model import proof
 from fivescore.model.checkpoint import Model
 from fivescore.model.proof import Sample
@@ -44,7 +44,7 @@ async def prove(engine: Engine, model: Model, samples: Sequence[Sample], shown: 
 async def _outputs(engine: Engine, sample: Sample) -> list[float]:
     try:
         return (await engine.encode(sample.token_ids, f"proof-{sample.place}")).values
-    except EngineError as error:
+    except ScoringError as error:
         place = proof.named(sample.place, sample.pair)
         raise NotProved(f"the manifest's proof cannot be compared: {place}: {error}") from error
 

@@ -26,6 +26,7 @@ OUTCOMES = (
     "too_long",
     "engine_error",
     "non_finite",
+    "no_gate",
     "invalid_request",
     "too_many_pairs",
     "overloaded",

@@ -37,9 +37,10 @@ from fivescore.engine.vllm.arguments import (
     engine_arguments,
 )
 from fivescore.engine.vllm.failures import startup_failure
-from fivescore.engine.vllm.heads import RAW_SCORES, spare_the_head
+from fivescore.engine.vllm.heads import RAW_SCORES, spare_the_head, with_own_head
 from fivescore.engine.vllm.output import relayed
 from fivescore.errors import ConfigurationError, EngineDead, EngineError, first_line
+from fivescore.model.head import OwnHead
 from fivescore.telemetry.logging import adopt
 from fivescore.types import ModelInfo, Output
 
@@ -98,10 +99,12 @@ class VllmEngine:
     Args:
         model: a folder or hub id of a checkpoint for sequence classification.
         options: vLLM's engine arguments by their names, as ``vllm serve`` spells them.
+        head: the manifest's head; None where it is one linear layer, which vLLM builds.
         max_tokens: the longest sequence that will be asked for; None leaves it to the model.
 
     Raises:
-        ConfigurationError: an option that vLLM does not know or that fivescore decides.
+        ConfigurationError: an option that vLLM does not know or that fivescore decides; or a head
+            that this vLLM cannot put on the model's body.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class VllmEngine:
         model: str,
         options: Mapping[str, Any],
         *,
+        head: OwnHead | None = None,
         revision: str | None = None,
         max_tokens: int | None = None,
         trust_remote_code: bool = False,
@@ -123,6 +127,8 @@ class VllmEngine:
             "otlp_traces_endpoint": otlp_traces_endpoint,
         }
         self.arguments = engine_arguments(model, options, defaults)
+        if head is not None:
+            self.arguments.hf_overrides = with_own_head(self.arguments, head)
         self._engine: AsyncLLM | None = None
         self._numbers = itertools.count()
         self._closed = False

@@ -7,6 +7,7 @@ import os
 from fivescore.engine.base import Engine
 from fivescore.engine.vllm.forkserver import METHOD, start_fork_server
 from fivescore.errors import ConfigurationError, first_line
+from fivescore.model.head import OwnHead
 from fivescore.settings import Settings
 
 PACKAGES = "pip install 'fivescore[cpu]' or 'fivescore[gpu]'"
@@ -19,8 +20,11 @@ def prepare(settings: Settings) -> None:
     start_fork_server(settings.engine)
 
 
-def make(settings: Settings, max_tokens: int | None) -> Engine:
+def make(settings: Settings, max_tokens: int | None, head: OwnHead | None = None) -> Engine:
     """An engine for the settings' model, which is not loaded yet. Importing vLLM takes seconds.
+
+    Args:
+        head: the manifest's head; None where it is one linear layer.
 
     Raises:
         ConfigurationError: vLLM is not installed, cannot be used, or refuses an option.
@@ -43,6 +47,7 @@ def make(settings: Settings, max_tokens: int | None) -> Engine:
     return VllmEngine(
         settings.model,
         settings.engine,
+        head=head,
         revision=settings.revision,
         max_tokens=max_tokens,
         trust_remote_code=settings.trust_remote_code,

@@ -36,6 +36,7 @@ UNIPROC = "vLLM chooses how the engine runs its workers"
 KILL = "the engine's processes are found among this process's children"
 ZERO = "an engine that gave a value that is not finite is replaced, as its KV cache may keep it"
 HEAD = "a model that is quantised while it loads has a quantised head"
+HEADED = "only a head that is one linear layer can be served"
 STOP = "this version of vLLM cannot be used"
 
 
@@ -111,6 +112,17 @@ INTERNALS = (
     Internal("vllm.model_executor.layers.quantization.online.base", "OnlineQuantizationConfig",
              HEAD, ("args",)),
     Internal("vllm.config.quantization", "QuantizationConfigArgs.ignore", HEAD),
+    Internal("vllm.model_executor.models.registry", "_ModelRegistry.models", HEADED,
+             on_instances=True),
+    Internal("vllm.model_executor.models.registry", "_ModelRegistry.register_model", HEADED,
+             ("model_arch", "model_cls")),
+    Internal("vllm.model_executor.models.registry", "_LazyRegisteredModel.load_model_cls", HEADED),
+    Internal("vllm.model_executor.models.config", "MODELS_CONFIG_MAP", HEADED),
+    Internal("vllm.model_executor.models.adapters", "as_seq_cls_model", HEADED, ("cls",)),
+    Internal("vllm.model_executor.layers.pooler.special", "DispatchPooler.for_seq_cls", HEADED,
+             ("pooler_config", "classifier")),
+    Internal("vllm.transformers_utils.config", "get_config", HEADED,
+             ("model", "trust_remote_code", "revision", "code_revision", "config_format")),
     Internal("argparse", "ArgumentParser._option_string_actions", STOP, on_instances=True),
     Internal(_LLM, "AsyncLLM.encode", STOP,
              ("prompt", "pooling_params", "request_id", "trace_headers", "priority")),
