@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from fivescore.data.hub import HUB_ID, OLD_HUB_ID
-from fivescore.errors import ConfigurationError, first_line
-from fivescore.model import architecture, context, doubts, proof, tokenizer_file, weights
+from fivescore.errors import ConfigurationError, InvalidPair, NoGate, first_line
+from fivescore.model import architecture, context, doubts, gating, proof, tokenizer_file, weights
 from fivescore.model import manifest as manifests
 from fivescore.model.conversation import Conversation
 from fivescore.model.endings import Endings
 from fivescore.model.engine_options import change_outputs
-from fivescore.model.head import LinearHead, OwnHead, TokenHead
+from fivescore.model.head import Gate, GatedHead, LinearHead, OwnHead, TokenHead
 from fivescore.model.manifest import Manifest, PromptFormat
 from fivescore.model.policy import PolicyTemplate
 from fivescore.model.proof import Sample
@@ -94,6 +94,8 @@ class Checkpoint:
         self._pad_id: int | None = config and config.get_text_config().pad_token_id
         if known:
             self.conversation(self._manifest_for(own.outputs if own else config.num_labels))
+        if own is not None and isinstance(own.head, GatedHead):
+            self._check_gate(own.head.gate)
 
     @property
     def max_tokens(self) -> int | None:
@@ -129,6 +131,18 @@ class Checkpoint:
                 " engine options are two heads: leave one out"
             )
         return OwnHead(manifest.head, manifest.outputs)
+
+    def _check_gate(self, gate: Gate) -> None:
+        """Check that a rendered pair has the tokens at which the gate is computed."""
+        (ids,) = self.conversation().encode([proof.PAIRS[0]])
+        try:
+            gating.position([] if isinstance(ids, InvalidPair) else ids, gate.at)
+        except NoGate:
+            raise ConfigurationError(
+                f"model {self._settings.model}: head.gate.at of the manifest,"
+                f" {', '.join(map(str, gate.at))}, is nowhere in the token ids of a rendered pair:"
+                " correct it, or prompt, in reward.json"
+            ) from None
 
     def _has_head(self) -> bool:
         """False where a default manifest would be proposed for what may have no head."""

@@ -180,13 +180,13 @@ def _logit(head: TokenHead, prompt: PromptFormat | None = None) -> Manifest:
 
 NEMOTRON_WEIGHTS = (0.3, 0.74, 0.46, 0.47, -0.33)
 """Model card of nvidia/Nemotron-4-340B-Reward."""
-STEERLM_WEIGHTS = (0.65, 0.8, 0.45, 0.55, -0.4)
-"""Model card of nvidia/Llama3-70B-SteerLM-RM."""
-NEMOTRON_QUESTION = (
+NEMOTRON_PRINCIPLE = (
     "Evaluate the response to the previous prompt in terms of whether it satisfies this principle:"
     " {principle}. Only answer Yes or No."
 )
 """Model card of nvidia/Llama-3.3-Nemotron-70B-Reward-Principle."""
+STEERLM_WEIGHTS = (0.65, 0.8, 0.45, 0.55, -0.4)
+"""Model card of nvidia/Llama3-70B-SteerLM-RM."""
 
 PRESETS: dict[str, Manifest] = {
     "helpsteer2": _five(NEMOTRON_WEIGHTS),
@@ -202,7 +202,8 @@ PRESETS: dict[str, Manifest] = {
         TokenHead(kind="token", token=0), PromptFormat(bos="never")
     ),
     "llama-3.3-nemotron-70b-reward-principle": _logit(
-        TokenHead(kind="token", token=9642, minus=2822), PromptFormat(principle=NEMOTRON_QUESTION)
+        TokenHead(kind="token", token=9642, minus=2822),  # Yes and No
+        PromptFormat(principle=NEMOTRON_PRINCIPLE),
     ),
 }
 """Manifests by name; contexts, weights and tokens are from the models' cards."""

@@ -32,7 +32,7 @@ class Known(NamedTuple):
 
 KNOWN = (
     Known(re.compile(r"llama[-_]?3[._]3[-_]nemotron[-_].*reward[-_]principle", re.I),
-          9642, 2822, None, manifests.NEMOTRON_QUESTION),
+          9642, 2822, None, manifests.NEMOTRON_PRINCIPLE),
     Known(re.compile(r"llama[-_]?3[._]3[-_]nemotron[-_].*reward", re.I), 0, None, None),
     Known(re.compile(r"llama[-_]?3[._]1[-_]nemotron[-_].*reward", re.I), 0, None, 4096),
 )  # fmt: skip
