@@ -75,7 +75,7 @@ def check(flags: dict[str, Any]) -> int:
     pairs = proof.PAIRS if file is None else _pairs(file, write)
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
-    model, ids, outputs = asyncio.run(_engine_side(settings, pairs, write))
+    model, pairs, ids, outputs = asyncio.run(_engine_side(settings, pairs, write))
     reference = Reference(
         settings.model, model.info.outputs, model.manifest.head,
         revision=settings.revision, trust_remote_code=settings.trust_remote_code,
@@ -113,7 +113,8 @@ def _pairs(file: Path, write: bool) -> list[Pair]:
         if row.raw is not None and not row.raw.strip():
             continue
         value = row.value or {}
-        pair = parse_pair({name: value.get(name) for name in ("prompt", "response")})
+        names = ("prompt", "response", "principle")
+        pair = parse_pair({name: value.get(name) for name in names})
         if isinstance(pair, InvalidPair):
             raise ConfigurationError(f"{row.place}: {row.fault or pair.detail}")
         pairs.append(pair)
@@ -128,8 +129,8 @@ def _pairs(file: Path, write: bool) -> list[Pair]:
 
 async def _engine_side(
     settings: Settings, pairs: Sequence[Pair], write: bool
-) -> tuple[Model, list[list[int] | InvalidPair], dict[int, list[float]]]:
-    """The model, the pairs' token ids, and the engine's outputs by place."""
+) -> tuple[Model, list[Pair], list[list[int] | InvalidPair], dict[int, list[float]]]:
+    """The model, the pairs as it takes them, their token ids, and the engine's outputs by place."""
     entrance.prepare(settings)
     found = await asyncio.to_thread(Checkpoint, settings)
     engine = await asyncio.to_thread(make_engine, settings, found.max_tokens, found.own_head)
@@ -139,12 +140,13 @@ async def _engine_side(
             print(await _kept_proof(engine, model, found))
         if write:
             model = _on_a_day(found, model)
+        pairs = proof.with_principle(pairs, model.manifest.prompt)
         ids = model.conversation.encode(pairs)
         outputs = {}
         for place, token_ids in enumerate(ids):
             if not isinstance(token_ids, InvalidPair) and len(token_ids) <= model.max_tokens:
                 outputs[place] = (await engine.encode(token_ids, f"check-{place}")).values
-        return model, ids, outputs
+        return model, pairs, ids, outputs
     except FivescoreError as error:
         raise ConfigurationError(error.detail) from error
     finally:

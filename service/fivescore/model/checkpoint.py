@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from fivescore.data.hub import HUB_ID, OLD_HUB_ID
-from fivescore.errors import ConfigurationError, first_line
-from fivescore.model import architecture, context, doubts, proof, tokenizer_file, weights
+from fivescore.errors import ConfigurationError, InvalidPair, NoGate, first_line
+from fivescore.model import architecture, context, doubts, gating, proof, tokenizer_file, weights
 from fivescore.model import manifest as manifests
 from fivescore.model.conversation import Conversation
+from fivescore.model.endings import Endings
 from fivescore.model.engine_options import change_outputs
-from fivescore.model.head import LinearHead, OwnHead, TokenHead
+from fivescore.model.head import Gate, GatedHead, LinearHead, OwnHead, TokenHead
 from fivescore.model.manifest import Manifest, PromptFormat
 from fivescore.model.policy import PolicyTemplate
 from fivescore.model.proof import Sample
@@ -61,6 +62,8 @@ class Model:
     """The limit of tokens per pair: the setting's, the manifest's or the context."""
     max_characters: int
     """The limit of characters per pair, checked before tokenising; truncation starts from it."""
+    endings: Endings
+    """What ends a response that was sampled, and is no part of it."""
     proved: bool = False
     """Whether the engine gives what the proof in the manifest says."""
     policy: PolicyTemplate | None = None
@@ -91,6 +94,8 @@ class Checkpoint:
         self._pad_id: int | None = config and config.get_text_config().pad_token_id
         if known:
             self.conversation(self._manifest_for(own.outputs if own else config.num_labels))
+        if own is not None and isinstance(own.head, GatedHead):
+            self._check_gate(own.head.gate)
 
     @property
     def max_tokens(self) -> int | None:
@@ -127,6 +132,18 @@ class Checkpoint:
             )
         return OwnHead(manifest.head, manifest.outputs)
 
+    def _check_gate(self, gate: Gate) -> None:
+        """Check that a rendered pair has the tokens at which the gate is computed."""
+        (ids,) = self.conversation().encode([proof.PAIRS[0]])
+        try:
+            gating.position([] if isinstance(ids, InvalidPair) else ids, gate.at)
+        except NoGate:
+            raise ConfigurationError(
+                f"model {self._settings.model}: head.gate.at of the manifest,"
+                f" {', '.join(map(str, gate.at))}, is nowhere in the token ids of a rendered pair:"
+                " correct it, or prompt, in reward.json"
+            ) from None
+
     def _has_head(self) -> bool:
         """False where a default manifest would be proposed for what may have no head."""
         return (
@@ -145,6 +162,11 @@ class Checkpoint:
             )
         context.warn(self._architecture, info.max_tokens)
         manifest = self._manifest_for(info.outputs)
+        if self._settings.principle is not None and manifest.prompt.principle is None:
+            raise ConfigurationError(
+                "--principle: the model is not asked about one: its reward.json has no"
+                " prompt.principle"
+            )
         conversation = self.conversation(manifest)
         limit = min(self._asked_tokens or manifest.max_tokens or info.max_tokens, info.max_tokens)
         return Model(
@@ -154,6 +176,7 @@ class Checkpoint:
             conversation=conversation,
             max_tokens=limit,
             max_characters=max(LEAST_MAX_CHARACTERS, limit * CHARACTERS_PER_TOKEN),
+            endings=self._policy.endings if self._policy else self._endings(conversation),
             policy=self._policy,
         )
 
@@ -178,6 +201,11 @@ class Checkpoint:
         if manifest is None or manifest.proof is None:
             return []
         return proof.samples(manifest.proof, self.conversation(), self.max_tokens)
+
+    def _endings(self, conversation: Conversation) -> Endings:
+        """Those of the reward model's own template, where the policy's are not known."""
+        templated = conversation.format == "chat_template"
+        return Endings(self._tokenizer, conversation.tail if templated else "")
 
     def _manifest_for(self, outputs: int) -> Manifest:
         manifest = self._manifest or manifests.for_outputs(outputs)

@@ -36,6 +36,9 @@ STEERLM_SYSTEM = (
 SYSTEM_TURN, TURN, LABELS = "<extra_id_0>", "<extra_id_1>", "<extra_id_2>"
 """NeMo's markers before the system prompt, each other turn and the labels (NeMo-Aligner)."""
 
+PRINCIPLE = "{principle}"
+"""What stands for the principle in the manifest's turn."""
+NO_PRINCIPLE = "principle: this model is not asked about one; leave it out"
 PLAIN_PAIR = (Message(role="user", content="x"), Message(role="assistant", content="x"))
 
 
@@ -67,7 +70,9 @@ class Conversation:
             markers = (SYSTEM_TURN, TURN, LABELS)
             self._suffix = LABELS if prompt.suffix is None else prompt.suffix
         elif self.format == "chat_template":
-            self._template = template = ChatTemplate(reference, prompt.date)
+            self._template = template = ChatTemplate(
+                reference, prompt.date, generates=prompt.principle is not None
+            )
             self.roles = roles.known(template.render_turns)
             self.rendered_fields = roles.fields(template.render_turns)
             markers = template.markers
@@ -124,6 +129,7 @@ class Conversation:
             return seal(self._without_space_after_structure(text))
         assert pair.prompt is not None
         assert pair.response is not None
+        _check_principle(pair.principle, self._prompt.principle)
         if self.format == "raw":
             return seal(self._render_raw(pair.prompt, pair.response))
         if isinstance(pair.prompt, str):
@@ -135,6 +141,9 @@ class Conversation:
         else:
             messages = roles.as_known(pair.prompt, self.roles)
         messages.append(Message(role="assistant", content=pair.response))
+        if self._prompt.principle is not None:
+            asked = self._prompt.principle.replace(PRINCIPLE, pair.principle or "")
+            messages.append(Message(role="user", content=asked))
         if self._prompt.system is not None and messages[0].role not in ("system", "developer"):
             messages.insert(0, Message(role="system", content=self._prompt.system))
         if self._guarded is None:
@@ -170,6 +179,21 @@ class Conversation:
                 raise InvalidPair("prompt: the steerlm format takes a system message only first")
             text += f"{TURN}{turn.role.capitalize()}\n{protect(turn.content)}\n"
         return text
+
+
+def _check_principle(given: str | None, turn: str | None) -> None:
+    """Check that a pair has a principle where the model is asked about one, and none elsewhere.
+
+    Raises:
+        InvalidPair: it has none, or one that the model would not see.
+    """
+    if turn is None and given is not None:
+        raise InvalidPair(NO_PRINCIPLE)
+    if turn is not None and given is None:
+        raise InvalidPair(
+            "principle: this model judges a response by a principle; give one in the pair or the"
+            " request, such as correctness, or start the server with --principle"
+        )
 
 
 def _check_system(template: GuardedTemplate, system: str | None) -> None:

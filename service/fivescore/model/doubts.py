@@ -24,7 +24,7 @@ def find(
             "the chat template writes the date, so scores change with the day this process starts"
             f' on: set "date" of prompt in reward.json, such as "{conversation.day}" (today)'
         )
-    if "end" not in prompt.model_fields_set:
+    if "end" not in prompt.model_fields_set and prompt.principle is None:
         found += filter(
             None, (_pad(conversation, reference, pad_id), _space(conversation, reference))
         )

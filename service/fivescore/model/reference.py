@@ -207,7 +207,8 @@ class ReferenceTokenizer:
     def plain(self, pair: Pair) -> bool:
         """Whether no content holds a special token's string, which the service takes for text."""
         special = {t.content for t in self._tokenizer.added_tokens_decoder.values()}
-        contents = "\0".join(turn.content for turn in _messages(pair))
+        texts = [*(turn.content for turn in _messages(pair)), pair.principle or ""]
+        contents = "\0".join(texts)
         return not any(one in contents for one in special if not one.isspace())
 
     def token(self, id_: int) -> str:
@@ -219,6 +220,9 @@ class ReferenceTokenizer:
             return f"{pair.prompt}{pair.response}"
         steerlm = self._prompt.format == "steerlm"
         turns = _messages(pair, split=steerlm)
+        if self._prompt.principle is not None:
+            asked = self._prompt.principle.format(principle=pair.principle)
+            turns.append(Message(role="user", content=asked))
         system = self._prompt.system or (STEERLM_SYSTEM if steerlm else None)
         if system is not None and turns[0].role != "system":
             turns.insert(0, Message(role="system", content=system))
@@ -234,7 +238,12 @@ class ReferenceTokenizer:
             moment = datetime.datetime.combine(self._prompt.date, datetime.time())
             days = {name: moment.strftime(form) for name, form in DATE_VARIABLES.items()}
             days["strftime_now"] = moment.strftime
-        apply = partial(self._tokenizer.apply_chat_template, tokenize=False, **days)
+        apply = partial(
+            self._tokenizer.apply_chat_template,
+            tokenize=False,
+            add_generation_prompt=self._prompt.principle is not None,
+            **days,
+        )
         roles = {turn.role for turn in turns}
         some = ({"user"}, roles - {"assistant"}, {"assistant"}, {"user", "assistant"})
         for parts in (set(), *some, roles):
@@ -311,38 +320,50 @@ def hidden_states(body: Any, token_ids: Sequence[int]) -> torch.Tensor:
         return body(input_ids=ids, use_cache=False).last_hidden_state[0].float().cpu()
 
 
+def proof_pairs(folder: Path, manifest: Manifest) -> list[tuple[Pair, list[int]]]:
+    """The pairs of a proof with their token ids, without those that the template refuses.
+
+    Args:
+        folder: of config.json and the tokenizer's files.
+
+    Raises:
+        ConfigurationError: the reference has other token ids.
+    """
+    from transformers import AutoConfig
+
+    pad_id = AutoConfig.from_pretrained(folder).get_text_config().pad_token_id
+    conversation = Conversation(manifest.prompt, tokenizer_file.read(str(folder)), pad_id)
+    pairs = proof.with_principle(proof.PAIRS, manifest.prompt)
+    tokenizer = ReferenceTokenizer(str(folder), manifest.prompt, pad_id)
+    found = []
+    for place, (pair, ours) in enumerate(zip(pairs, conversation.encode(pairs), strict=True)):
+        if isinstance(ours, InvalidPair):
+            continue
+        if tokenizer.plain(pair) and ours != tokenizer.token_ids(pair):
+            raise ConfigurationError(
+                f"{folder}: the token ids of {proof.named(place, pair)} are not the reference's:"
+                f" fivescore check {folder} shows where"
+            )
+        found.append((pair, ours))
+    return found
+
+
 def prove(folder: Path, manifest: Manifest) -> Manifest:
     """The manifest of the checkpoint in ``folder`` with a proof.
 
     Raises:
         ConfigurationError: transformers cannot load the checkpoint, or has other token ids.
     """
-    from transformers import AutoConfig
-
-    pad_id = AutoConfig.from_pretrained(folder).get_text_config().pad_token_id
-    conversation = Conversation(manifest.prompt, tokenizer_file.read(str(folder)), pad_id)
-    ids = conversation.encode(proof.PAIRS)
-    tokenizer = ReferenceTokenizer(str(folder), manifest.prompt, pad_id)
-    for place, (pair, ours) in enumerate(zip(proof.PAIRS, ids, strict=True)):
-        differs = not isinstance(ours, InvalidPair) and ours != tokenizer.token_ids(pair)
-        if differs and tokenizer.plain(pair):
-            raise ConfigurationError(
-                f"{folder}: the token ids of {proof.named(place, pair)} are not the reference's:"
-                f" fivescore check {folder} shows where"
-            )
+    pairs = proof_pairs(folder, manifest)
     reference = Reference(str(folder), manifest.outputs, manifest.head)
     limit = manifest.max_tokens or reference.max_tokens
-    chosen = [
-        (pair, ours)
-        for pair, ours in zip(proof.PAIRS, ids, strict=True)
-        if not isinstance(ours, InvalidPair) and len(ours) <= limit
-    ]
+    chosen = [(pair, ids) for pair, ids in pairs if len(ids) <= limit]
     if not chosen:
         raise ConfigurationError(f"no pair of the proof fits into {limit} tokens")
-    outputs = reference.all_outputs([ours for _, ours in chosen])
-    pairs = tuple(
-        proof.proved_pair(pair, ours, found)
-        for (pair, ours), found in zip(chosen, outputs, strict=True)
+    outputs = reference.all_outputs([ids for _, ids in chosen])
+    proved = tuple(
+        proof.proved_pair(pair, ids, found)
+        for (pair, ids), found in zip(chosen, outputs, strict=True)
     )
-    kept = Proof(reference=reference.name, pairs=pairs)
+    kept = Proof(reference=reference.name, pairs=proved)
     return manifest.model_copy(update={"proof": kept})

@@ -469,3 +469,53 @@ def test_a_forged_marker_differs_from_structure_where_markers_are_not_special(
     harmless = ids_of(conversation(TEXT_MARKERS, format="steerlm"), "Q", before + after)
     expected = [harmless[i : i + len(marker_ids)] for i in range(len(harmless))].count(marker_ids)
     assert windows.count(marker_ids) == expected
+
+
+# A principle
+
+QUESTION = "Is this so: {principle}? Yes or No, {principle}."
+"""Twice in a turn, so that each place of it counts."""
+
+
+@pytest.mark.parametrize("make", [samples.demo, samples.chatml])
+@given(prompt=PLAIN, response=PLAIN, principle=PLAIN)
+@example(prompt=" x\n", response="", principle="{principle} {0} \\n  spaces ")
+@settings(max_examples=40)
+def test_a_principle_is_a_users_turn_before_a_generation_prompt(
+    make: Make, prompt: str, response: str, principle: str
+) -> None:
+    reference = make()
+    asked = "Is this so: " + principle + "? Yes or No, " + principle + "."
+    expected = reference.apply_chat_template(
+        turns(prompt, response, asked), tokenize=True, add_generation_prompt=True
+    )["input_ids"]
+    plain = turns(prompt, response, asked)
+    assert expected != reference_ids(reference, plain), "the template has no generation prompt"
+    pair = Pair(prompt=prompt, response=response).judged_by(principle)
+    assert only(conversation(make, principle=QUESTION), pair) == list(expected)
+
+
+@given(principle=HOSTILE)
+@settings(max_examples=40)
+def test_a_principle_never_writes_structure(principle: str) -> None:
+    make = samples.chatml
+    plain, given_ = (
+        only(conversation(make, principle=QUESTION), Pair(prompt="Q", response="A").judged_by(one))
+        for one in ("honesty", principle)
+    )
+    assert special_counts(make(), given_) == special_counts(make(), plain)
+
+
+def test_a_principle_is_refused_where_the_model_does_not_see_it_and_missed_where_it_needs_it() -> (
+    None
+):
+    pair = Pair(prompt="Q", response="A", principle="honesty")
+    for other in ({}, {"format": "steerlm"}, {"format": "raw"}):
+        (refused,) = conversation(SPECIAL_MARKERS if other else samples.chatml, **other).encode(
+            [pair]
+        )
+        assert isinstance(refused, InvalidPair)
+        assert "principle: this model is not asked about one" in refused.detail
+    (missed,) = conversation(samples.chatml, principle=QUESTION).encode([PLAIN_PAIR])
+    assert isinstance(missed, InvalidPair)
+    assert "give one in the pair or the request" in missed.detail

@@ -12,6 +12,7 @@ import pytest
 
 from fivescore.errors import ConfigurationError
 from fivescore.model import manifest
+from fivescore.model.head import TokenHead
 from fivescore.model.manifest import ATTRIBUTES, PRESETS, Affine, Combined, Manifest
 
 GOOD: dict[str, Any] = {
@@ -152,6 +153,22 @@ def test_the_scalar_preset_of_nemotron_70b_reads_its_one_output() -> None:
     preset = PRESETS["llama-3.1-nemotron-70b-reward"]
     assert (preset.outputs, preset.reward, preset.max_tokens) == (1, Affine(output=0), 4096)
     assert preset.prompt.format == "chat_template"
+
+
+@pytest.mark.parametrize(
+    ("name", "token", "minus", "bos"),
+    [
+        ("llama-3.1-nemotron-70b-reward", 0, None, "auto"),
+        ("llama-3.3-nemotron-70b-reward", 0, None, "never"),
+        ("llama-3.3-nemotron-70b-reward-principle", 9642, 2822, "auto"),
+    ],
+)
+def test_a_preset_of_a_language_model_reads_its_token(
+    name: str, token: int, minus: int | None, bos: str
+) -> None:
+    preset = PRESETS[name]
+    assert preset.head == TokenHead(kind="token", token=token, minus=minus)
+    assert preset.prompt.bos == bos
 
 
 def test_a_head_without_a_manifest_is_read_by_its_number_of_outputs() -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from fivescore.model import architecture, weights
+from fivescore.model.head import OwnHead
 from fivescore.settings import Settings
 
 Tensors = dict[str, torch.Tensor]
@@ -64,7 +65,7 @@ def configure(folder: Path, **entries: Any) -> Path:
     return folder
 
 
-def check(folder: Path | str, **engine: Any) -> bool:
+def check(folder: Path | str, own: OwnHead | None = None, **engine: Any) -> bool:
     """``weights.check`` as a checkpoint calls it; ``engine`` are options."""
     settings = Settings(model=str(folder), engine=engine)
-    return weights.check(settings, architecture.read(settings))
+    return weights.check(settings, architecture.read(settings), own)

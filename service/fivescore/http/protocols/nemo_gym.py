@@ -62,7 +62,8 @@ _MESSAGE = {
             "responses_create_params": {"input": [{"role": "user", "content": "Name a prime."}]},
             "response": {"output": [_MESSAGE]},
         },
-    )
+    ),
+    held=True,
 )  # fmt: skip
 def verify(body: Any, context: Context) -> Translated:
     """NeMo-Gym: the body, with `reward`, its `reward_components` and the attributes added.

@@ -58,6 +58,7 @@ def plan(source: Source, options: Options) -> Plan | None:
         return None
     manifest = meaning.for_outputs(source, outputs, LinearHead(), options.manifest)
     manifest, told = _of_openrlhf(source, options, manifest)
+    manifest = _read_at(name, manifest)
     described = "" if name == "score" else f", {name}"
     return Plan(
         kind="linear",
@@ -93,11 +94,20 @@ def plan_mlp(source: Source, options: Options) -> Plan | None:
         sentence=f"a {source.config.get('model_type')} reward model whose head is"
         f" {len(chain)} linear layers with ReLU between them, {module} ({_counted(widths[-1])})",
         config=body.config(source, widths[-1]),
-        manifest=meaning.for_outputs(source, widths[-1], head, options.manifest),
+        manifest=_read_at(module, meaning.for_outputs(source, widths[-1], head, options.manifest)),
         tensors=(*body.planned(inner), *_planned_chain("score", chain)),
         files=source.files,
         head=lambda states, ids: relu_chain(chain, states[-1]).tolist(),
     )
+
+
+def _read_at(name: str, manifest: Manifest) -> Manifest:
+    """Value heads are read at the last token by the attention mask, whatever the pad token is.
+
+    So do TRL's ``ValueHead``, LLaMA-Factory and reward-bench's ``grm.py``; transformers' classes,
+    whose head is ``score``, skip the pad tokens at the end.
+    """
+    return manifest if name == "score" else meaning.with_prompt(manifest, end="rendered")
 
 
 def relu_chain(layers: Sequence[Layer], states: torch.Tensor) -> torch.Tensor:

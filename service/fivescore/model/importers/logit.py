@@ -11,6 +11,7 @@ from fivescore.model.importers import body, meaning
 from fivescore.model.importers.options import Options
 from fivescore.model.importers.plan import Plan
 from fivescore.model.importers.sources import Source, Tensor
+from fivescore.model.importers.suffixed import writes_bos
 from fivescore.model.manifest import PromptFormat
 
 if TYPE_CHECKING:
@@ -24,18 +25,18 @@ class Known(NamedTuple):
     name: re.Pattern[str]
     token: int
     minus: int | None
-    bos: str
     max_tokens: int | None
+    principle: str | None = None
 
 
 KNOWN = (
     Known(re.compile(r"llama[-_]?3[._]3[-_]nemotron[-_].*reward[-_]principle", re.I),
-          9642, 2822, "never", None),
-    Known(re.compile(r"llama[-_]?3[._]3[-_]nemotron[-_].*reward", re.I), 0, None, "never", None),
-    Known(re.compile(r"llama[-_]?3[._]1[-_]nemotron[-_].*reward", re.I), 0, None, "auto", 4096),
+          9642, 2822, None, manifests.NEMOTRON_PRINCIPLE),
+    Known(re.compile(r"llama[-_]?3[._]3[-_]nemotron[-_].*reward", re.I), 0, None, None),
+    Known(re.compile(r"llama[-_]?3[._]1[-_]nemotron[-_].*reward", re.I), 0, None, 4096),
 )  # fmt: skip
 """NVIDIA's reward models with a language model's head, by their cards: the logit of token 0, or
-``Yes`` (9642) less ``No`` (2822); the ids of 3.3 have no BOS. 3.1 takes at most 4,096 tokens."""
+``Yes`` (9642) less ``No`` (2822) after a question. 3.1 takes at most 4,096 tokens."""
 
 MULTIPLIED = ("logit_scale", "lm_head_multiplier")
 """Entries of config.json by which Cohere and Falcon-H1 multiply their logits; Granite divides them
@@ -56,7 +57,7 @@ def plan(source: Source, options: Options) -> Plan | None:
     else:
         assert known is not None
         token, minus, limit = known.token, known.minus, known.max_tokens
-        prompt = PromptFormat() if known.bos == "auto" else PromptFormat(bos="never")
+        prompt = _prompt(source, known)
     if max(token, minus or 0) >= row.shape[0]:
         raise source.refuse(
             f"its vocabulary of {row.shape[0]} lacks token {max(token, minus or 0)}"
@@ -74,6 +75,12 @@ def plan(source: Source, options: Options) -> Plan | None:
         files=source.files,
         head=lambda states, ids: _logit(source, row, (token, minus), states),
     )
+
+
+def _prompt(source: Source, known: Known) -> PromptFormat:
+    """The prompt of the cards: ids are the template's, so BOS is there where it writes one."""
+    asked = {} if known.principle is None else {"principle": known.principle}
+    return PromptFormat(**asked, **({} if writes_bos(source) else {"bos": "never"}))
 
 
 def _sentence(source: Source, token: int, minus: int | None) -> str:

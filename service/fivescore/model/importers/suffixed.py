@@ -69,7 +69,7 @@ def plan_internlm2(source: Source, options: Options) -> Plan | None:
     if found is None:
         return None
     # Its code encodes the rendered text without the tokenizer's own BOS.
-    bos = "auto" if _writes_bos(source) else "never"
+    bos = "auto" if writes_bos(source) else "never"
     return replace(found, manifest=meaning.with_prompt(found.manifest, bos=bos))
 
 
@@ -137,7 +137,8 @@ def _template(source: Source) -> str:
     return str(_tokenizer_config(source).get("chat_template") or "")
 
 
-def _writes_bos(source: Source) -> bool:
+def writes_bos(source: Source) -> bool:
+    """Whether the chat template writes BOS."""
     template = _template(source)
     bos = _tokenizer_config(source).get("bos_token")
     text = bos.get("content") if isinstance(bos, dict) else bos
