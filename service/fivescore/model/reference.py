@@ -67,7 +67,7 @@ class Reference:
         large = None if trust_remote_code else streaming.for_large(model, revision)
         self._large = large
         self._body: Any = None if large else _body(model, revision, trust_remote_code)
-        config = large.config if large else self._body.config
+        config: Any = large.config if large else self._body.config
         self._context = getattr(config.get_text_config(), "max_position_embeddings", None)
         self.pad_id: int | None = config.get_text_config().pad_token_id
         self._head = reference_head.read(model, revision, head, outputs, config)
