@@ -66,8 +66,8 @@ class Reference:
         self.name = f"transformers {__version__}, float32"
         large = None if trust_remote_code else streaming.for_large(model, revision)
         self._large = large
-        self._body: Any = None if large else _body(model, revision, trust_remote_code)
-        config: Any = large.config if large else self._body.config
+        self._body: Any = large or _body(model, revision, trust_remote_code)
+        config = self._body.config
         self._context = getattr(config.get_text_config(), "max_position_embeddings", None)
         self.pad_id: int | None = config.get_text_config().pad_token_id
         self._head = reference_head.read(model, revision, head, outputs, config)
