@@ -166,6 +166,16 @@ def test_inspect_says_what_can_be_done(tmp_path: Path, capsys: pytest.CaptureFix
     assert "a language model without a reward head: --token ID" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["mlp", "armorm"])
+def test_what_was_imported_can_be_served(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = made.MAKERS[kind](tmp_path / "source"), tmp_path / "output"
+    assert run("import", source, "--output", output, "--no-proof") == 0
+    assert run("inspect", output) == 0
+    assert f"It can be served as it is: fivescore serve --model {output}" in capsys.readouterr().out
+
+
 def test_inspect_reads_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = made.qrm(tmp_path)
     read: list[int] = []
