@@ -16,6 +16,9 @@ from fivescore.model.head import Gate, GatedHead, MlpHead, OwnHead, TokenHead
 from fivescore.settings import DEMO
 
 heads = pytest.importorskip("fivescore.engine.vllm.heads")
+for _name in ("v1.engine.async_llm", "model_executor.models.adapters",
+              "model_executor.models.config", "model_executor.models.llama"):  # fmt: skip
+    pytest.importorskip(f"vllm.{_name}")  # here, where warnings of libraries are no errors
 arguments = importlib.import_module("fivescore.engine.vllm.arguments")
 registry = importlib.import_module("vllm").ModelRegistry
 HIDDEN, VOCABULARY = 4, 16
@@ -55,6 +58,7 @@ def stream(module: Any, weights: dict[str, torch.Tensor]) -> list[str]:
         ("Gemma3TextForSequenceClassification", False, "HeadedGemma3ForCausalLM"),
         ("Gemma3ForSequenceClassification", True, "HeadedGemma3ForConditionalGeneration"),
         ("NemotronForSequenceClassification", False, "HeadedNemotronForCausalLM"),
+        ("HeliumForSequenceClassification", False, "HeadedTransformersForCausalLM"),
         ("BertForSequenceClassification", False, None),
         ("NobodysForCausalLM", False, None),
     ],
