@@ -121,7 +121,7 @@ def test_a_language_model_is_served_by_a_preset_and_not_without(tmp_path: Path) 
     (made.folder / "reward.json").unlink()
     found = Checkpoint(Settings(model=str(made.folder), manifest=PRESET))
     assert found.own_head == OwnHead(TokenHead(kind="token", token=0), 1)
-    with pytest.raises(ConfigurationError, match=r"lacks score\.weight.*lm_head\.weight instead"):
+    with pytest.raises(ConfigurationError, match=r"lm_head\.weight instead; fivescore inspect"):
         Checkpoint(Settings(model=str(made.folder)))
 
 

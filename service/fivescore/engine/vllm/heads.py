@@ -193,7 +193,8 @@ def _build(model: nn.Module, config: Any) -> _OwnHead:
     described = json.loads(getattr(config.hf_config, OWN_HEAD))
     head = TypeAdapter(Head).validate_python(described["head"])
     if isinstance(head, TokenHead):
-        return _TokenHead(head, config, getattr(model, "logits_processor", None))
+        found = (getattr(part, "logits_processor", None) for part in model.modules())
+        return _TokenHead(head, config, next(filter(None, found), None))
     return _Layers(head, config.get_hidden_size(), described["outputs"], config.head_dtype)
 
 

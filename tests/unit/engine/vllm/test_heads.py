@@ -39,7 +39,10 @@ def built(head: Any, outputs: int = 1, tied: bool = False, **processor: Any) -> 
         hf_config=SimpleNamespace(fivescore_head=json.dumps(described), tie_word_embeddings=tied),
         hf_text_config=text, head_dtype=torch.float32, get_hidden_size=lambda: HIDDEN,
     )  # fmt: skip
-    return heads._build(SimpleNamespace(logits_processor=SimpleNamespace(**processor)), config)
+    model = torch.nn.Module()
+    model.language_model = torch.nn.Module()  # as in a model of several senses
+    model.language_model.logits_processor = SimpleNamespace(**processor)
+    return heads._build(model, config)
 
 
 def stream(module: Any, weights: dict[str, torch.Tensor]) -> list[str]:
