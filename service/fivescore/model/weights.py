@@ -248,6 +248,8 @@ class _Checkpoint:
             raise own_head(self._model, name, _listed(others))
         instead = [*others, *filter(LANGUAGE_HEAD.search, self._found.shapes)]
         there = f"it has {_listed(instead)} instead" if instead else "it has no other head either"
+        if instead and not others:
+            there += "; fivescore inspect says how it can be served"
         raise refusal(
             self._model, f"the checkpoint lacks {HEAD}, the head of a reward model; {there}"
         )
