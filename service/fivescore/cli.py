@@ -1,4 +1,5 @@
-"""The command line: ``fivescore serve``, ``check``, ``score``, ``evaluate`` and ``train``."""
+"""The command line: ``fivescore serve``, ``check``, ``score``, ``evaluate``, ``train``, ``import``
+and ``inspect``."""
 
 from __future__ import annotations
 
@@ -72,10 +73,12 @@ def _parser(serving: bool) -> argparse.ArgumentParser:
     if not serving:  # these import what a server does not need
         _add_score(commands)
         from fivescore.evaluation.command import add_command as add_evaluate
+        from fivescore.model.importers.command import add_commands as add_import
         from fivescore.training.command import add_command as add_train
 
         add_evaluate(commands)
         add_train(commands)
+        add_import(commands)
     return parser
 
 

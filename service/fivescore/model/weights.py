@@ -9,7 +9,7 @@ import logging
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +78,32 @@ def check(
     checkpoint.check_head(own)
     checkpoint.check_body()
     return True
+
+
+def check_body(architecture: Architecture, found: Tensors) -> None:
+    """Check that tensors that are yet to be written are those of the architecture's body.
+
+    Raises:
+        ConfigurationError: one is missing or has another shape than config.json says.
+    """
+    _Checkpoint(architecture, found).check_body()
+
+
+def single_origins(body: Any, found: Mapping[str, Shape]) -> dict[str, str] | None:
+    """The tensor of each of the body's parameters and saved buffers, by the parameter's name.
+
+    None where one of them is not a tensor of the same shape, as the merged experts of a mixture.
+    """
+    origins = _origins(body, found)
+    single = {}
+    for name, wanted in body.state_dict().items():
+        origin = origins.get(name, _Origin())
+        if len(origin.names) != 1 or origin.parts != 1 or origin.stacked:
+            return None
+        if found[origin.names[0]] != tuple(wanted.shape):
+            return None
+        single[name] = origin.names[0]
+    return single
 
 
 @dataclass(slots=True)
