@@ -43,6 +43,8 @@ FUSED = {
     "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj",
 }  # fmt: skip
 """Layers that vLLM joins, and the layer that some checkpoints have instead."""
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""Entries of config.json for the number of experts, by family."""
 LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 """The first number of a parameter's name, which is its layer's."""
 NAMED = 2
@@ -141,6 +143,8 @@ class _Checkpoint:
         if not self._needed:
             self._refuse_lacking(layers.lacking(self._found.shapes))
         self._refuse_lacking([self._called(name) for name in self._missing])
+        if self._quantised:
+            self._refuse_lacking(layers.lacking_parts(self._found.shapes, self._experts()))
         for name, shape in self._needed.items():
             given = self._named(name)
             if self._quantised or len(given) != 1 or not given[0].endswith(name):
@@ -151,6 +155,11 @@ class _Checkpoint:
                     f"{given[0]} has the shape {_shown(found)}, and config.json needs"
                     f" {_shown(shape)}: they are of two models",
                 )
+
+    def _experts(self) -> int:
+        """The experts of a layer; 0 where config.json names none."""
+        values = map(self._architecture.value, EXPERTS)
+        return next((value for value in values if isinstance(value, int)), 0)
 
     def _refuse_lacking(self, names: Sequence[str]) -> None:
         if names:
