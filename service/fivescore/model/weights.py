@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fivescore.model import architecture as architectures
-from fivescore.model import layers, tensors
+from fivescore.model import disagreement, layers, tensors
 from fivescore.model.architecture import Architecture, own_head, refusal
 from fivescore.model.tensors import Shape, Tensors
 from fivescore.settings import Settings
@@ -66,6 +66,7 @@ def check(settings: Settings, architecture: Architecture | None) -> bool:
     if architecture is None:
         return False
     architectures.check(architecture)
+    disagreement.check(architecture)
     found = tensors.read(settings)
     if found is None or not found.shapes:
         return False
@@ -105,6 +106,8 @@ class _Checkpoint:
             architecture.value(name) for name in ("quantization_config", "compression_config")
         ) or any(map(QUANTISED.search, found.shapes))
         body = None if found.consolidated else _empty_body(architecture)
+        if body is not None:
+            disagreement.check_rotation(architecture, body)
         self._needed = {} if body is None else _parameters(body)
         self._origins = {} if body is None else _origins(body, found.shapes)
         self._modules = {name.rpartition(".")[0] for name in self._origins}
