@@ -15,7 +15,7 @@ SILU, TANH = ("silu", "swish"), ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 COMPUTED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "cohere": {"hidden_act": SILU},
     "falcon": {"activation": ("gelu",)},
-    "gemma": {"hidden_act": TANH, "hidden_activation": (*TANH, None)},
+    "gemma": {"hidden_act": (*TANH, "gelu"), "hidden_activation": (*TANH, None)},
     "gpt2": {"scale_attn_weights": (True,)},
     "granitemoe": {"hidden_act": SILU},
     "granitemoeshared": {"hidden_act": SILU},
@@ -83,7 +83,9 @@ def window(architecture: Architecture) -> int | None:
     size = architecture.value("sliding_window")
     kinds = architecture.value("layer_types") or ()
     slides = _kind(architecture) in INCLUSIVE_WINDOW and "sliding_attention" in kinds
-    return size if slides and isinstance(size, int) else None
+    longest = architecture.value("max_position_embeddings")
+    is_shorter = isinstance(size, int) and (not isinstance(longest, int) or size < longest)
+    return size if slides and is_shorter else None
 
 
 def _kind(architecture: Architecture) -> str:

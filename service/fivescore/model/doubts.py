@@ -26,9 +26,9 @@ def find(
         )
     if conversation.bos_is_tokenizers and "bos" not in prompt.model_fields_set:
         found.append(
-            f"the chat template writes no BOS, and the tokenizer puts {reference.bos_token!r} before"
-            " a text: scores are with it, as tokenizer(text) has it, and apply_chat_template's own"
-            ' ids are without: set "bos" of prompt in reward.json to "always" or "never"'
+            f"the chat template writes no BOS, and the tokenizer adds {reference.bos_token!r}:"
+            " scores are with it, as tokenizer(text) has it, and apply_chat_template's own ids are"
+            ' without: set "bos" of prompt in reward.json to "always" or "never"'
         )
     if "end" not in prompt.model_fields_set:
         found += filter(

@@ -53,16 +53,19 @@ def test_what_they_read_alike_is_not(tmp_path: Path, family: str, entries: dict[
 
 
 @pytest.mark.parametrize(
-    ("model_type", "layer", "limit"),
+    ("model_type", "layer", "longest", "limit"),
     [
-        ("cohere2", "sliding_attention", 64),
-        ("cohere2", "full_attention", None),
-        ("mistral", "sliding_attention", None),
+        ("cohere2", "sliding_attention", 128, 64),
+        ("cohere2", "sliding_attention", 64, None),
+        ("cohere2", "full_attention", 128, None),
+        ("mistral", "sliding_attention", 128, None),
     ],
 )
 def test_windows_of_another_length_limit_the_context(
-    tmp_path: Path, model_type: str, layer: str, limit: int | None
+    tmp_path: Path, model_type: str, layer: str, longest: int, limit: int | None
 ) -> None:
-    folder = configure(tmp_path, model_type=model_type, sliding_window=64, layer_types=[layer] * 2,
-                       num_hidden_layers=2)  # fmt: skip
+    folder = configure(
+        tmp_path, model_type=model_type, sliding_window=64, layer_types=[layer] * 2,
+        num_hidden_layers=2, max_position_embeddings=longest,
+    )  # fmt: skip
     assert context.exact(architecture.read(Settings(model=str(folder)))) == limit
