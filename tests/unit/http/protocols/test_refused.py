@@ -103,12 +103,17 @@ IN_REQUESTS: dict[str, Any] = {
     "reasoning_effort": "high",
     "images": ["x"],
     "image_data": "x",
+    "video_url": "x",
+    "chat_history": [{"role": "user", "content": "x"}],
+    "lora_path": "x",
+    "adapter_id": "x",
     "multi_modal_data": {"image": ["x"]},
 }
 EMPTY_REQUEST: Json = {
     "tools": [], "functions": None, "chat_template": None, "chat_template_kwargs": {},
     "continue_final_message": False, "add_generation_prompt": False, "response_format": None,
-    "reasoning_effort": None, "images": [], "image_data": None, "multi_modal_data": {"image": []},
+    "reasoning_effort": None, "images": [], "image_data": None, "lora_path": None,
+    "multi_modal_data": {"image": []},
 }  # fmt: skip
 
 
