@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fivescore.model.architecture import refusal
@@ -54,10 +54,11 @@ class MegatronModel:
     def __init__(self, shown: str, store: Store, config: NemoConfig) -> None:
         self._shown, self._store, self._config = shown, store, config
         self._prefix = self._find_prefix()
+        inside = [name for name in store.tensors if name.startswith(self._prefix)]
         self._names = {
             name.removeprefix(self._prefix): name
-            for name in store.tensors
-            if name.startswith(self._prefix) and not TRAINING.search(name)
+            for name in inside
+            if not (TRAINING.search(name) or NOT_READ.search(name.removeprefix(self._prefix)))
         }
         self._layers = self._find_layers()
         self._used: set[str] = set()
@@ -101,7 +102,7 @@ class MegatronModel:
         found: dict[str, list[_Source]] = {}
         count = self._config.layers
         numbered = {int(m[1]) for name in self._names if (m := NUMBERED.match(name))}
-        if numbered and numbered != set(range(count)):
+        if numbered and (len(numbered) != count or max(numbered) != count - 1):
             raise refusal(
                 self._shown, f"it has {len(numbered)} layers, and num_layers says {count}"
             )
@@ -112,6 +113,12 @@ class MegatronModel:
                 sources[int(match[1])] = _Source(name, ())
             elif name.startswith("decoder.layers."):
                 inner = _known_name(name.removeprefix("decoder.layers."))
+                if self._stored(name).shape[:1] != (count,):
+                    raise refusal(
+                        self._shown,
+                        f"{name} has the shape {list(self._stored(name).shape)}, and num_layers"
+                        f" says {count}",
+                    )
                 found[inner] = [_Source(name, (layer,)) for layer in range(count)]
         return found
 
@@ -125,10 +132,9 @@ class MegatronModel:
             yield from self._norm(layer, f"{place}.input_layernorm", "self_attention.linear_qkv")
             yield from self._norm(layer, f"{place}.post_attention_layernorm", "mlp.linear_fc1")
         for kind in self._norm_kinds():
-            one = self._one(kind)
-            yield self._whole(
-                f"model.norm.{kind}", f"decoder.final_layernorm.{kind}", (config.hidden,), one
-            )
+            name = f"decoder.final_layernorm.{kind}"
+            norm = self._whole(f"model.norm.{kind}", name, (config.hidden,))
+            yield self._with_its_1(norm, kind)
         yield self._whole("score.weight", f"{HEAD}weight", (config.outputs, config.hidden))
         if f"{HEAD}bias" in self._names:
             yield self._whole("score.bias", f"{HEAD}bias", (self.outputs,))
@@ -180,7 +186,7 @@ class MegatronModel:
     def _norm(self, layer: int, planned: str, before: str) -> Iterator[PlannedTensor]:
         for kind in self._norm_kinds():
             name, shape = f"{before}.layer_norm_{kind}", (self._config.hidden,)
-            yield self._inner(f"{planned}.{kind}", layer, name, shape, self._one(kind))
+            yield self._with_its_1(self._inner(f"{planned}.{kind}", layer, name, shape), kind)
 
     def _norm_kinds(self) -> tuple[str, ...]:
         return self._kinds(self._config.family == "nemotron")
@@ -189,10 +195,14 @@ class MegatronModel:
     def _kinds(bias: bool) -> tuple[str, ...]:
         return ("weight", "bias") if bias else ("weight",)
 
-    def _one(self, kind: str) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """Adds the 1 that transformers' Llama wants in a norm's weight, and its Nemotron adds."""
-        add = self._config.family == "llama" and self._config.zero_centred and kind == "weight"
-        return (lambda weight: weight + 1) if add else None
+    def _with_its_1(self, norm: PlannedTensor, kind: str) -> PlannedTensor:
+        """A norm's weight with the 1 that transformers' Llama wants in it, and its Nemotron adds.
+
+        In float32, which loses nothing of a small weight.
+        """
+        if self._config.family == "llama" and self._config.zero_centred and kind == "weight":
+            return replace(norm, dtype="F32", read=lambda: norm.read().float() + 1)
+        return norm
 
     def _inner(
         self,
@@ -225,10 +235,9 @@ class MegatronModel:
         planned: str,
         name: str,
         shape: Sequence[int | None],
-        change: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> PlannedTensor:
         stored = self._check_shape(name, shape)
-        return self._tensor(planned, name, stored.part(), stored.shape, change)
+        return self._tensor(planned, name, stored.part(), stored.shape, None)
 
     def _tensor(
         self,
@@ -280,11 +289,7 @@ class MegatronModel:
         return DTYPES[dtype]
 
     def _check_all_used(self) -> None:
-        others = sorted(
-            name
-            for name, full in self._names.items()
-            if full not in self._used and not NOT_READ.search(name)
-        )
+        others = sorted(name for name, full in self._names.items() if full not in self._used)
         if others:
             more = f" and {len(others) - NAMED} more" if others[NAMED:] else ""
             raise refusal(

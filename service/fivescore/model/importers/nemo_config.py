@@ -7,6 +7,7 @@ megatron-core's ``TransformerConfig``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -197,9 +198,9 @@ class _Reader:
 
         NeMo-Aligner's reward models never apply ``scale_positional_embedding``, so it is not read.
         """
-        factor = self._get("seq_len_interpolation_factor")
-        if factor is not None and float(factor) != 1:
-            return {"rope_type": "linear", "factor": self._number("seq_len_interpolation_factor")}
+        factor = self._number("seq_len_interpolation_factor", 1.0)
+        if factor != 1:
+            return {"rope_type": "linear", "factor": factor}
         if self._newer and self._get("scale_factor") is not None:
             scale, low, high, old = (self._number(name) for name in SCALED_ROPE)
             return {
@@ -213,34 +214,44 @@ class _Reader:
 
     def _outputs(self) -> int | None:
         regression = self._entries(self._model, "regression")
-        return None if self._newer and not regression else int(regression.get("num_attributes", 1))
+        if self._newer and not regression:
+            return None
+        return self._whole("num_attributes", regression.get("num_attributes") or 1)
 
     def _standardisation(self) -> tuple[float, float]:
         entries = self._entries(self._model, "reward_standardization")
         if not entries.get("enable"):
             return 0.0, 1.0
-        try:
-            mean, std = float(entries["mean"]), float(entries["std"])
-        except (LookupError, TypeError, ValueError):
-            raise self._refusal("reward_standardization lacks mean or std") from None
-        if not std > 0:
+        mean, std = (
+            self._finite(f"reward_standardization.{name}", entries.get(name))
+            for name in ("mean", "std")
+        )
+        if std <= 0:
             raise self._refusal(f"reward_standardization.std is {std}, not above 0")
         return mean, std
 
     def _count(self, name: str, default: int | None = None) -> int:
-        value = self._number(name, default)
-        if value != int(value) or value < 1:
-            raise self._refusal(f"{name} is {value}, not a whole number from 1")
-        return int(value)
+        return self._whole(name, self._get(name, default))
 
     def _number(self, name: str, default: float | None = None) -> float:
-        value = self._get(name, default)
+        return self._finite(name, self._get(name, default))
+
+    def _whole(self, name: str, value: Any) -> int:
+        number = self._finite(name, value)
+        if number != int(number) or number < 1:
+            raise self._refusal(f"{name} is {value!r:.40}, not a whole number from 1")
+        return int(number)
+
+    def _finite(self, name: str, value: Any) -> float:
         if value is None:
-            raise self._refusal(f"lacks {name}, which a GPT model has")
+            raise self._refusal(f"lacks {name}")
         try:
-            return float(value)  # YAML reads 1e-5 as a text
+            number = float(value)  # YAML reads 1e-5 as a text
         except (TypeError, ValueError):
-            raise self._refusal(f"{name} is {value!r:.40}, not a number") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise self._refusal(f"{name} is {value!r:.40}, not a number")
+        return number
 
     def _entries(self, root: Entries, name: str) -> Entries:
         value = root.get(name)

@@ -12,7 +12,7 @@ from fivescore.model import tokenizer_file
 from fivescore.model.architecture import refusal
 from fivescore.model.importers import sentencepiece_model
 from fivescore.model.importers.archive import Files
-from fivescore.model.importers.plan import NotRead
+from fivescore.model.importers.sentencepiece_model import NotRead
 
 KEPT = (
     tokenizer_file.FILE_NAME, "tokenizer_config.json", "special_tokens_map.json",

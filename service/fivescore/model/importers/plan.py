@@ -57,7 +57,3 @@ class Plan:
     tensors: Sequence[PlannedTensor]
     files: Mapping[str, Path]
     head: Callable[[torch.Tensor, Sequence[int]], Sequence[float]] | None = None
-
-
-class NotRead(Exception):
-    """A part of a source cannot be read; the message says why, and the importer names the part."""

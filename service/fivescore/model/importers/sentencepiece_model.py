@@ -17,13 +17,16 @@ from typing import Any
 from tokenizers import AddedToken, Regex, decoders, models, normalizers
 from tokenizers import Tokenizer as RustTokenizer
 
-from fivescore.model.importers.plan import NotRead
 from fivescore.model.tokenizer import panics_are_errors, probes
 
 UNIGRAM, BPE = 1, 2
 NORMAL, UNKNOWN, CONTROL, SYMBOL = 1, 2, 3, 4
 """Types of models and of pieces (sentencepiece_model.proto)."""
 SPACE = "▁"
+
+
+class NotRead(Exception):
+    """A model cannot be converted; the message says why."""
 
 
 def convert(model: bytes, added: Sequence[str]) -> RustTokenizer:
@@ -35,8 +38,10 @@ def convert(model: bytes, added: Sequence[str]) -> RustTokenizer:
     Raises:
         NotRead: it is no such model, or one that cannot be encoded as SentencePiece does.
     """
-    from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
-
+    try:
+        from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
+    except ImportError as error:
+        raise NotRead("it needs sentencepiece: pip install 'fivescore[import]'") from error
     proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     try:
         proto.ParseFromString(model)

@@ -161,7 +161,10 @@ def _tensors(index: Any) -> tuple[dict[str, Stored], dict[str, list[_Piece]]]:
         stored[name] = Stored(_shape(record.state["size"]), record.state["properties"].state[0])
         for chunk in record.state["chunks"]:
             start, shape = _shape(chunk.state["offsets"]), _shape(chunk.state["sizes"])
-            pieces[name].append(_piece(Region(start, shape), places[name, start].state))
+            region = Region(start, shape)
+            if region.common(stored[name].part()) != region:
+                raise ValueError(f"a part of {name} lies outside of it")
+            pieces[name].append(_piece(region, places[name, start].state))
     return stored, dict(pieces)
 
 

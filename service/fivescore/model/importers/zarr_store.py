@@ -68,10 +68,11 @@ class ZarrStore:
             name, _, file = path.rpartition("/")
             if file == ARRAY:
                 self._arrays[name] = self._array(path)
+        self._stored = {name: array.stored for name, array in self._arrays.items()}
 
     @property
     def tensors(self) -> Mapping[str, Stored]:
-        return {name: array.stored for name, array in self._arrays.items()}
+        return self._stored
 
     def check(self, names: Sequence[str]) -> None:
         for name in names:

@@ -135,6 +135,15 @@ def test_a_norm_without_its_1_gets_it_in_llama_alone() -> None:
     assert torch.equal(read(tensors, NEMOTRON)["model.norm.weight"], weight)
 
 
+def test_the_1_is_added_without_rounding() -> None:
+    tensors = {name: values.bfloat16() for name, values in stacked(LLAMA).items()}
+    config = replace(LLAMA, zero_centred=True)
+    norm = read(tensors, config)["model.norm.weight"]
+    assert torch.equal(norm - 1, (tensors["model.decoder.final_layernorm.weight"].float() + 1) - 1)
+    for planned in MegatronModel("a.nemo", Memory(tensors), config).tensors:
+        assert planned.dtype == ("F32" if "norm" in planned.name else "BF16")
+
+
 def test_a_bias_of_query_key_and_value_alone_leaves_the_output_s_at_0() -> None:
     config = replace(LLAMA, qkv_bias=True)
     found = read(stacked(config), config)
@@ -182,4 +191,6 @@ def test_what_does_not_fit_is_named(change: Callable[[Tensors], object], words: 
 def test_another_number_of_layers_is_refused() -> None:
     tensors = stacked(LLAMA)
     assert "3 layers, and num_layers says 4" in refusal(numbered(tensors), replace(LLAMA, layers=4))
-    assert "and the configuration says [4, " in refusal(tensors, replace(LLAMA, layers=4))
+    many = replace(LLAMA, layers=10**12)
+    assert "and num_layers says 1000000000000" in refusal(tensors, many)
+    assert "3 layers, and num_layers says 1000000000000" in refusal(numbered(tensors), many)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -112,20 +113,28 @@ def test_positions_are_scaled_where_nemo_scales_them(tmp_path: Path) -> None:
         ({"position_embedding_type": None}, "position_embedding_type is 'learned"),
         ({"mcore_gpt": False}, "mcore_gpt is false"),
         ({"num_layers": None}, "lacks num_layers"),
-        ({"num_layers": 0}, "num_layers is 0.0, not a whole number"),
+        ({"num_layers": 0}, "num_layers is 0, not a whole number"),
         ({"hidden_size": "wide"}, "hidden_size is 'wide', not a number"),
+        ({"hidden_size": float("nan")}, "hidden_size is nan, not a number"),
+        ({"regression": {"num_attributes": "x"}}, "num_attributes is 'x', not a number"),
+        ({"seq_len_interpolation_factor": "x"}, "seq_len_interpolation_factor is 'x', not a"),
         ({"num_query_groups": 3}, "4 heads cannot share 3 query groups"),
-        ({"rotary_percentage": 0}, "the share of a head that is rotated is 0.0"),
-        ({"reward_standardization": {"enable": True, "mean": 1}}, "lacks mean or std"),
-        ({"reward_standardization": {"enable": True, "mean": 1, "std": 0}}, "std is 0.0"),
+        ({"rotary_percentage": 0}, "the share of a head that is rotated is 0"),
+        (
+            {"reward_standardization": {"enable": True, "mean": 1}},
+            r"lacks reward_standardization\.std",
+        ),
+        (
+            {"reward_standardization": {"enable": True, "mean": 1, "std": 0}},
+            r"reward_standardization\.std is 0\.0, not above 0",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_is_not_served_is_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     detail = refusal(tmp_path, {**FIRST, **change})
-    pytest.importorskip("re").search(words, detail) or pytest.fail(detail)
-    assert "c.yaml: " in detail
-    assert len(detail) <= max(MOST_CHARACTERS, 0) + 60
+    assert re.search(f"c.yaml: .*{words}", detail), detail
+    assert len(detail) <= MOST_CHARACTERS
 
 
 @pytest.mark.parametrize("text", ["a: [", "!!python/object/apply:os.system ['true']", "- 1", ""])

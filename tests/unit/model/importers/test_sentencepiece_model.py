@@ -9,7 +9,7 @@ import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from fivescore.model.importers import sentencepiece_model
-from fivescore.model.importers.plan import NotRead
+from fivescore.model.importers.sentencepiece_model import NotRead
 from tests.checkpoints import CORPUS
 
 SYMBOLS = ["<extra_id_0>", "<extra_id_1>", "<extra_id_2>"]

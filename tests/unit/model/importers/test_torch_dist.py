@@ -101,6 +101,13 @@ def test_a_truncated_file_is_named(copy: Path) -> None:
     refused(copy, r"__0_\d+\.distcp is cut short: it has 100 bytes")
 
 
+def test_a_part_outside_of_its_tensor_is_refused(copy: Path) -> None:
+    index = pickle.loads((copy / ".metadata").read_bytes())
+    index.state_dict_metadata[SPLIT].chunks[0].sizes = torch.Size([200, 32])
+    (copy / ".metadata").write_bytes(pickle.dumps(index))
+    refused(copy, r"\.metadata is damaged")
+
+
 def test_an_index_without_a_part_is_refused(copy: Path) -> None:
     index = pickle.loads((copy / ".metadata").read_bytes())
     index.state_dict_metadata[SPLIT].chunks.pop()
