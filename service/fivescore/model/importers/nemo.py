@@ -38,6 +38,8 @@ OF_RANKS = re.compile(
     r"(^|/)(tp_rank_\d+_pp_rank_\d+|mp_rank_\d+)(_\d+)?/|(^|/)model_weights\.ckpt$"
 )
 """Weights of a file for each rank, which NeMo wrote before distributed checkpoints."""
+NAMES = ("quality", "toxicity", "humor", "creativity", *manifests.ATTRIBUTES)
+"""What NeMo-Aligner's nine outputs are trained on (``examples/nlp/data/steerlm/common.py``)."""
 METADATA = "metadata.json"
 MOST_METADATA_BYTES = 2**20
 FAMILIES = {
@@ -159,7 +161,8 @@ def _config(
     rope = {"rope_type": "default", "rope_theta": config.rotary_base, **config.rope_scaling}
     if config.family == "nemotron" or config.rotary_share != 1:
         rope["partial_rotary_factor"] = config.rotary_share
-    labels = {number: f"LABEL_{number}" for number in range(model.outputs)}
+    names = NAMES if model.outputs == NEMO_OUTPUTS else ()
+    labels = dict(enumerate(names or (f"LABEL_{n}" for n in range(model.outputs))))
     made = {"llama": LlamaConfig, "nemotron": NemotronConfig}[config.family](
         vocab_size=model.rows,
         hidden_size=config.hidden,

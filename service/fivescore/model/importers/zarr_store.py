@@ -38,14 +38,17 @@ class _Array:
     chunk_bytes: int | None
     """The size of a piece's file; None where they are compressed."""
 
-    def files(self, region: Region) -> Iterator[str]:
-        """The names of the files that have a part of a region."""
+    def pieces(self, region: Region) -> Iterator[tuple[str, Region]]:
+        """The names of the files that have a part of a region, and the part."""
         axes = [
             range(start // size, (start + length - 1) // size + 1)
             for start, length, size in zip(region.start, region.shape, self.chunk, strict=True)
         ]
         for place in itertools.product(*axes):
-            yield self.separator.join(map(str, place)) or "0"
+            start = tuple(number * size for number, size in zip(place, self.chunk, strict=True))
+            part = Region(start, self.chunk).common(region)
+            assert part is not None
+            yield self.separator.join(map(str, place)) or "0", part
 
 
 class ZarrStore:
@@ -77,7 +80,7 @@ class ZarrStore:
     def check(self, names: Sequence[str]) -> None:
         for name in names:
             array = self._arrays[name]
-            for file in array.files(array.stored.part()):
+            for file, _ in array.pieces(array.stored.part()):
                 member = self._files.get(f"{name}/{file}")
                 if member is None:
                     raise refusal(self._files.shown, f"{name}/{file} is missing: fetch it again")
@@ -89,23 +92,39 @@ class ZarrStore:
                     )
 
     def read(self, name: str, region: Region) -> torch.Tensor:
-        import tensorstore
+        import torch
 
         array = self._arrays[name]
-        # tensorstore reads no part of an archive, so it gets the files' bytes in memory.
+        result: torch.Tensor | None = None
+        for file, part in array.pieces(region):
+            values = self._decode(name, file, part)
+            if part == region:
+                return values
+            if result is None:
+                result = torch.empty(region.shape, dtype=array.stored.dtype)
+            result[part.within(region.start)] = values
+            del values
+        assert result is not None
+        return result
+
+    def _decode(self, name: str, file: str, part: Region) -> torch.Tensor:
+        """What lies in one file."""
+        import tensorstore
+
+        # tensorstore reads no part of an archive, so it gets the file's bytes in memory.
         context = tensorstore.Context()
         pieces = tensorstore.KvStore.open({"driver": "memory"}, context=context).result()
-        for file in (ARRAY, *array.files(region)):
-            member = self._files[f"{name}/{file}"]
-            pieces[file] = member.read(member.size)
+        for each in (ARRAY, file):
+            member = self._files[f"{name}/{each}"]
+            pieces[each] = member.read(member.size)
         try:
             opened = tensorstore.open(
                 {"driver": "zarr", "kvstore": {"driver": "memory"}}, context=context
             ).result()
-            values = opened[region.within((0,) * len(region.start))].read().result()
+            values = opened[part.within((0,) * len(part.start))].read().result()
         except ValueError as error:
             raise refusal(self._files.shown, f"{name} is damaged: fetch it again") from error
-        return _as_torch(values, array.stored.dtype)
+        return _as_torch(values, self._stored[name].dtype)
 
     def _array(self, path: str) -> _Array:
         import torch
