@@ -202,7 +202,7 @@ class ReferenceTokenizer:
         # In the raw format nobody but the tokenizer adds what it adds to a text.
         whole = self._prompt.format == "raw" and self._prompt.end != "eos"
         ids: list[int] = self._backend.encode(text, add_special_tokens=whole).ids
-        return self._to_the_end(self._with_bos(ids))
+        return self._to_the_end(self._with_bos(ids, text))
 
     def plain(self, pair: Pair) -> bool:
         """Whether no content holds a special token's string, which the service takes for text."""
@@ -267,12 +267,16 @@ class ReferenceTokenizer:
             return LABELS if self._prompt.format == "steerlm" else ""
         return self._prompt.suffix
 
-    def _with_bos(self, ids: list[int]) -> list[int]:
+    def _with_bos(self, ids: list[int], text: str) -> list[int]:
         bos, wanted = self._tokenizer.bos_token_id, self._prompt.bos
         if bos is None or (wanted == "auto" and self._prompt.format == "steerlm"):
             return ids
         start = next((i for i, id_ in enumerate(ids) if id_ != bos), len(ids))
-        adds = wanted == "always" or (wanted == "auto" and (start > 0 or self._adds_bos))
+        adds = start > 0 or self._adds_bos
+        if self._prompt.format == "chat_template" and not start:
+            # A template may write its own BOS after white space.
+            adds = adds and not text.lstrip().startswith(self._tokenizer.bos_token)
+        adds = wanted == "always" or (wanted == "auto" and adds)
         return [bos, *ids[start:]] if adds else ids[start:]
 
 
