@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from fivescore.data import markdown
@@ -34,6 +35,7 @@ from fivescore.settings import Settings, load
 from fivescore.telemetry import logging as logs
 from fivescore.types import Pair, parse_pair
 
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 SHOWN_IDS = 4
 """Token ids that are shown of each side where they differ."""
 
@@ -73,7 +75,7 @@ def check(flags: dict[str, Any]) -> int:
     pairs = proof.PAIRS if file is None else _pairs(file, write)
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
-    model, ids, outputs = asyncio.run(_engine_side(settings, pairs, write))
+    model, pairs, ids, outputs = asyncio.run(_engine_side(settings, pairs, write))
     reference = Reference(
         settings.model, model.info.outputs, model.manifest.head,
         revision=settings.revision, trust_remote_code=settings.trust_remote_code,
@@ -85,7 +87,7 @@ def check(flags: dict[str, Any]) -> int:
     if target is None:
         return 0 if agrees else 1
     if not agrees:
-        raise ConfigurationError(f"{target} is not written, since the two sides differ")
+        raise ConfigurationError(f"{target} is not written: see the line above")
     proved = (proof.proved_pair(one.pair, one.token_ids, one.reference) for one in compared)
     kept = Proof(reference=reference.name, pairs=tuple(proved))
     manifests.write(target, model.manifest.model_copy(update={"proof": kept}))
@@ -111,7 +113,8 @@ def _pairs(file: Path, write: bool) -> list[Pair]:
         if row.raw is not None and not row.raw.strip():
             continue
         value = row.value or {}
-        pair = parse_pair({name: value.get(name) for name in ("prompt", "response")})
+        names = ("prompt", "response", "principle")
+        pair = parse_pair({name: value.get(name) for name in names})
         if isinstance(pair, InvalidPair):
             raise ConfigurationError(f"{row.place}: {row.fault or pair.detail}")
         pairs.append(pair)
@@ -126,8 +129,8 @@ def _pairs(file: Path, write: bool) -> list[Pair]:
 
 async def _engine_side(
     settings: Settings, pairs: Sequence[Pair], write: bool
-) -> tuple[Model, list[list[int] | InvalidPair], dict[int, list[float]]]:
-    """The model, the pairs' token ids, and the engine's outputs by place."""
+) -> tuple[Model, list[Pair], list[list[int] | InvalidPair], dict[int, list[float]]]:
+    """The model, the pairs as it takes them, their token ids, and the engine's outputs by place."""
     entrance.prepare(settings)
     found = await asyncio.to_thread(Checkpoint, settings)
     engine = await asyncio.to_thread(make_engine, settings, found.max_tokens, found.own_head)
@@ -137,12 +140,13 @@ async def _engine_side(
             print(await _kept_proof(engine, model, found))
         if write:
             model = _on_a_day(found, model)
+        pairs = proof.with_principle(pairs, model.manifest.prompt)
         ids = model.conversation.encode(pairs)
         outputs = {}
         for place, token_ids in enumerate(ids):
             if not isinstance(token_ids, InvalidPair) and len(token_ids) <= model.max_tokens:
                 outputs[place] = (await engine.encode(token_ids, f"check-{place}")).values
-        return model, ids, outputs
+        return model, pairs, ids, outputs
     except FivescoreError as error:
         raise ConfigurationError(error.detail) from error
     finally:
@@ -186,7 +190,7 @@ def _compare(
         settings.model, model.manifest.prompt, reference.pad_id,
         revision=settings.revision, trust_remote_code=settings.trust_remote_code,
     )  # fmt: skip
-    compared = []
+    chosen: list[tuple[int, Pair, list[int], list[int]]] = []
     for place, (pair, token_ids) in enumerate(zip(pairs, ids, strict=True)):
         if isinstance(token_ids, InvalidPair):
             print(f"{proof.named(place, pair)} is left out: {token_ids.detail}", file=sys.stderr)
@@ -199,19 +203,15 @@ def _compare(
         else:
             # The service takes a special token's string in a text for text, as no other does.
             other = tokenizer.token_ids(pair) if tokenizer.plain(pair) else token_ids
-            fault = _difference(token_ids, other, tokenizer)
-            values = reference.outputs(other)
-            compared.append(Compared(place, pair, token_ids, fault, outputs[place], values))
-            _show_progress(len(compared), len(outputs))
-    if not compared:
+            chosen.append((place, pair, token_ids, other))
+    if not chosen:
         raise ConfigurationError("no pair can be compared: give others with --pairs")
-    return compared
-
-
-def _show_progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\rreference: {done} of {total} pairs", end=end, file=sys.stderr, flush=True)
+    with tqdm(total=len(chosen), desc="reference", bar_format=BAR, disable=None) as bar:
+        values = reference.all_outputs([other for *_, other in chosen], bar.update)
+    return [
+        Compared(place, pair, ours, _difference(ours, other, tokenizer), outputs[place], found)
+        for (place, pair, ours, other), found in zip(chosen, values, strict=True)
+    ]
 
 
 def _difference(ours: Sequence[int], other: Sequence[int], tokenizer: ReferenceTokenizer) -> str:
@@ -233,6 +233,11 @@ def _verdict(compared: Sequence[Compared], model: Model, reference: Reference) -
         if one.fault:
             where = proof.named(one.place, one.pair)
             return f"The token ids of {where} differ {one.fault}.", False
+    if not proof.shows_something([one.reference for one in compared]):
+        return (
+            f"The outputs of {reference.name} are the same for all pairs, so that equal ones show"
+            " nothing: is its head all zeros?"
+        ), False
     ranges = proof.output_ranges([one.reference for one in compared])
     share, place, output, wanted, found = max(
         (proof.difference(wanted, found, ranges[output]), one.place, output, wanted, found)

@@ -1,4 +1,5 @@
-"""The command line: ``fivescore serve``, ``check``, ``score``, ``evaluate`` and ``train``."""
+"""The command line: ``fivescore serve``, ``check``, ``score``, ``evaluate``, ``train``, ``import``
+and ``inspect``."""
 
 from __future__ import annotations
 
@@ -72,10 +73,12 @@ def _parser(serving: bool) -> argparse.ArgumentParser:
     if not serving:  # these import what a server does not need
         _add_score(commands)
         from fivescore.evaluation.command import add_command as add_evaluate
+        from fivescore.model.importers.command import add_commands as add_import
         from fivescore.training.command import add_command as add_train
 
         add_evaluate(commands)
         add_train(commands)
+        add_import(commands)
     return parser
 
 
@@ -156,6 +159,8 @@ def _add_score(commands: Any) -> None:
         help="the server's address, or several separated by commas; also FIVESCORE_URL"
         " [http://127.0.0.1:8000]; FIVESCORE_API_KEY holds its key",
     )
+    score.add_argument("--principle", help="what pairs are judged by that have none of their own,"
+                       " where the model is asked about one")  # fmt: skip
     score.add_argument("--truncate", choices=("never", "prompt_start"), default="never",
                        help="what to do with a pair that is too long [never]")  # fmt: skip
     score.add_argument("--batch-size", type=int, default=BATCH_SIZE,
@@ -211,7 +216,9 @@ async def _score_one(flags: dict[str, Any]) -> int:
 
     client = AsyncRewardClient(flags["url"], deadline_seconds=flags["retry"] or 0)
     pair = {"prompt": flags["prompt"], "response": flags["response"]}
-    (result,) = await client.score([pair], truncate=flags["truncate"], errors="return")
+    (result,) = await client.score(
+        [pair], principle=flags["principle"], truncate=flags["truncate"], errors="return"
+    )
     row = row_of(result)
     print(json.dumps(row, indent=1))
     return 1 if "error" in row else 0
@@ -235,6 +242,7 @@ async def _score_many(flags: dict[str, Any]) -> int:
             flags["output"],
             batch_size=flags["batch_size"],
             concurrency=flags["concurrency"],
+            principle=flags["principle"],
             truncate=flags["truncate"],
         )
     print(f"{flags['output']}: {scored.rows} lines, {scored.failed} with an error", file=sys.stderr)

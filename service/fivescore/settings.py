@@ -132,6 +132,16 @@ class Settings(BaseSettings):
         description="folder or hub id of the policy's tokenizer: texts that OpenRLHF and slime send"
         " in its template are rendered again in the reward model's [used as they are]",
     )
+    principle: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="what pairs are judged by that name no principle, for models that are asked"
+        " about one; trainers' protocols name none [such a pair is refused]",
+    )
+    hold_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        150,
+        description="how long requests of trainers that do not come back wait while the model loads"
+        " or the engine starts again; below the time-out of their clients",
+    )
     trainer_truncate: Literal["prompt_start", "never"] = Field(
         "prompt_start", description="what the trainers' protocols do with a pair that is too long"
     )

@@ -86,13 +86,28 @@ class Pair(BaseModel):
     token_ids: TokenIds | None = Field(
         default=None, description="Token ids, used as they are, instead of prompt and response."
     )
+    principle: Annotated[Text, Field(min_length=1)] | None = Field(
+        default=None,
+        description="What prompt and response are judged by, such as correctness; for models that"
+        " are asked about a principle.",
+    )
 
     @model_validator(mode="after")
     def _one_form(self) -> Pair:
         present = {name for name in PAIR_FIELDS if getattr(self, name) is not None}
-        if present in FORMS:
-            return self._check_turns()
-        raise ValueError("give prompt and response, or text alone, or token_ids alone")
+        if present - {"principle"} not in FORMS:
+            raise ValueError("give prompt and response, or text alone, or token_ids alone")
+        if self.principle is not None and self.response is None:
+            raise ValueError(
+                "principle goes with prompt and response; text and token_ids hold it already"
+            )
+        return self._check_turns()
+
+    def judged_by(self, principle: str | None) -> Pair:
+        """The pair with this principle, unless it has its own or is rendered already."""
+        if self.principle is not None or self.response is None or principle is None:
+            return self
+        return self.model_copy(update={"principle": principle})
 
     def _check_turns(self) -> Pair:
         if isinstance(self.prompt, list) and self.prompt[-1].role not in ("user", "tool"):
@@ -107,7 +122,7 @@ PAIR_FIELDS = frozenset(Pair.model_fields)
 _FIELDS_SET = set(PAIR_FIELDS)
 """Shared by all pairs as pydantic's ``__pydantic_fields_set__``."""
 FORMS = ({"prompt", "response"}, {"text"}, {"token_ids"})
-"""The fields of a pair's three forms."""
+"""The fields of a pair's three forms; the first may have a principle beside them."""
 
 
 def parse_pair(value: Any) -> Pair | InvalidPair:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -48,10 +48,8 @@ def found(url: str) -> Callable[..., list[Score]]:
 def at_server(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """FIVESCORE_URL for what can be told the address in no other way."""
     monkeypatch.setenv("FIVESCORE_URL", url)
-    areal._client.cache_clear()
     verl._gatherer.cache_clear()
     yield
-    areal._client.cache_clear()
     verl._gatherer.cache_clear()
 
 
@@ -434,27 +432,27 @@ def test_ms_swifts_plugin_registers_its_functions(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("at_server")
-def test_areal_gets_the_reward_of_a_completion(found: Callable[..., list[Score]]) -> None:
-    expected = found("7")[0].reward
+async def test_areal_gets_the_reward_of_a_completion(found: Callable[..., list[Score]]) -> None:
+    (expected,) = found("7")
+    reward = areal.RewardWorkflow().async_reward_fn
     columns: dict[str, Any] = {"messages": [USER], "answer": "7"}
-    assert areal.reward_fn("<user>Q", "7<|im_end|>", [1], [2], **columns) == expected
-    assert areal.reward_fn(str(USER["content"]), "7</s></s>", [1], [2]) == expected
+    assert await reward("<user>Q", "7<|im_end|>", [1], [2], **columns) == expected.reward
+    assert await reward(str(USER["content"]), "7</s></s>", [1], [2]) == expected.reward
 
 
-def in_worker(url: str) -> float:
-    os.environ["FIVESCORE_URL"] = url
-    return areal.reward_fn("Q", "7", [1], [2])
+async def test_any_workflow_of_areal_gets_rewards_and_options(
+    url: str, found: Callable[..., list[Score]]
+) -> None:
+    (score,) = found("7")
+    workflow = areal.with_rewards(SimpleNamespace(), urls=url, weights={"verbosity": 2})
+    reward = await workflow.async_reward_fn("x", "7", messages=[USER])
+    assert reward == pytest.approx(2 * score.attributes["verbosity"])
 
 
-@pytest.mark.usefixtures("at_server")
-def test_areal_gets_the_reward_in_its_worker_processes(url: str) -> None:
-    before = areal.reward_fn("Q", "7", [1], [2])  # the pool forks after this
-    with ProcessPoolExecutor(1) as pool:
-        assert pool.submit(in_worker, url).result(timeout=60) == before
-
-
-def test_areal_is_told_before_it_would_make_the_reward_0() -> None:
-    assert areal._client()._core._limits.deadline_seconds == areal.DEADLINE_SECONDS < 15
+async def test_areal_is_told_of_a_pair_that_fails(url: str) -> None:
+    reward = areal.Reward(url, truncate="never")
+    with pytest.raises(TooLong):
+        await reward("x", "word " * 10_000, messages=[USER])
 
 
 # RewardBench

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fivescore.model.manifest import ATTRIBUTES
@@ -194,3 +196,43 @@ async def test_a_priority_reaches_the_engine_on_every_protocol_and_a_wrong_one_i
             response = await service.http.post(route, json=body, headers={"X-Priority": "soon"})
             assert_problem(response, 422, "invalid_request")
             assert "X-Priority" in response.json()["detail"]
+
+
+async def test_a_principle_comes_from_the_pair_or_the_request_or_the_setting(
+    tmp_path: Path,
+) -> None:
+    manifest = tmp_path / "reward.json"
+    manifest.write_text(
+        '{"version": 2, "outputs": 5, "reward": {"output": 0},'
+        ' "prompt": {"principle": "Does it have {principle}?"}}'
+    )
+    own = {**PAIR, "principle": "honesty"}
+    rendered = {"token_ids": [1, 2, 3]}
+    async with serving(manifest=str(manifest)) as service:
+        alone, missing = await service.scores(own, PAIR)
+        assert "principle" in missing["error"]["detail"]
+        same, kept, ids = await service.scores(PAIR, own, rendered, principle="honesty")
+        other, _, also_kept = await service.scores(PAIR, rendered, own, principle="brevity")
+        assert same == kept == also_kept == alone != other
+        assert ids["tokens"] == 3
+        bad = await service.score({"text": "x", "principle": "honesty"})
+        assert "principle goes with prompt and response" in bad.text
+        assert (await service.http.get("/manifest")).json()["prompt"]["principle"]
+        bare = strict(await service.score(own))
+        assert bare["reward"] == alone["reward"]
+    async with serving(manifest=str(manifest), principle="honesty") as service:
+        trained, chosen = await service.scores(PAIR, {**PAIR, "principle": "brevity"})
+        assert (trained["reward"], chosen["reward"]) == (alone["reward"], other["reward"])
+
+
+async def test_a_principle_is_refused_where_the_model_is_not_asked_about_one(
+    service: Service,
+) -> None:
+    refused = await service.score({"pairs": [PAIR], "principle": "honesty"})
+    assert_problem(refused, 422, "invalid_request")
+    right, wrong = await service.scores(PAIR, {**PAIR, "principle": "honesty"})
+    assert "reward" in right
+    assert wrong["error"]["code"] == "invalid_pair"
+    async with serving(principle="honesty") as failed:
+        (failure,) = failed.failures
+        assert "no prompt.principle" in str(failure)

@@ -70,4 +70,4 @@ def encoded_options(**options: Any) -> str:
             if value is not None
         )
     except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"weights, truncate: {error}") from error
+        raise InvalidRequest(f"weights, principle, truncate: {error}") from error

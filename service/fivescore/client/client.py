@@ -132,23 +132,27 @@ class AsyncRewardClient:
     @overload
     async def score(
         self, pairs: Sequence[PairLike], *, weights: dict[str, float] | None = ...,
-        truncate: Truncate = ..., errors: Literal["raise"] = ..., progress: bool = ...,
+        principle: str | None = ..., truncate: Truncate = ...,
+        errors: Literal["raise"] = ..., progress: bool = ...,
     ) -> list[Score]: ...  # fmt: skip
     @overload
     async def score(
         self, pairs: Sequence[PairLike], *, weights: dict[str, float] | None = ...,
-        truncate: Truncate = ..., errors: Literal["none"], progress: bool = ...,
+        principle: str | None = ..., truncate: Truncate = ...,
+        errors: Literal["none"], progress: bool = ...,
     ) -> list[Score | None]: ...  # fmt: skip
     @overload
     async def score(
         self, pairs: Sequence[PairLike], *, weights: dict[str, float] | None = ...,
-        truncate: Truncate = ..., errors: Literal["return"], progress: bool = ...,
+        principle: str | None = ..., truncate: Truncate = ...,
+        errors: Literal["return"], progress: bool = ...,
     ) -> list[Score | FivescoreError]: ...  # fmt: skip
     async def score(
         self,
         pairs: Sequence[PairLike],
         *,
         weights: dict[str, float] | None = None,
+        principle: str | None = None,
         truncate: Truncate = "never",
         errors: Errors = "raise",
         progress: bool = False,
@@ -158,6 +162,8 @@ class AsyncRewardClient:
         Args:
             pairs: as ``POST /score`` takes them, ``Pair`` objects, or (prompt, response) tuples.
             weights: ``{attribute: weight}`` of the combined reward, instead of the manifest's.
+            principle: what pairs are judged by that have none of their own, such as
+                ``correctness``, where the model is asked about one.
             truncate: ``prompt_start`` drops the oldest tokens of a pair that is too long.
             errors: what to do with a pair that failed for good: ``raise`` raises its error at
                 once, ``none`` puts None in its place, ``return`` puts the error there.
@@ -170,7 +176,7 @@ class AsyncRewardClient:
         """
         if errors not in ("raise", "none", "return"):
             raise ConfigurationError(f"errors: {errors!r} must be raise, none or return")
-        options = encoded_options(weights=weights, truncate=truncate)
+        options = encoded_options(weights=weights, principle=principle, truncate=truncate)
         with tqdm(total=len(pairs), unit="pair", disable=not progress) as bar:
             async with self._connected() as pool:
                 call = Call(
@@ -240,17 +246,20 @@ class RewardClient:
     @overload
     def score(
         self, pairs: Sequence[PairLike], *, weights: dict[str, float] | None = ...,
-        truncate: Truncate = ..., errors: Literal["raise"] = ..., progress: bool = ...,
+        principle: str | None = ..., truncate: Truncate = ...,
+        errors: Literal["raise"] = ..., progress: bool = ...,
     ) -> list[Score]: ...  # fmt: skip
     @overload
     def score(
         self, pairs: Sequence[PairLike], *, weights: dict[str, float] | None = ...,
-        truncate: Truncate = ..., errors: Literal["none"], progress: bool = ...,
+        principle: str | None = ..., truncate: Truncate = ...,
+        errors: Literal["none"], progress: bool = ...,
     ) -> list[Score | None]: ...  # fmt: skip
     @overload
     def score(
         self, pairs: Sequence[PairLike], *, weights: dict[str, float] | None = ...,
-        truncate: Truncate = ..., errors: Literal["return"], progress: bool = ...,
+        principle: str | None = ..., truncate: Truncate = ...,
+        errors: Literal["return"], progress: bool = ...,
     ) -> list[Score | FivescoreError]: ...  # fmt: skip
     def score(self, pairs: Sequence[PairLike], **options: Any) -> Any:
         """``AsyncRewardClient.score``, blocking; an interrupt of the caller cancels it."""

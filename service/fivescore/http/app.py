@@ -19,9 +19,10 @@ from fivescore.errors import ConfigurationError, FivescoreError
 from fivescore.http import health, page, problems, routes
 from fivescore.http.auth import OPEN, Keys, open_routes
 from fivescore.http.context import RequestContext
+from fivescore.http.holding import Holding
 from fivescore.http.keyring import Keyring
 from fivescore.http.openapi import describe
-from fivescore.http.protocols import nemo_gym, openai, openrlhf, slime, tei, vllm
+from fivescore.http.protocols import llama_factory, nemo_gym, openai, openrlhf, slime, tei, vllm
 from fivescore.http.protocols.protocol import respond
 from fivescore.http.ratelimit import RateLimit
 from fivescore.http.request import body_of
@@ -73,6 +74,7 @@ PROTOCOLS: Routes = (
     ("POST", "/v1/chat/completions", openai.chat_completions),
     ("GET", "/v1/models", health.models),
     ("POST", "/get_reward", openrlhf.get_reward),
+    ("POST", "/v1/score/evaluation", llama_factory.evaluation),
     ("POST", REWARD, slime.reward),
     ("POST", "/verify", nemo_gym.verify),
     ("POST", "/seed_session", nemo_gym.seed_session),
@@ -138,6 +140,7 @@ def create_app(
     app.router.route_class = Plain
     app.state.scorer = scorer
     app.state.settings = settings
+    app.state.holding = Holding(scorer.service, settings)
     app.state.rate_limit = RateLimit(settings.key_pairs_per_second)
     _add_routes(app, settings.reward_path)
     paths_of_protocols = {"/score", settings.reward_path, *(path for _, path, _ in PROTOCOLS)}

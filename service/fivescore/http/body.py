@@ -30,16 +30,22 @@ async def read_json(request: Request, limits: Settings) -> Any:
     """The request's body as JSON, whatever its Content-Type (``curl -d`` sends a form's).
 
     Raises:
-        BodyTooLarge: the body, or the length that it declares, is over ``max_body_bytes``; no more
-            of it is read.
-        InvalidRequest: the body is not JSON, or is an object of more than ``MOST_MEMBERS``.
-        TooManyPairs: one of its lists has more entries than any request may have pairs.
-        ClientGone: the client closed the connection before the end of the body.
+        FivescoreError: what ``read_body`` and ``checked_json`` raise.
     """
-    body = parse_json(await _read(request, limits.max_body_bytes))
-    if isinstance(body, dict):
-        _check_members(body, max(MOST_ENTRIES, limits.max_pairs))
-    return body
+    return checked_json(await read_body(request, limits), limits)
+
+
+def checked_json(body: bytes, limits: Settings) -> Any:
+    """A request's body as JSON, its own members and lists within limits.
+
+    Raises:
+        InvalidRequest: as ``parse_json``; or the body is an object of more than ``MOST_MEMBERS``.
+        TooManyPairs: one of its lists has more entries than any request may have pairs.
+    """
+    content = parse_json(body)
+    if isinstance(content, dict):
+        _check_members(content, max(MOST_ENTRIES, limits.max_pairs))
+    return content
 
 
 def _check_members(body: dict[str, Any], most: int) -> None:
@@ -58,9 +64,16 @@ def _check_members(body: dict[str, Any], most: int) -> None:
             )
 
 
-async def _read(request: Request, most_bytes: int) -> bytes:
+async def read_body(request: Request, limits: Settings) -> bytes:
+    """The request's body.
+
+    Raises:
+        BodyTooLarge: the body, or the length that it declares, is over ``max_body_bytes``; no more
+            of it is read.
+        ClientGone: the client closed the connection before the end of the body.
+    """
     chunks: list[bytes] = []
-    size = 0
+    size, most_bytes = 0, limits.max_body_bytes
     declared = request.headers.get("Content-Length", "")
     if declared.isdecimal():
         _check_size(int(declared), most_bytes)

@@ -207,6 +207,7 @@ async function score(event) {
   if (!responses) return;
   const prompt = messagesIn($("prompt").value) ?? $("prompt").value;
   const body = { pairs: responses.map(({ text }) => ({ prompt, response: text })) };
+  if ($("principle").value) body.principle = $("principle").value;
   if ($("truncate").checked) body.truncate = "prompt_start";
   running = new AbortController();
   busy(true);
@@ -413,6 +414,7 @@ function enter(next) {
 async function showModel() {
   const [manifest, models, version] = await Promise.all(["manifest", "v1/models", "version"].map((path) => askJson(path)));
   weights = manifest.reward.weights ?? {};
+  $("principle-field").hidden = !manifest.prompt.principle;
   const names = Object.keys(manifest.attributes);
   write("model", models.data[0].id);
   document.title = `${models.data[0].id} · fivescore`;

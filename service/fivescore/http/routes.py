@@ -18,7 +18,7 @@ from fivescore.http.problems import item
 from fivescore.http.request import score_pairs, service_of, summarise
 from fivescore.http.schema import COUNT, FLAG, NUMBER, STRING, Schema, either, list_of, obj
 from fivescore.scoring.scorer import Options
-from fivescore.types import PAIR_FIELDS, Pair, Score, faults, parse_pair, sentence
+from fivescore.types import PAIR_FIELDS, Pair, Score, Text, faults, parse_pair, sentence
 
 MOST_WEIGHT = 1e6
 """Limit on a weight: published ones are below 1, and sums of these stay finite."""
@@ -34,6 +34,9 @@ class RequestOptions(BaseModel):
     )
     truncate: Literal["never", "prompt_start"] = Field(
         "never", description="prompt_start drops the oldest tokens of a pair that is too long"
+    )
+    principle: Annotated[Text, Field(min_length=1)] | None = Field(
+        None, description="what the pairs are judged by that have no principle of their own"
     )
     timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None, description="this request's own deadline"
@@ -124,7 +127,13 @@ def parse(body: Any) -> tuple[list[Any], Options, bool]:
     except ValidationError as error:
         errors = faults(error)
         raise InvalidRequest(sentence(errors), errors) from error
-    return pairs, Options(options.weights, options.truncate, options.timeout_seconds), bare
+    chosen = Options(
+        weights=options.weights,
+        truncate=options.truncate,
+        principle=options.principle,
+        timeout_seconds=options.timeout_seconds,
+    )
+    return pairs, chosen, bare
 
 
 def entry(result: Score | FivescoreError) -> dict[str, Any]:

@@ -113,8 +113,8 @@ def check_folder(folder: Path) -> None:
     ):  # fmt: skip
         raise refusal(
             str(folder),
-            "a NeMo checkpoint cannot be served as it is: convert body and head to Hugging Face's"
-            " format, with config.json and safetensors",
+            "a NeMo checkpoint cannot be served as it is: fivescore import SOURCE --output DIR"
+            " makes a folder that can",
         )
 
 
@@ -122,8 +122,8 @@ def adapter(model: str) -> ConfigurationError:
     """The error for a PEFT adapter."""
     return refusal(
         model,
-        "a PEFT adapter cannot be served as it is: merge it into its base model"
-        " (merge_and_unload) and give that folder",
+        "a PEFT adapter cannot be served as it is: fivescore import SOURCE --output DIR merges it"
+        " into its base model",
     )
 
 
@@ -151,6 +151,19 @@ def read(settings: Settings) -> Architecture | None:
     content = {**found, **overrides}
     names = content.get("architectures") or [""]
     return Architecture(settings.model, str(names[0]), content, _config(settings, overrides))
+
+
+def of_content(model: str, content: Mapping[str, Any]) -> Architecture:
+    """The architecture that a configuration describes, wherever it comes from."""
+    from transformers import CONFIG_MAPPING
+
+    names = content.get("architectures") or [""]
+    config = None
+    try:
+        config = CONFIG_MAPPING[content.get("model_type")].from_dict(dict(content))
+    except Exception as error:  # the library raises many types for what it does not know
+        log.debug("model %s: transformers has no configuration for it: %s", model, error)
+    return Architecture(model, str(names[0]), content, config)
 
 
 def _is_cached(settings: Settings, file: str) -> bool:
@@ -199,6 +212,18 @@ def check(architecture: Architecture) -> None:
         ConfigurationError: the body is not causal, the model scores steps of a response, or its
             head is a class of its own.
     """
+    check_causal(architecture)
+    name = architecture.name
+    if OWN_HEAD.search(name) or not (name.endswith(SUFFIXES) or is_standard(name)):
+        raise own_head(architecture.model, name)
+
+
+def check_causal(architecture: Architecture) -> None:
+    """Check that there is one score per response, read at a token that sees all before it.
+
+    Raises:
+        ConfigurationError: the body is not causal, or the model scores steps of a response.
+    """
     model, name = architecture.model, architecture.name
     if not _is_causal(architecture):
         raise refusal(
@@ -212,16 +237,14 @@ def check(architecture: Architecture) -> None:
             f"{name} is a process reward model, with a score per step or token: fivescore needs"
             " one score per response and cannot serve it",
         )
-    if OWN_HEAD.search(name) or not (name.endswith(SUFFIXES) or is_standard(name)):
-        raise own_head(model, name)
 
 
 def own_head(model: str, name: str, tensors: str = "") -> ConfigurationError:
     """The error for a head that is not one linear layer, with the names of its tensors."""
     return refusal(
         model,
-        f"{name} has a head of its own{tensors and f' ({tensors})'}: fivescore serves one linear"
-        " layer, score.weight, and cannot serve it",
+        f"{name} has a head of its own{tensors and f' ({tensors})'}: fivescore inspect SOURCE says"
+        " whether fivescore import can convert it",
     )
 
 

@@ -13,6 +13,7 @@ from fivescore.errors import ConfigurationError, InvalidPair, NoGate, first_line
 from fivescore.model import architecture, context, doubts, gating, proof, tokenizer_file, weights
 from fivescore.model import manifest as manifests
 from fivescore.model.conversation import Conversation
+from fivescore.model.endings import Endings
 from fivescore.model.engine_options import change_outputs
 from fivescore.model.head import Gate, GatedHead, LinearHead, OwnHead, TokenHead
 from fivescore.model.manifest import Manifest, PromptFormat
@@ -61,6 +62,8 @@ class Model:
     """The limit of tokens per pair: the setting's, the manifest's or the context."""
     max_characters: int
     """The limit of characters per pair, checked before tokenising; truncation starts from it."""
+    endings: Endings
+    """What ends a response that was sampled, and is no part of it."""
     proved: bool = False
     """Whether the engine gives what the proof in the manifest says."""
     policy: PolicyTemplate | None = None
@@ -159,6 +162,11 @@ class Checkpoint:
             )
         context.warn(self._architecture, info.max_tokens)
         manifest = self._manifest_for(info.outputs)
+        if self._settings.principle is not None and manifest.prompt.principle is None:
+            raise ConfigurationError(
+                "--principle: the model is not asked about one: its reward.json has no"
+                " prompt.principle"
+            )
         conversation = self.conversation(manifest)
         limit = min(self._asked_tokens or manifest.max_tokens or info.max_tokens, info.max_tokens)
         return Model(
@@ -168,6 +176,7 @@ class Checkpoint:
             conversation=conversation,
             max_tokens=limit,
             max_characters=max(LEAST_MAX_CHARACTERS, limit * CHARACTERS_PER_TOKEN),
+            endings=self._policy.endings if self._policy else self._endings(conversation),
             policy=self._policy,
         )
 
@@ -192,6 +201,11 @@ class Checkpoint:
         if manifest is None or manifest.proof is None:
             return []
         return proof.samples(manifest.proof, self.conversation(), self.max_tokens)
+
+    def _endings(self, conversation: Conversation) -> Endings:
+        """Those of the reward model's own template, where the policy's are not known."""
+        templated = conversation.format == "chat_template"
+        return Endings(self._tokenizer, conversation.tail if templated else "")
 
     def _manifest_for(self, outputs: int) -> Manifest:
         manifest = self._manifest or manifests.for_outputs(outputs)

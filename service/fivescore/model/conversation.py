@@ -36,6 +36,9 @@ STEERLM_SYSTEM = (
 SYSTEM_TURN, TURN, LABELS = "<extra_id_0>", "<extra_id_1>", "<extra_id_2>"
 """NeMo's markers before the system prompt, each other turn and the labels (NeMo-Aligner)."""
 
+PRINCIPLE = "{principle}"
+"""What stands for the principle in the manifest's turn."""
+NO_PRINCIPLE = "principle: this model is not asked about one; leave it out"
 PLAIN_PAIR = (Message(role="user", content="x"), Message(role="assistant", content="x"))
 
 
@@ -67,19 +70,26 @@ class Conversation:
             markers = (SYSTEM_TURN, TURN, LABELS)
             self._suffix = LABELS if prompt.suffix is None else prompt.suffix
         elif self.format == "chat_template":
-            self._template = template = ChatTemplate(reference, prompt.date)
+            self._template = template = ChatTemplate(
+                reference, prompt.date, generates=prompt.principle is not None
+            )
             self.roles = roles.known(template.render_turns)
             self.rendered_fields = roles.fields(template.render_turns)
             markers = template.markers
         self.tokenizer = Tokenizer(reference, markers)
         self._guarded: GuardedTemplate | None = None
-        writes_bos = False
+        written, bos = "", reference.bos_token or "\0"
         if self._template is not None:
             self._guarded = GuardedTemplate(self._template, self.tokenizer.guard)
             _check_system(self._guarded, prompt.system)
-            writes_bos = self._template.dialogue.startswith(reference.bos_token or "\0")
+            written = self._template.dialogue
+        # Where the template writes white space before its BOS, a second one would come first.
+        adds_bos = self.tokenizer.adds_bos and not written.lstrip().startswith(bos)
+        writes_bos = written.startswith(bos)
+        self.bos_is_tokenizers: bool = adds_bos and self._template is not None
+        """Whether the tokenizer adds a BOS to what the template writes without one."""
         self._sealed_suffix = self.tokenizer.guard.seal(self._suffix)
-        self._ends = Ends(prompt, self.tokenizer, writes_bos, pad_id)
+        self._ends = Ends(prompt, self.tokenizer, adds_bos or writes_bos, pad_id)
         self._written_bos: str = reference.bos_token if writes_bos else ""
 
     @property
@@ -124,6 +134,7 @@ class Conversation:
             return seal(self._without_space_after_structure(text))
         assert pair.prompt is not None
         assert pair.response is not None
+        _check_principle(pair.principle, self._prompt.principle)
         if self.format == "raw":
             return seal(self._render_raw(pair.prompt, pair.response))
         if isinstance(pair.prompt, str):
@@ -135,6 +146,9 @@ class Conversation:
         else:
             messages = roles.as_known(pair.prompt, self.roles)
         messages.append(Message(role="assistant", content=pair.response))
+        if self._prompt.principle is not None:
+            asked = self._prompt.principle.replace(PRINCIPLE, pair.principle or "")
+            messages.append(Message(role="user", content=asked))
         if self._prompt.system is not None and messages[0].role not in ("system", "developer"):
             messages.insert(0, Message(role="system", content=self._prompt.system))
         if self._guarded is None:
@@ -170,6 +184,21 @@ class Conversation:
                 raise InvalidPair("prompt: the steerlm format takes a system message only first")
             text += f"{TURN}{turn.role.capitalize()}\n{protect(turn.content)}\n"
         return text
+
+
+def _check_principle(given: str | None, turn: str | None) -> None:
+    """Check that a pair has a principle where the model is asked about one, and none elsewhere.
+
+    Raises:
+        InvalidPair: it has none, or one that the model would not see.
+    """
+    if turn is None and given is not None:
+        raise InvalidPair(NO_PRINCIPLE)
+    if turn is not None and given is None:
+        raise InvalidPair(
+            "principle: this model judges a response by a principle; give one in the pair or the"
+            " request, such as correctness, or start the server with --principle"
+        )
 
 
 def _check_system(template: GuardedTemplate, system: str | None) -> None:

@@ -61,6 +61,15 @@ class PromptFormat(Strict):
     """
     date: datetime.date | None = None
     """The day that a template writes."""
+    principle: Annotated[str, Field(pattern=r"\{principle\}")] | None = None
+    """What a user asks in a turn after the response; ``{principle}`` stands for the principle. The
+    template's generation prompt follows, and the head is read at its end."""
+
+    @model_validator(mode="after")
+    def _template_asks(self) -> Self:
+        if self.principle is not None and self.format != "chat_template":
+            raise ValueError(f"principle is a turn of a chat template, not of {self.format}")
+        return self
 
 
 class ProvedPair(Strict):
@@ -68,6 +77,7 @@ class ProvedPair(Strict):
 
     prompt: Prompt
     response: Text
+    principle: Text | None = None
     ids_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """The sha256 of the token ids as JSON without spaces."""
     outputs: Annotated[tuple[Finite, ...], Field(min_length=1)]
@@ -107,7 +117,8 @@ class Manifest(Strict):
     def _of_its_version(self) -> Self:
         newer = {"head", "source", "proof"} & self.model_fields_set
         newer |= {
-            f"prompt.{name}" for name in {"bos", "end", "date"} & self.prompt.model_fields_set
+            f"prompt.{name}"
+            for name in {"bos", "end", "date", "principle"} & self.prompt.model_fields_set
         }
         if self.version == 1 and newer:
             raise ValueError(f'{", ".join(sorted(newer))} needs "version": 2')
@@ -169,6 +180,11 @@ def _logit(head: TokenHead, prompt: PromptFormat | None = None) -> Manifest:
 
 NEMOTRON_WEIGHTS = (0.3, 0.74, 0.46, 0.47, -0.33)
 """Model card of nvidia/Nemotron-4-340B-Reward."""
+NEMOTRON_PRINCIPLE = (
+    "Evaluate the response to the previous prompt in terms of whether it satisfies this principle:"
+    " {principle}. Only answer Yes or No."
+)
+"""Model card of nvidia/Llama-3.3-Nemotron-70B-Reward-Principle."""
 STEERLM_WEIGHTS = (0.65, 0.8, 0.45, 0.55, -0.4)
 """Model card of nvidia/Llama3-70B-SteerLM-RM."""
 
@@ -186,7 +202,8 @@ PRESETS: dict[str, Manifest] = {
         TokenHead(kind="token", token=0), PromptFormat(bos="never")
     ),
     "llama-3.3-nemotron-70b-reward-principle": _logit(
-        TokenHead(kind="token", token=9642, minus=2822)
+        TokenHead(kind="token", token=9642, minus=2822),  # Yes and No
+        PromptFormat(principle=NEMOTRON_PRINCIPLE),
     ),
 }
 """Manifests by name; contexts, weights and tokens are from the models' cards."""

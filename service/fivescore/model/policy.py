@@ -14,6 +14,7 @@ from typing import Any
 from unicodedata import normalize
 
 from fivescore.errors import ConfigurationError, InvalidPair, first_line
+from fivescore.model.endings import Endings
 from fivescore.types import Pair, parse_pair
 
 log = logging.getLogger(__name__)
@@ -43,15 +44,9 @@ class PolicyTemplate:
         self._bos: str = reference.bos_token or ""
         self._warned = False
         self._dialogues = bool(reference.chat_template)
-        self._space_before_end = ""
-        endings = {reference.eos_token, reference.pad_token}
         if self._dialogues:
             self._read_template()
-            added = [token.content for token in reference.added_tokens_decoder.values()]
-            if end := re.match(rf"(\s*)({'|'.join(map(re.escape, added))})", self._to_user):
-                self._space_before_end = end[1]
-                endings.add(end[2])
-        self._endings = _any_of_reversed(endings - {None, ""})
+        self.endings = Endings(reference, self._to_user if self._dialogues else "")
 
     def _read_template(self) -> None:
         start, self._to_assistant, self._to_user, generation = self._probe("user")
@@ -114,9 +109,21 @@ class PolicyTemplate:
             return InvalidPair("the text does not start with its prompt, nor with a prompt's end")
         return self.pair(prompt, response)
 
+    def whole(self, text: str) -> Pair | InvalidPair:
+        """The pair in a rendered conversation, of which the last turn is the response."""
+        prompt, header, response = (
+            text.rpartition(self._generation) if self._dialogues else ("", "", "")
+        )
+        if not header:
+            return InvalidPair(
+                "where the response begins is not known: the text has no generation prompt of the"
+                " policy's chat template (policy_tokenizer)"
+            )
+        return self.pair(prompt + header, response)
+
     def pair(self, prompt: str, response: str) -> Pair | InvalidPair:
         """The pair of a rendered prompt and a response, without the policy's end of turn."""
-        response = self._without_ending(response)
+        response = self.endings.cut(response)
         if not self._dialogues:
             return parse_pair({"prompt": prompt, "response": response})
         dialogue, header, prefill = self._without_bos(prompt).rpartition(self._generation)
@@ -165,20 +172,6 @@ class PolicyTemplate:
         while self._bos and text.startswith(self._bos, at):
             at += len(self._bos)
         return text[at:]
-
-    def _without_ending(self, response: str) -> str:
-        end = len(response)
-        backwards = response[::-1]
-        while match := self._endings.match(backwards, len(response) - end):
-            end = len(response) - match.end()
-        ended = end < len(response)
-        return response[:end].removesuffix(self._space_before_end if ended else "")
-
-
-def _any_of_reversed(endings: set[str]) -> re.Pattern[str]:
-    """Matches one of ``endings`` and the white space after it, in a reversed text."""
-    longest_first = sorted(endings, key=len, reverse=True)
-    return re.compile(rf"\s*+(?:{'|'.join(re.escape(e[::-1]) for e in longest_first) or '(?!)'})")
 
 
 def _after(query: str, prompt: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from fivescore.errors import InvalidPair, NotProved
 from fivescore.model.conversation import Conversation
-from fivescore.model.manifest import Proof, ProvedPair
+from fivescore.model.manifest import PromptFormat, Proof, ProvedPair
 from fivescore.model.token_ids import digest
 from fivescore.types import Message, ModelInfo, Pair
 
@@ -27,6 +27,9 @@ LEAST_RANGE = 0.05
 the same for every pair."""
 ROUNDING = 1e-5
 """A difference that is always allowed."""
+PRINCIPLE = "correctness"
+"""What pairs without a principle are judged by where the model is asked about one; the example of
+the model card of nvidia/Llama-3.3-Nemotron-70B-Reward-Principle."""
 SHOWN = 40
 """Characters of a prompt in an error."""
 
@@ -67,6 +70,13 @@ PAIRS = (
 scripts, strings of special tokens, a long pair, an empty response."""
 
 
+def with_principle(pairs: Sequence[Pair], prompt: PromptFormat) -> list[Pair]:
+    """The pairs, with ``PRINCIPLE`` where they need one and have none."""
+    if prompt.principle is None:
+        return list(pairs)
+    return [one.judged_by(PRINCIPLE) for one in pairs]
+
+
 class Sample(NamedTuple):
     """A pair of the proof that fits the model's limit of tokens."""
 
@@ -80,6 +90,7 @@ def proved_pair(pair: Pair, token_ids: list[int], outputs: Sequence[float]) -> P
     return ProvedPair(
         prompt=pair.prompt or "",
         response=pair.response or "",
+        **({} if pair.principle is None else {"principle": pair.principle}),
         ids_sha256=digest(token_ids).hex(),
         outputs=tuple(outputs),
     )
@@ -91,7 +102,10 @@ def samples(proof: Proof, conversation: Conversation, limit: int | None) -> list
     Raises:
         NotProved: a pair's ids are not those of the reference.
     """
-    pairs = [Pair(prompt=one.prompt, response=one.response) for one in proof.pairs]
+    pairs = [
+        Pair(prompt=one.prompt, response=one.response, principle=one.principle)
+        for one in proof.pairs
+    ]
     found = []
     for place, (pair, ids) in enumerate(zip(proof.pairs, conversation.encode(pairs), strict=True)):
         if isinstance(ids, InvalidPair):
@@ -154,9 +168,15 @@ def output_ranges(outputs: Sequence[Sequence[float]]) -> list[float]:
     return [max(max(c) - min(c), LEAST_RANGE * max(map(abs, c))) for c in columns]
 
 
+def shows_something(outputs: Sequence[Sequence[float]]) -> bool:
+    """Whether an output differs between the pairs ``[pairs, outputs]``; of one pair, always."""
+    columns = list(zip(*outputs, strict=True))
+    return len(outputs) == 1 or any(max(c) - min(c) > ROUNDING for c in columns)
+
+
 def difference(expected: float, found: float, output_range: float) -> float:
-    """The difference as a share of the output's range; infinite where ``found`` is not finite."""
-    if not math.isfinite(found):
+    """The difference as a share of the output's range; infinite where one side is not finite."""
+    if not (math.isfinite(found) and math.isfinite(expected)):
         return math.inf
     beyond = abs(found - expected) - ROUNDING
     if beyond <= 0:

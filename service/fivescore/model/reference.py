@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,19 +61,21 @@ class Reference:
     ) -> None:
         from transformers import __version__
 
-        from fivescore.model import reference_head
+        from fivescore.model import reference_head, streaming
 
         self.name = f"transformers {__version__}, float32"
-        self._body = _body(model, revision, trust_remote_code)
+        large = None if trust_remote_code else streaming.for_large(model, revision)
+        self._large = large
+        self._body: Any = large or _body(model, revision, trust_remote_code)
         config = self._body.config
+        self._context = getattr(config.get_text_config(), "max_position_embeddings", None)
         self.pad_id: int | None = config.get_text_config().pad_token_id
         self._head = reference_head.read(model, revision, head, outputs, config)
 
     @property
     def max_tokens(self) -> int:
         """The model's context in tokens."""
-        config = self._body.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT)
+        return int(self._context or DEFAULT_CONTEXT)
 
     def outputs(self, token_ids: Sequence[int]) -> list[float]:
         """The manifest's outputs ``[outputs]``.
@@ -81,9 +83,32 @@ class Reference:
         Raises:
             ConfigurationError: the ids lack those that a gate is computed at.
         """
-        return [
-            float(value) for value in self._head(hidden_states(self._body, token_ids), token_ids)
-        ]
+        (found,) = self.all_outputs([token_ids])
+        return found
+
+    def all_outputs(
+        self, sequences: Sequence[Sequence[int]], done: Callable[[float], Any] = lambda count: None
+    ) -> list[list[float]]:
+        """The manifest's outputs ``[sequences, outputs]``; a large model's weights are read once
+        for many sequences.
+
+        Args:
+            done: called with the number of sequences, or the part of them, that was computed.
+
+        Raises:
+            ConfigurationError: as ``outputs``.
+        """
+        found: list[list[float]] = []
+        if self._large is not None:
+            states = self._large.hidden_states(sequences, done)
+            return [self._outputs(one, ids) for one, ids in zip(states, sequences, strict=True)]
+        for ids in sequences:
+            found.append(self._outputs(hidden_states(self._body, ids), ids))
+            done(1)
+        return found
+
+    def _outputs(self, states: torch.Tensor, ids: Sequence[int]) -> list[float]:
+        return [float(value) for value in self._head(states, ids)]
 
 
 def _body(model: str, revision: str | None, trust_remote_code: bool) -> Any:
@@ -177,12 +202,13 @@ class ReferenceTokenizer:
         # In the raw format nobody but the tokenizer adds what it adds to a text.
         whole = self._prompt.format == "raw" and self._prompt.end != "eos"
         ids: list[int] = self._backend.encode(text, add_special_tokens=whole).ids
-        return self._to_the_end(self._with_bos(ids))
+        return self._to_the_end(self._with_bos(ids, text))
 
     def plain(self, pair: Pair) -> bool:
         """Whether no content holds a special token's string, which the service takes for text."""
         special = {t.content for t in self._tokenizer.added_tokens_decoder.values()}
-        contents = "\0".join(turn.content for turn in _messages(pair))
+        texts = [*(turn.content for turn in _messages(pair)), pair.principle or ""]
+        contents = "\0".join(texts)
         return not any(one in contents for one in special if not one.isspace())
 
     def token(self, id_: int) -> str:
@@ -194,6 +220,9 @@ class ReferenceTokenizer:
             return f"{pair.prompt}{pair.response}"
         steerlm = self._prompt.format == "steerlm"
         turns = _messages(pair, split=steerlm)
+        if self._prompt.principle is not None:
+            asked = self._prompt.principle.format(principle=pair.principle)
+            turns.append(Message(role="user", content=asked))
         system = self._prompt.system or (STEERLM_SYSTEM if steerlm else None)
         if system is not None and turns[0].role != "system":
             turns.insert(0, Message(role="system", content=system))
@@ -209,7 +238,12 @@ class ReferenceTokenizer:
             moment = datetime.datetime.combine(self._prompt.date, datetime.time())
             days = {name: moment.strftime(form) for name, form in DATE_VARIABLES.items()}
             days["strftime_now"] = moment.strftime
-        apply = partial(self._tokenizer.apply_chat_template, tokenize=False, **days)
+        apply = partial(
+            self._tokenizer.apply_chat_template,
+            tokenize=False,
+            add_generation_prompt=self._prompt.principle is not None,
+            **days,
+        )
         roles = {turn.role for turn in turns}
         some = ({"user"}, roles - {"assistant"}, {"assistant"}, {"user", "assistant"})
         for parts in (set(), *some, roles):
@@ -233,12 +267,16 @@ class ReferenceTokenizer:
             return LABELS if self._prompt.format == "steerlm" else ""
         return self._prompt.suffix
 
-    def _with_bos(self, ids: list[int]) -> list[int]:
+    def _with_bos(self, ids: list[int], text: str) -> list[int]:
         bos, wanted = self._tokenizer.bos_token_id, self._prompt.bos
         if bos is None or (wanted == "auto" and self._prompt.format == "steerlm"):
             return ids
         start = next((i for i, id_ in enumerate(ids) if id_ != bos), len(ids))
-        adds = wanted == "always" or (wanted == "auto" and (start > 0 or self._adds_bos))
+        adds = start > 0 or self._adds_bos
+        if self._prompt.format == "chat_template" and not start:
+            # A template may write its own BOS after white space.
+            adds = adds and not text.lstrip().startswith(self._tokenizer.bos_token)
+        adds = wanted == "always" or (wanted == "auto" and adds)
         return [bos, *ids[start:]] if adds else ids[start:]
 
 
@@ -286,33 +324,50 @@ def hidden_states(body: Any, token_ids: Sequence[int]) -> torch.Tensor:
         return body(input_ids=ids, use_cache=False).last_hidden_state[0].float().cpu()
 
 
+def proof_pairs(folder: Path, manifest: Manifest) -> list[tuple[Pair, list[int]]]:
+    """The pairs of a proof with their token ids, without those that the template refuses.
+
+    Args:
+        folder: of config.json and the tokenizer's files.
+
+    Raises:
+        ConfigurationError: the reference has other token ids.
+    """
+    from transformers import AutoConfig
+
+    pad_id = AutoConfig.from_pretrained(folder).get_text_config().pad_token_id
+    conversation = Conversation(manifest.prompt, tokenizer_file.read(str(folder)), pad_id)
+    pairs = proof.with_principle(proof.PAIRS, manifest.prompt)
+    tokenizer = ReferenceTokenizer(str(folder), manifest.prompt, pad_id)
+    found = []
+    for place, (pair, ours) in enumerate(zip(pairs, conversation.encode(pairs), strict=True)):
+        if isinstance(ours, InvalidPair):
+            continue
+        if tokenizer.plain(pair) and ours != tokenizer.token_ids(pair):
+            raise ConfigurationError(
+                f"{folder}: the token ids of {proof.named(place, pair)} are not the reference's:"
+                f" fivescore check {folder} shows where"
+            )
+        found.append((pair, ours))
+    return found
+
+
 def prove(folder: Path, manifest: Manifest) -> Manifest:
     """The manifest of the checkpoint in ``folder`` with a proof.
 
     Raises:
         ConfigurationError: transformers cannot load the checkpoint, or has other token ids.
     """
-    from transformers import AutoConfig
-
-    pad_id = AutoConfig.from_pretrained(folder).get_text_config().pad_token_id
-    conversation = Conversation(manifest.prompt, tokenizer_file.read(str(folder)), pad_id)
-    ids = conversation.encode(proof.PAIRS)
-    tokenizer = ReferenceTokenizer(str(folder), manifest.prompt, pad_id)
-    for place, (pair, ours) in enumerate(zip(proof.PAIRS, ids, strict=True)):
-        differs = not isinstance(ours, InvalidPair) and ours != tokenizer.token_ids(pair)
-        if differs and tokenizer.plain(pair):
-            raise ConfigurationError(
-                f"{folder}: the token ids of {proof.named(place, pair)} are not the reference's:"
-                f" fivescore check {folder} shows where"
-            )
+    pairs = proof_pairs(folder, manifest)
     reference = Reference(str(folder), manifest.outputs, manifest.head)
     limit = manifest.max_tokens or reference.max_tokens
-    pairs = tuple(
-        proof.proved_pair(pair, ours, reference.outputs(ours))
-        for pair, ours in zip(proof.PAIRS, ids, strict=True)
-        if not isinstance(ours, InvalidPair) and len(ours) <= limit
-    )
-    if not pairs:
+    chosen = [(pair, ids) for pair, ids in pairs if len(ids) <= limit]
+    if not chosen:
         raise ConfigurationError(f"no pair of the proof fits into {limit} tokens")
-    kept = Proof(reference=reference.name, pairs=pairs)
+    outputs = reference.all_outputs([ids for _, ids in chosen])
+    proved = tuple(
+        proof.proved_pair(pair, ids, found)
+        for (pair, ids), found in zip(chosen, outputs, strict=True)
+    )
+    kept = Proof(reference=reference.name, pairs=proved)
     return manifest.model_copy(update={"proof": kept})

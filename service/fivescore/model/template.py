@@ -28,12 +28,15 @@ class ChatTemplate:
         reference: the checkpoint's own ``PreTrainedTokenizerFast``.
         day: the day that the template writes; None stands for today, and for the template's own
             default where it has one.
+        generates: whether renderings end with the template's generation prompt.
 
     Raises:
         ConfigurationError: there is no template, it fails, or it does not write contents.
     """
 
-    def __init__(self, reference: Any, day: datetime.date | None = None) -> None:
+    def __init__(
+        self, reference: Any, day: datetime.date | None = None, *, generates: bool = False
+    ) -> None:
         if not reference.chat_template:
             raise ConfigurationError(
                 "the tokenizer has no chat template: add chat_template.jinja beside the weights, or"
@@ -45,14 +48,16 @@ class ChatTemplate:
         # Chosen once, because scores must not change at midnight.
         self.day = day or datetime.datetime.now().date()
         self._variables = self._date_variables(self.day)
+        self._generates = False  # what turns look like is seen without it
         self._parts = {"user": False}
         self._parts = self._find_parts()
         self.dialogue = self._plain_dialogue()
         self.tags = self._find_tags()
         self.writes_day = any(map(self._writes_day, DIALOGUES))
+        self._generates = generates
 
     def render(self, roles: Sequence[str], contents: Sequence[str]) -> str:
-        """What the template writes for these turns, without a generation prompt.
+        """What the template writes for these turns.
 
         Raises:
             InvalidPair: the template refuses them.
@@ -114,7 +119,7 @@ class ChatTemplate:
                     turn["content"] = [{"type": "text", "text": turn["content"]}]
         return str(
             self._reference.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=False, **variables
+                turns, tokenize=False, add_generation_prompt=self._generates, **variables
             )
         )
 
@@ -188,8 +193,13 @@ class ChatTemplate:
             if text in self.dialogue and text not in users and text not in named
         ]
         tags = [text for text in candidates if self._looks_for(text)]
-        # An opening tag is looked for where the closing one is.
-        pairs = [text for text in candidates if any(self._looks_for(text, tag) for tag in tags)]
+        # Of an opening and a closing tag a template may look for one, or for one beside the other.
+        bare = {tag.replace("/", "") for tag in tags}
+        pairs = [
+            text
+            for text in candidates
+            if text.replace("/", "") in bare or any(self._looks_for(text, tag) for tag in tags)
+        ]
         return frozenset((*tags, *pairs))
 
     def _looks_for(self, text: str, after: str = "") -> bool:

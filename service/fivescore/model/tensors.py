@@ -37,9 +37,35 @@ INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SHARD = re.compile(r"(.*-)(\d+)(-of-)(\d+)(\.\w+)")
 MOST_HEADER_BYTES = 100 * 2**20
 """What the safetensors format allows a header to have."""
+HEAD_FILE = re.compile(r"(value|v|rm|reward|score|regression)_?head")
+"""Names of files that hold a head alone, as LLaMA-Factory's ``value_head.bin``."""
+DTYPES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64",
+    "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
+}  # fmt: skip
+"""The names of torch's dtypes in safetensors."""
 POINTER = b"version https://git-lfs"
 
 Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor in a file.
+
+    Args:
+        dtype: its name in safetensors, such as ``BF16``.
+    """
+
+    file: Path
+    name: str
+    shape: Shape
+    dtype: str
+
+    def read(self) -> Any:
+        """The tensor in memory, and nothing else of the file."""
+        return read_tensor(self.file, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +107,12 @@ def load(
     return _here(model, revision).load(names, rows)
 
 
+def folder(model: str, revision: str | None) -> Path | None:
+    """The folder of a checkpoint that is here whole, or in the hub's cache; else None."""
+    found, whole = _folder(model, revision, None)
+    return found if whole else None
+
+
 def _here(model: str, revision: str | None) -> _Reader:
     folder, _ = _folder(model, revision, None)
     if folder is None:
@@ -102,6 +134,33 @@ def read(settings: Settings) -> Tensors | None:
     if folder is None or load_format not in PATTERNS:
         return None
     return _Reader(settings.model, folder, whole).read(load_format)
+
+
+def stored(folder: Path, shown: str) -> dict[str, Stored]:
+    """Every tensor of a folder in Hugging Face's layout, by name.
+
+    Safetensors count where there are any, with a head that lies beside them in another format;
+    else ``.bin`` and ``.pt`` files. Mistral's own files count only where they are alone.
+
+    Args:
+        shown: the folder's name in errors.
+
+    Raises:
+        ConfigurationError: a file is missing, cut short, damaged or holds a program; or two files
+            hold tensors of one name that the index does not choose between.
+    """
+    return _Reader(shown, folder, whole=True).stored()
+
+
+def read_tensor(file: Path, name: str) -> Any:
+    """A tensor of a safetensors file or of a ``.bin`` or ``.pt`` file."""
+    if file.suffix != ".safetensors":
+        return _load_pickled(file, "cpu")[name].contiguous()
+    from safetensors import safe_open
+
+    # Opened each time, so that the pages of other tensors do not stay mapped.
+    with safe_open(file, framework="pt") as opened:
+        return opened.get_tensor(name)
 
 
 def _folder(model: str, revision: str | None, cache: Any) -> tuple[Path | None, bool]:
@@ -159,6 +218,34 @@ class _Reader:
         files = [file for file in files if not file.name.endswith(TRAINERS)]
         return files, patterns == (CONSOLIDATED,)
 
+    def stored(self) -> dict[str, Stored]:
+        """The tensors of all files of the folder that hold weights."""
+        safe = self._weights(SAFETENSORS)
+        plain = [file for file in safe if not file.match(CONSOLIDATED)]
+        pickled = [*self._weights("*.bin"), *self._weights("*.pt")]
+        heads = [file for file in pickled if HEAD_FILE.search(file.name)]
+        files = [*(plain or safe), *heads] if safe else pickled
+        if not files:
+            return {}
+        index = self._index(INDICES[not safe])
+        self._check_all_there({*index.values(), *_series(files)})
+        found: dict[str, Stored] = {}
+        for file in files:
+            for name, one in self._headers(file).items():
+                if index.get(name, file.name) != file.name:
+                    continue
+                if name in found:
+                    raise self._damaged(f"{found[name].file.name} and {file.name} both hold {name}")
+                found[name] = one
+        for name, file_name in index.items():
+            if name not in found:
+                raise self._damaged(f"{file_name} lacks {name}, which the index promises")
+        return found
+
+    def _weights(self, pattern: str) -> list[Path]:
+        files = sorted(self._folder.glob(pattern))
+        return [file for file in files if not file.name.endswith(TRAINERS)]
+
     def _tensors(self, files: list[Path], consolidated: bool) -> Tensors:
         read, beside, index = self._chosen(files, consolidated)
         found = {file.name: self._shapes(file) for file in read}
@@ -202,6 +289,9 @@ class _Reader:
             raise self._damaged(f"{missing[0]}{more} of its weights' files are missing")
 
     def _shapes(self, file: Path) -> dict[str, Shape]:
+        return {name: header.shape for name, header in self._headers(file).items()}
+
+    def _headers(self, file: Path) -> dict[str, Stored]:
         size = file.stat().st_size
         with file.open("rb") as stream:
             if stream.read(len(POINTER)) == POINTER:
@@ -213,14 +303,17 @@ class _Reader:
             return self._safetensors(file, size)
         return self._pickled(file)
 
-    def _safetensors(self, file: Path, size: int) -> dict[str, Shape]:
+    def _safetensors(self, file: Path, size: int) -> dict[str, Stored]:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             header_bytes = stream.read(length) if length <= min(size, MOST_HEADER_BYTES) else b""
         try:
             header = json.loads(header_bytes)
             header.pop("__metadata__", None)
-            shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
+            found = {
+                name: Stored(file, name, tuple(map(int, entry["shape"])), str(entry["dtype"]))
+                for name, entry in header.items()
+            }
             ends = [int(entry["data_offsets"][1]) for entry in header.values()]
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise self._damaged(
@@ -231,9 +324,9 @@ class _Reader:
             raise self._damaged(
                 f"{file.name} is cut short: its header promises {promised} bytes, it has {size}"
             )
-        return shapes
+        return found
 
-    def _pickled(self, file: Path) -> dict[str, Shape]:
+    def _pickled(self, file: Path) -> dict[str, Stored]:
         try:
             found = _load_pickled(file)
         except pickle.UnpicklingError as error:
@@ -245,10 +338,20 @@ class _Reader:
         except Exception as error:  # torch raises many types for a damaged file
             raise self._damaged(f"{file.name} cannot be read: {first_line(error)[:60]}") from error
         items = found.items() if isinstance(found, dict) else ()
-        return {str(name): tuple(value.shape) for name, value in items if hasattr(value, "shape")}
+        return {
+            str(name): Stored(file, name, tuple(value.shape), dtype_name(value.dtype))
+            for name, value in items
+            if hasattr(value, "shape")
+        }
 
     def _damaged(self, what: str) -> Exception:
         return refusal(self._model, f"{what}; fetch it again")
+
+
+def dtype_name(dtype: Any) -> str:
+    """The name in safetensors of a dtype of torch; its own name where it has none there."""
+    text = str(dtype).removeprefix("torch.")
+    return DTYPES.get(text, text.upper())
 
 
 def _load_pickled(file: Path, place: str = "meta") -> Any:

@@ -9,12 +9,12 @@ import logging
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fivescore.model import architecture as architectures
-from fivescore.model import language_head, layers, tensors
+from fivescore.model import disagreement, language_head, layers, tensors
 from fivescore.model.architecture import Architecture, own_head, refusal
 from fivescore.model.head import OwnHead, TokenHead
 from fivescore.model.tensors import Shape, Tensors
@@ -44,6 +44,8 @@ FUSED = {
     "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj",
 }  # fmt: skip
 """Layers that vLLM joins, and the layer that some checkpoints have instead."""
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""Entries of config.json for the number of experts, by family."""
 LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 """The first number of a parameter's name, which is its layer's."""
 NAMED = 2
@@ -69,6 +71,7 @@ def check(
     architectures.check(architecture)
     if own is not None and isinstance(own.head, TokenHead):
         _check_tokens(own.head, architecture)
+    disagreement.check(architecture)
     found = tensors.read(settings)
     if found is None or not found.shapes:
         return False
@@ -78,6 +81,32 @@ def check(
     checkpoint.check_head(own)
     checkpoint.check_body()
     return True
+
+
+def check_body(architecture: Architecture, found: Tensors) -> None:
+    """Check that tensors that are yet to be written are those of the architecture's body.
+
+    Raises:
+        ConfigurationError: one is missing or has another shape than config.json says.
+    """
+    _Checkpoint(architecture, found).check_body()
+
+
+def single_origins(body: Any, found: Mapping[str, Shape]) -> dict[str, str] | None:
+    """The tensor of each of the body's parameters and saved buffers, by the parameter's name.
+
+    None where one of them is not a tensor of the same shape, as the merged experts of a mixture.
+    """
+    origins = _origins(body, found)
+    single = {}
+    for name, wanted in body.state_dict().items():
+        origin = origins.get(name, _Origin())
+        if len(origin.names) != 1 or origin.parts != 1 or origin.stacked:
+            return None
+        if found[origin.names[0]] != tuple(wanted.shape):
+            return None
+        single[name] = origin.names[0]
+    return single
 
 
 @dataclass(slots=True)
@@ -108,6 +137,8 @@ class _Checkpoint:
             architecture.value(name) for name in ("quantization_config", "compression_config")
         ) or any(map(QUANTISED.search, found.shapes))
         body = None if found.consolidated else _empty_body(architecture)
+        if body is not None:
+            disagreement.check_rotation(architecture, body)
         self._needed = {} if body is None else _parameters(body)
         self._origins = {} if body is None else _origins(body, found.shapes)
         self._modules = {name.rpartition(".")[0] for name in self._origins}
@@ -195,6 +226,8 @@ class _Checkpoint:
         if not self._needed:
             self._refuse_lacking(layers.lacking(self._found.shapes))
         self._refuse_lacking([self._called(name) for name in self._missing])
+        if self._quantised:
+            self._refuse_lacking(layers.lacking_parts(self._found.shapes, self._experts()))
         for name, shape in self._needed.items():
             given = self._named(name)
             if self._quantised or len(given) != 1 or not given[0].endswith(name):
@@ -205,6 +238,11 @@ class _Checkpoint:
                     f"{given[0]} has the shape {_shown(found)}, and config.json needs"
                     f" {_shown(shape)}: they are of two models",
                 )
+
+    def _experts(self) -> int:
+        """The experts of a layer; 0 where config.json names none."""
+        values = map(self._architecture.value, EXPERTS)
+        return next((value for value in values if isinstance(value, int)), 0)
 
     def _refuse_lacking(self, names: Sequence[str]) -> None:
         if names:

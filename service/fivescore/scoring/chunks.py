@@ -65,6 +65,7 @@ def _prompt(pair: Pair) -> object:
 def characters(pair: Pair) -> int:
     """The characters of a pair's text; 0 for token ids."""
     prompt = pair.text or pair.prompt or ""
+    rest = len(pair.response or "") + len(pair.principle or "")
     if not isinstance(prompt, str):
-        return sum(len(turn.content) for turn in prompt) + len(pair.response or "")
-    return len(prompt) + len(pair.response or "")
+        return sum(len(turn.content) for turn in prompt) + rest
+    return len(prompt) + rest

@@ -68,6 +68,7 @@ class Service:
         self.digest: str | None = None
         """The digest of the model's files; None until it is known, and where it cannot be."""
         self._state: State = "loading"
+        self._settled = asyncio.Event()
 
     @property
     def state(self) -> State:
@@ -77,6 +78,19 @@ class Service:
     def _enter(self, state: State) -> None:
         self._state = state
         self.metrics.state(state)
+        if self.is_coming:
+            self._settled.clear()
+        else:
+            self._settled.set()
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether an engine is being started for requests that wait."""
+        return self._state in ("loading", "restarting")
+
+    async def settled(self) -> None:
+        """Wait until the engine runs, or none will any more."""
+        await self._settled.wait()
 
     @property
     def has_model(self) -> bool:

@@ -14,6 +14,7 @@ from fivescore.errors import (
     DeadlineExceeded,
     FivescoreError,
     InvalidPair,
+    InvalidRequest,
     NonFinite,
     Overloaded,
     ScoringError,
@@ -21,6 +22,7 @@ from fivescore.errors import (
 )
 from fivescore.model import reward
 from fivescore.model.checkpoint import Model
+from fivescore.model.conversation import NO_PRINCIPLE
 from fivescore.scoring.admission import Admission, Admitted
 from fivescore.scoring.chunks import Placed, chunks, placed
 from fivescore.scoring.fairness import Fairness, Share
@@ -49,6 +51,8 @@ class Options:
     """A limit of tokens per pair, below the model's."""
     priority: int = 0
     """Requests with a lower number run first."""
+    principle: str | None = None
+    """What pairs are judged by that have no principle of their own."""
 
 
 _Results = list[Score | FivescoreError | None]
@@ -170,7 +174,7 @@ class Scorer:
         model = self._check(len(pairs), options)
         self._metrics.request_pairs.observe(len(pairs))
         with self._admission.admit(len(pairs)) as admitted:
-            well_formed = placed(pairs)
+            well_formed = placed(self._with_principles(pairs, model, options))
             admitted.expect(sum(map(expected_tokens, well_formed)))
             trace.add("admit", asked, time.perf_counter())
             share = self._fairness.share(options.priority)
@@ -200,7 +204,18 @@ class Scorer:
             )
         if options.weights is not None:
             reward.check_weights(options.weights, model.manifest)
+        if options.principle is not None and model.manifest.prompt.principle is None:
+            raise InvalidRequest(NO_PRINCIPLE)
         return model
+
+    def _with_principles(
+        self, pairs: Sequence[Pair | InvalidPair], model: Model, options: Options
+    ) -> Sequence[Pair | InvalidPair]:
+        """The pairs with the request's principle, or else the setting's, if the model takes one."""
+        principle = options.principle or self._settings.principle
+        if principle is None or model.manifest.prompt.principle is None:
+            return pairs
+        return [one.judged_by(principle) if isinstance(one, Pair) else one for one in pairs]
 
     async def _score_all(self, pairs: Sequence[Placed], request: _Request) -> None:
         """Submit all pairs chunk by chunk, and collect their answers in the order of submission."""

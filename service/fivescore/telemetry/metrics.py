@@ -120,6 +120,11 @@ class Metrics:
         self.inflight = Gauge(
             "fivescore_inflight_pairs", "Pairs admitted and not answered.", registry=registry
         )
+        self.held = Gauge(
+            "fivescore_held_requests",
+            "Requests of trainers' protocols that wait for an engine.",
+            registry=registry,
+        )
         self.inflight_tokens = Gauge(
             "fivescore_inflight_tokens",
             "Tokens of the pairs in flight that have been tokenised.",

@@ -190,6 +190,11 @@ PROTOCOLS = (
         lambda a: [a], None, many=False,
     ),
     Protocol(
+        "llama-factory", "/v1/score/evaluation",
+        lambda pairs: {"model": "model", "messages": _texts(pairs)},
+        lambda a: list(a["scores"]), None,
+    ),
+    Protocol(
         "nemo-gym", "/verify", _response_body,
         lambda a: [a["reward"]], lambda a: [a["truncated"]], many=False,
     ),

@@ -200,6 +200,7 @@ async def test_a_pair_without_a_score_is_500_for_the_whole_request(
 
 ITEMS = {
     "openrlhf": "query",
+    "llama-factory": "messages",
     "vllm-score": "text_2",
     "vllm-v1-score": "documents",
     "vllm-rerank": "documents",

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 BOS, EOS = "<|begin_of_text|>", "<|eot_id|>"
 ASKED_BY_TEXT: dict[str, tuple[str, Callable[[str], Json]]] = {
     "openrlhf": ("/get_reward", lambda text: {"query": [text], "prompts": ["x"]}),
+    "llama-factory": ("/v1/score/evaluation", lambda text: {"model": "model", "messages": [text]}),
     "classify": ("/classify", lambda text: {"input": text}),
     "classify, listed": ("/classify", lambda text: {"input": [text]}),
     "pooling": ("/pooling", lambda text: {"input": [text]}),

@@ -42,7 +42,7 @@ async def test_openapi_describes_both_bodies_of_score(service: Service) -> None:
     bodies = [
         resolve(document, body["$ref"]) if "$ref" in body else body for body in schema["anyOf"]
     ]
-    options = {"weights", "truncate", "timeout_seconds"}
+    options = {"weights", "truncate", "timeout_seconds", "principle"}
     fields = [set(body["properties"]) for body in bodies]
     assert {"pairs", *options} in fields
     assert {"prompt", "response", "text", "token_ids", *options} in fields

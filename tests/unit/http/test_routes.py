@@ -29,6 +29,13 @@ def test_options_stand_beside_the_pairs_in_both_forms() -> None:
     assert parse({**PAIR, **options}) == ([PAIR], expected, True)
 
 
+def test_a_principle_is_a_bare_pairs_own_and_a_batchs_option() -> None:
+    judged = {**PAIR, "principle": "honesty"}
+    assert parse(judged) == ([judged], Options(), True)
+    expected = Options(principle="honesty")
+    assert parse({"pairs": [PAIR], "principle": "honesty"}) == ([PAIR], expected, False)
+
+
 def test_the_body_is_left_as_it_was() -> None:
     body = {**PAIR, "timeout_seconds": 1}
     parse(body)

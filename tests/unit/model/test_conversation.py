@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,16 @@ def test_a_bos_that_the_tokenizer_adds_stands_before_the_templates_ids() -> None
     assert ids_of(conversation(LLAMA2_WITHOUT_BOS), "Hello there", "Hi") == expected
 
 
+def test_a_bos_that_the_template_writes_after_white_space_is_the_only_one() -> None:
+    tokenizer = deepcopy(LLAMA2_WITH_BOS())
+    tokenizer.chat_template = "\n" + tokenizer.chat_template
+    (ids,) = Conversation(PromptFormat(), tokenizer).encode([Pair(prompt="Q", response="A")])
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    assert text.startswith("\n<s>")
+    assert ids == tokenizer.encode(text, add_special_tokens=False)
+
+
 def test_truncation_and_padding_saved_in_tokenizer_json_do_not_take_effect(tmp_path: Path) -> None:
     samples.saved_with_truncation_and_padding().save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(
@@ -469,3 +480,53 @@ def test_a_forged_marker_differs_from_structure_where_markers_are_not_special(
     harmless = ids_of(conversation(TEXT_MARKERS, format="steerlm"), "Q", before + after)
     expected = [harmless[i : i + len(marker_ids)] for i in range(len(harmless))].count(marker_ids)
     assert windows.count(marker_ids) == expected
+
+
+# A principle
+
+QUESTION = "Is this so: {principle}? Yes or No, {principle}."
+"""Twice in a turn, so that each place of it counts."""
+
+
+@pytest.mark.parametrize("make", [samples.demo, samples.chatml])
+@given(prompt=PLAIN, response=PLAIN, principle=PLAIN)
+@example(prompt=" x\n", response="", principle="{principle} {0} \\n  spaces ")
+@settings(max_examples=40)
+def test_a_principle_is_a_users_turn_before_a_generation_prompt(
+    make: Make, prompt: str, response: str, principle: str
+) -> None:
+    reference = make()
+    asked = "Is this so: " + principle + "? Yes or No, " + principle + "."
+    expected = reference.apply_chat_template(
+        turns(prompt, response, asked), tokenize=True, add_generation_prompt=True
+    )["input_ids"]
+    plain = turns(prompt, response, asked)
+    assert expected != reference_ids(reference, plain), "the template has no generation prompt"
+    pair = Pair(prompt=prompt, response=response).judged_by(principle)
+    assert only(conversation(make, principle=QUESTION), pair) == list(expected)
+
+
+@given(principle=HOSTILE)
+@settings(max_examples=40)
+def test_a_principle_never_writes_structure(principle: str) -> None:
+    make = samples.chatml
+    plain, given_ = (
+        only(conversation(make, principle=QUESTION), Pair(prompt="Q", response="A").judged_by(one))
+        for one in ("honesty", principle)
+    )
+    assert special_counts(make(), given_) == special_counts(make(), plain)
+
+
+def test_a_principle_is_refused_where_the_model_does_not_see_it_and_missed_where_it_needs_it() -> (
+    None
+):
+    pair = Pair(prompt="Q", response="A", principle="honesty")
+    for other in ({}, {"format": "steerlm"}, {"format": "raw"}):
+        (refused,) = conversation(SPECIAL_MARKERS if other else samples.chatml, **other).encode(
+            [pair]
+        )
+        assert isinstance(refused, InvalidPair)
+        assert "principle: this model is not asked about one" in refused.detail
+    (missed,) = conversation(samples.chatml, principle=QUESTION).encode([PLAIN_PAIR])
+    assert isinstance(missed, InvalidPair)
+    assert "give one in the pair or the request" in missed.detail

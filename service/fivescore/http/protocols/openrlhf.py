@@ -23,7 +23,8 @@ from fivescore.types import Pair, Score, parse_pair
             truncated=list_of(FLAG),
         ),
         example={"query": ["Name a prime.7</s>"], "prompts": ["Name a prime."], "labels": [None]},
-    )
+    ),
+    held=True,
 )  # fmt: skip
 def get_reward(body: Any, context: Context) -> Translated:
     """OpenRLHF: `rewards`, `scores` from 0 to 1, and a list per attribute, for `query` texts.

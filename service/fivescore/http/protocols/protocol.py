@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from fivescore.errors import FivescoreError, InvalidPair
 from fivescore.http.body import json_response
+from fivescore.http.holding import Holding
 from fivescore.http.priority import priority_of
 from fivescore.http.problems import request_id_of
 from fivescore.http.request import body_of, score_pairs, service_of, settings_of, summarise
@@ -64,12 +65,19 @@ Translate = Callable[[Any, Context], Translated]
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-def protocol(description: Description) -> Callable[[Translate], Endpoint]:
-    """Make an endpoint of a translation."""
+def protocol(description: Description, *, held: bool = False) -> Callable[[Translate], Endpoint]:
+    """Make an endpoint of a translation.
+
+    Args:
+        held: whether its requests wait for an engine, because its clients do not come back.
+    """
 
     def wrap(translate: Translate) -> Endpoint:
         async def endpoint(request: Request) -> Response:
-            return await respond(request, await body_of(request), translate)
+            if not held:
+                return await respond(request, await body_of(request), translate)
+            holding: Holding = request.app.state.holding
+            return await holding.answer(request, lambda body: respond(request, body, translate))
 
         endpoint.__name__, endpoint.__doc__ = translate.__name__, translate.__doc__
         return described(description)(endpoint)

@@ -27,7 +27,7 @@ def reward(body: Any, context: Context) -> Translated:
     """slime: the combined reward of one pair, as a bare number.
 
     A prompt is messages or a text; the text is a user's turn or, with `--policy-tokenizer`, what
-    slime rendered.
+    slime rendered. What ends the response, such as `<|im_end|>`, is cut off it.
     """
     body = members(body, "prompt", "response")
     response = text_of(body["response"], "response")
@@ -37,6 +37,7 @@ def reward(body: Any, context: Context) -> Translated:
 
 def _pair(prompt: Any, response: str, context: Context) -> Pair | InvalidPair:
     policy = context.model.policy
+    response = context.model.endings.cut(response)
     if isinstance(prompt, str):
         parsed = policy.pair(prompt, response) if policy else None
         if isinstance(parsed, Pair):

@@ -16,6 +16,7 @@ from fivescore.http.protocols.protocol import Context, _score
 from fivescore.http.schema import description_of
 from fivescore.model import roles
 from fivescore.model.checkpoint import Model
+from fivescore.model.endings import Endings
 from fivescore.model.manifest import PRESETS
 from fivescore.settings import Settings
 from fivescore.types import Message, Pair, Score
@@ -28,6 +29,7 @@ MODEL = Model(
     conversation=SimpleNamespace(roles=roles.BASIC, rendered_fields=frozenset()),  # type: ignore[arg-type]  # a translation renders nothing
     max_tokens=4096,
     max_characters=2**20,
+    endings=Endings(SimpleNamespace(eos_token=None, pad_token=None, added_tokens_decoder={})),
 )
 ATTRIBUTES = dict.fromkeys(MODEL.manifest.attributes, 1.0)
 SCORE = Score(ATTRIBUTES, 1.64, tokens=7, cached_tokens=4)

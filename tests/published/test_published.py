@@ -1,0 +1,36 @@
+"""Each kind of head, imported, served and compared with its published formula; and refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.published.comparison import compare, import_
+from tests.published.pairs import PAIRS
+from tests.published.refused import REFUSED
+from tests.published.rows import ROWS, SAMPLE
+
+MOST_CHARACTERS = 400
+"""The longest refusal."""
+
+
+def test_pairs_differ() -> None:
+    assert len(set(PAIRS)) == 40
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_is_served_as_published(name: str, tmp_path: Path) -> None:
+    outcome = compare(name, ROWS[name], tmp_path)
+    assert outcome.faults == []
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    refused = REFUSED[name]
+    code, told = import_(refused.make(tmp_path / "source"), tmp_path / "imported")
+    assert code == 1
+    assert [word for word in refused.words if word not in told] == [], told
+    assert len(told) <= MOST_CHARACTERS
+    assert told.count("\n") == 1, told
+    assert not (tmp_path / "imported").exists()
