@@ -159,7 +159,7 @@ def _config(
     else:
         own = {"hidden_act": "relu2", "norm_eps": config.epsilon}
     rope = {"rope_type": "default", "rope_theta": config.rotary_base, **config.rope_scaling}
-    if config.family == "nemotron" or config.rotary_share != 1:
+    if config.family == "nemotron":  # whose default is a half
         rope["partial_rotary_factor"] = config.rotary_share
     names = NAMES if model.outputs == NEMO_OUTPUTS else ()
     labels = dict(enumerate(names or (f"LABEL_{n}" for n in range(model.outputs))))
