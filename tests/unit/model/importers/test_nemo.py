@@ -47,7 +47,8 @@ def refusal(source: Path) -> str:
 
 def test_the_sentence_says_what_it_is() -> None:
     assert nemo.plan(MADE).sentence == (
-        "a NeMo checkpoint (torch_dist) of a Llama body with 9 outputs of rm_head at the last token"
+        "a NeMo checkpoint (torch_dist) of a Llama body with 9 outputs of rm_head at the last"
+        " token, weighted as llama3-70b-steerlm-rm"
     )
 
 
