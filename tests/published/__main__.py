@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.rows) - set(ROWS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    # Without it vLLM asks for a NUMA node for each rank.
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     wanted = [(name, arguments.direct, arguments.ranks) for name in arguments.rows] or _all()

@@ -30,6 +30,7 @@ ROWS = {
     "GRM sftreg": Row("mlp", mlp.grm_sftreg),
     "ArmoRM": Row("gated", gated.armorm),
     "QRM": Row("gated", gated.qrm),
+    "QRM (Gemma 2)": Row("gated", gated.qrm_gemma),
     "URM": Row("gated", gated.urm),
 }
 SAMPLE = ("OpenRLHF, value_head", "internlm2", "Llama-3.3-Nemotron-Reward", "GRM sftreg", "ArmoRM",
