@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from fivescore.data import markdown
@@ -34,6 +35,7 @@ from fivescore.settings import Settings, load
 from fivescore.telemetry import logging as logs
 from fivescore.types import Pair, parse_pair
 
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 SHOWN_IDS = 4
 """Token ids that are shown of each side where they differ."""
 
@@ -188,7 +190,7 @@ def _compare(
         settings.model, model.manifest.prompt, reference.pad_id,
         revision=settings.revision, trust_remote_code=settings.trust_remote_code,
     )  # fmt: skip
-    compared = []
+    chosen: list[tuple[int, Pair, list[int], list[int]]] = []
     for place, (pair, token_ids) in enumerate(zip(pairs, ids, strict=True)):
         if isinstance(token_ids, InvalidPair):
             print(f"{proof.named(place, pair)} is left out: {token_ids.detail}", file=sys.stderr)
@@ -201,19 +203,15 @@ def _compare(
         else:
             # The service takes a special token's string in a text for text, as no other does.
             other = tokenizer.token_ids(pair) if tokenizer.plain(pair) else token_ids
-            fault = _difference(token_ids, other, tokenizer)
-            values = reference.outputs(other)
-            compared.append(Compared(place, pair, token_ids, fault, outputs[place], values))
-            _show_progress(len(compared), len(outputs))
-    if not compared:
+            chosen.append((place, pair, token_ids, other))
+    if not chosen:
         raise ConfigurationError("no pair can be compared: give others with --pairs")
-    return compared
-
-
-def _show_progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\rreference: {done} of {total} pairs", end=end, file=sys.stderr, flush=True)
+    with tqdm(total=len(chosen), desc="reference", bar_format=BAR, disable=None) as bar:
+        values = reference.all_outputs([other for *_, other in chosen], bar.update)
+    return [
+        Compared(place, pair, ours, _difference(ours, other, tokenizer), outputs[place], found)
+        for (place, pair, ours, other), found in zip(chosen, values, strict=True)
+    ]
 
 
 def _difference(ours: Sequence[int], other: Sequence[int], tokenizer: ReferenceTokenizer) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,19 +61,21 @@ class Reference:
     ) -> None:
         from transformers import __version__
 
-        from fivescore.model import reference_head
+        from fivescore.model import reference_head, streaming
 
         self.name = f"transformers {__version__}, float32"
-        self._body = _body(model, revision, trust_remote_code)
-        config = self._body.config
+        large = None if trust_remote_code else streaming.for_large(model, revision)
+        self._large = large
+        self._body: Any = None if large else _body(model, revision, trust_remote_code)
+        config = large.config if large else self._body.config
+        self._context = getattr(config.get_text_config(), "max_position_embeddings", None)
         self.pad_id: int | None = config.get_text_config().pad_token_id
         self._head = reference_head.read(model, revision, head, outputs, config)
 
     @property
     def max_tokens(self) -> int:
         """The model's context in tokens."""
-        config = self._body.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT)
+        return int(self._context or DEFAULT_CONTEXT)
 
     def outputs(self, token_ids: Sequence[int]) -> list[float]:
         """The manifest's outputs ``[outputs]``.
@@ -81,9 +83,32 @@ class Reference:
         Raises:
             ConfigurationError: the ids lack those that a gate is computed at.
         """
-        return [
-            float(value) for value in self._head(hidden_states(self._body, token_ids), token_ids)
-        ]
+        (found,) = self.all_outputs([token_ids])
+        return found
+
+    def all_outputs(
+        self, sequences: Sequence[Sequence[int]], done: Callable[[float], Any] = lambda count: None
+    ) -> list[list[float]]:
+        """The manifest's outputs ``[sequences, outputs]``; a large model's weights are read once
+        for many sequences.
+
+        Args:
+            done: called with the number of sequences, or the part of them, that was computed.
+
+        Raises:
+            ConfigurationError: as ``outputs``.
+        """
+        found: list[list[float]] = []
+        if self._large is not None:
+            states = self._large.hidden_states(sequences, done)
+            return [self._outputs(one, ids) for one, ids in zip(states, sequences, strict=True)]
+        for ids in sequences:
+            found.append(self._outputs(hidden_states(self._body, ids), ids))
+            done(1)
+        return found
+
+    def _outputs(self, states: torch.Tensor, ids: Sequence[int]) -> list[float]:
+        return [float(value) for value in self._head(states, ids)]
 
 
 def _body(model: str, revision: str | None, trust_remote_code: bool) -> Any:
@@ -317,12 +342,17 @@ def prove(folder: Path, manifest: Manifest) -> Manifest:
             )
     reference = Reference(str(folder), manifest.outputs, manifest.head)
     limit = manifest.max_tokens or reference.max_tokens
-    proved = tuple(
-        proof.proved_pair(pair, ours, reference.outputs(ours))
+    chosen = [
+        (pair, ours)
         for pair, ours in zip(pairs, ids, strict=True)
         if not isinstance(ours, InvalidPair) and len(ours) <= limit
-    )
-    if not proved:
+    ]
+    if not chosen:
         raise ConfigurationError(f"no pair of the proof fits into {limit} tokens")
+    outputs = reference.all_outputs([ours for _, ours in chosen])
+    proved = tuple(
+        proof.proved_pair(pair, ours, found)
+        for (pair, ours), found in zip(chosen, outputs, strict=True)
+    )
     kept = Proof(reference=reference.name, pairs=proved)
     return manifest.model_copy(update={"proof": kept})

@@ -107,6 +107,12 @@ def load(
     return _here(model, revision).load(names, rows)
 
 
+def folder(model: str, revision: str | None) -> Path | None:
+    """The folder of a checkpoint that is here whole, or in the hub's cache; else None."""
+    found, whole = _folder(model, revision, None)
+    return found if whole else None
+
+
 def _here(model: str, revision: str | None) -> _Reader:
     folder, _ = _folder(model, revision, None)
     if folder is None:
@@ -348,16 +354,16 @@ def dtype_name(dtype: Any) -> str:
     return DTYPES.get(text, text.upper())
 
 
-def _load_pickled(file: Path, device: str = "meta") -> Any:
+def _load_pickled(file: Path, place: str = "meta") -> Any:
     import torch
 
     try:
-        return torch.load(file, map_location=device, weights_only=True, mmap=True)
+        return torch.load(file, map_location=place, weights_only=True, mmap=True)
     except RuntimeError as error:
         if "mmap" not in str(error):
             raise
         # The format before torch 1.6, which cannot be mapped.
-        return torch.load(file, map_location=device, weights_only=True)
+        return torch.load(file, map_location=place, weights_only=True)
 
 
 def _values(

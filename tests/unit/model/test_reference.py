@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from fivescore.errors import ConfigurationError
+from fivescore.model import reference, streaming
 from fivescore.model.head import GatedHead, MlpHead, TokenHead
 from fivescore.model.reference import Reference
 from tests.headed import Headed
@@ -108,3 +109,16 @@ def test_what_a_checkpoint_lacks_is_never_made_up(removed: str, said: str, tmp_p
     change(make(tmp_path), remove=[removed])
     with pytest.raises(ConfigurationError, match=said):
         Reference(str(tmp_path), 5)
+
+
+def test_a_model_that_is_too_large_is_streamed_and_gives_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path)
+    whole = Reference(str(tmp_path), 5).all_outputs([IDS, IDS[:3]])
+    monkeypatch.setattr(streaming, "SHARE", 0.0)
+    monkeypatch.setattr(reference, "_body", None)  # it is not loaded
+    done: list[float] = []
+    found = Reference(str(tmp_path), 5).all_outputs([IDS, IDS[:3]], done.append)
+    assert sum(done) == pytest.approx(2)
+    assert found == [pytest.approx(one, abs=1e-5) for one in whole]

@@ -16,8 +16,11 @@ from fivescore.errors import ConfigurationError
 
 DIGESTED = ("*.safetensors", "*.bin", "*.pt", "*.json", "*.model", "*.jinja")
 """Names of a folder's files that its sha256 is of."""
-RECOGNISED = frozenset({"kind", "base", "manifest", "revision", "token", "minus", "normalize"})
+RECOGNISED = frozenset(
+    {"kind", "base", "tokenizer", "manifest", "revision", "token", "minus", "normalize"}
+)
 """Flags that are fields of ``Options``."""
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 MINUTE = 60.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -28,6 +31,7 @@ NORMALIZE = "apply the mean and standard deviation in OpenRLHF's config.json"
 OPTIONS = {
     "--kind": ("KIND", "what to take the source for, of --list [recognised]"),
     "--base": ("MODEL", "the base model of a PEFT adapter [the one that it names]"),
+    "--tokenizer": ("MODEL", "a folder or hub id whose tokenizer and template are taken"),
     "--manifest": ("FILE", "a reward.json, or a preset, that says what the outputs mean"),
     "--revision": ("REVISION", "the revision of a repository on the hub"),
     "--token": ("TOKEN", "id or string of a token whose logit is a language model's reward"),
@@ -88,13 +92,13 @@ def _import(parser: argparse.ArgumentParser, flags: dict[str, Any]) -> int:
     print(f"{name}: {plan.sentence}", file=sys.stderr)
     plan = meaning.settled(plan)
     writer = Writer(plan, folder, place, flags["link"])
-    with _bar(writer.bytes, "weights", "B") as bar:
+    with _bar(f"{writer.bytes:,} bytes of weights", writer.bytes) as bar:
         writer.write(bar)
     manifest = plan.manifest
     if not flags["no_proof"]:
         from fivescore.model.importers.proving import prove
 
-        with _bar(None, "proof", " tokens") as bar:
+        with _bar("proof", 1.0) as bar:
             manifest = prove(plan, folder, bar.update)
     origin = _origin(name, place)
     writer.finish(manifest.model_copy(update={"source": origin}))
@@ -108,7 +112,7 @@ def _inspect(flags: dict[str, Any]) -> int:
     _quiet()
     options = _options(flags)
     name = flags["source"]
-    place = sources.resolve(name, options.revision)
+    place = sources.resolve(name, options.revision, weights=False)
     served = _served(name)
     try:
         plan = recognition.plan_at(place, name, options)
@@ -185,22 +189,21 @@ def _extra() -> Iterator[None]:
         ) from error
 
 
-def _bar(total: int | None, what: str, unit: str) -> Any:
+def _bar(what: str, total: float) -> Any:
     """A progress bar on a terminal; elsewhere lines, which are read later."""
     if not sys.stderr.isatty():
-        return _Lines(total, what, unit)
+        return _Lines(what, total)
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=what, unit=unit, unit_scale=True, dynamic_ncols=True)
+    return tqdm(total=total, desc=what, bar_format=BAR, dynamic_ncols=True)
 
 
 class _Lines:
     """A line of progress on standard error at most every ``MINUTE``."""
 
-    def __init__(self, total: int | None, what: str, unit: str) -> None:
-        self._of = "" if total is None else f" of {total:,}"
-        self._what, self._unit = what, unit
-        self._done, self._last = 0, time.monotonic()
+    def __init__(self, what: str, total: float) -> None:
+        self._what, self._total = what, total
+        self._done, self._last = 0.0, time.monotonic()
 
     def __enter__(self) -> _Lines:
         return self
@@ -208,11 +211,11 @@ class _Lines:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def update(self, amount: int) -> None:
+    def update(self, amount: float) -> None:
         self._done += amount
         if time.monotonic() - self._last >= MINUTE:
             self._last = time.monotonic()
-            print(f"{self._what}: {self._done:,}{self._of} {self._unit.strip()}", file=sys.stderr)
+            print(f"{self._what}: {self._done / self._total:.0%}", file=sys.stderr, flush=True)
 
 
 def _quiet() -> None:

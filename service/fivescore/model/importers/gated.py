@@ -23,7 +23,7 @@ from fivescore.model.importers import body, meaning
 from fivescore.model.importers.linear import Layer
 from fivescore.model.importers.options import Options
 from fivescore.model.importers.plan import Plan, PlannedTensor
-from fivescore.model.importers.sources import Source, Tensor, computed
+from fivescore.model.importers.sources import NotFetched, Source, Tensor, computed
 from fivescore.model.manifest import ATTRIBUTES, Affine, Manifest, PromptFormat
 
 if TYPE_CHECKING:
@@ -192,7 +192,10 @@ class _Head:
 
     @property
     def scale(self) -> float:
-        return float(self.tensors[SCALE].float()) if SCALE in self.tensors else 1.0
+        try:
+            return float(self.tensors[SCALE].float()) if SCALE in self.tensors else 1.0
+        except NotFetched:  # only what it is was asked for
+            return 1.0
 
     def planned(self) -> list[PlannedTensor]:
         """The head's tensors in the layout of ``gated``, in float32."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from fivescore.model import manifest as manifests
@@ -39,8 +38,9 @@ KNOWN = (
 """NVIDIA's reward models with a language model's head, by their cards: the logit of token 0, or
 ``Yes`` (9642) less ``No`` (2822) after a question. 3.1 takes at most 4,096 tokens."""
 
-NOT_PLAIN = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
-"""Entries of config.json by which Gemma 2, Cohere, Granite and Falcon-H1 change their logits."""
+MULTIPLIED = ("logit_scale", "lm_head_multiplier")
+"""Entries of config.json by which Cohere and Falcon-H1 multiply their logits; Granite divides them
+by ``logits_scaling``, and Gemma 2 caps them at ``final_logit_softcapping``."""
 
 
 def plan(source: Source, options: Options) -> Plan | None:
@@ -49,7 +49,6 @@ def plan(source: Source, options: Options) -> Plan | None:
     known = _known(source)
     if others or not (options.token or known):
         return None
-    _check_plain(source, language)
     row = _row_tensor(source, inner, language)
     if options.token is not None:
         token = _id(source, options.token)
@@ -74,7 +73,7 @@ def plan(source: Source, options: Options) -> Plan | None:
         manifest=manifest,
         tensors=tuple(body.planned({**inner, **language})),
         files=source.files,
-        head=lambda states, ids: _logit(row, token, minus, states),
+        head=lambda states, ids: _logit(source, row, (token, minus), states),
     )
 
 
@@ -82,18 +81,6 @@ def _prompt(source: Source, known: Known) -> PromptFormat:
     """The prompt of the cards: ids are the template's, so BOS is there where it writes one."""
     asked = {} if known.principle is None else {"principle": known.principle}
     return PromptFormat(**asked, **({} if writes_bos(source) else {"bos": "never"}))
-
-
-def _check_plain(source: Source, language: dict[str, Tensor]) -> None:
-    """Check that a logit is a row of the head times the state, and nothing more.
-
-    Raises:
-        ConfigurationError: the head has a bias, or the model scales or caps its logits.
-    """
-    more = [name for name in NOT_PLAIN if source.value(name) not in (None, 1, 1.0)]
-    more += [name for name in language if name.endswith(".bias")]
-    if more:
-        raise source.refuse(f"its logits are changed by {more[0]}, which a token head does not do")
 
 
 def _sentence(source: Source, token: int, minus: int | None) -> str:
@@ -129,12 +116,23 @@ def _row_tensor(source: Source, inner: dict[str, Tensor], language: dict[str, Te
     raise source.refuse("a language model without lm_head.weight: fetch or export it again")
 
 
-def _logit(row: Tensor, token: int, minus: int | None, states: torch.Tensor) -> Sequence[float]:
-    weight = row.read()
-    chosen = weight[token].float()
-    if minus is not None:
-        chosen = chosen - weight[minus].float()
-    return [float(states[-1] @ chosen)]
+def _logit(
+    source: Source, row: Tensor, ids: tuple[int, int | None], states: torch.Tensor
+) -> list[float]:
+    """The logit of the first id, less that of the second, as the language model returns them."""
+    import torch
+
+    bias = source.tensors.get("lm_head.bias")
+    chosen = [id_ for id_ in ids if id_ is not None]
+    logits = row.read()[chosen].float() @ states[-1]
+    if bias is not None:
+        logits = logits + bias.float()[chosen]
+    for name in MULTIPLIED:
+        logits = logits * float(source.value(name) or 1.0)
+    logits = logits / float(source.value("logits_scaling") or 1.0)
+    if cap := source.value("final_logit_softcapping"):
+        logits = torch.tanh(logits / cap) * cap
+    return [float(logits[0] if len(chosen) == 1 else logits[0] - logits[1])]
 
 
 def _id(source: Source, given: str) -> int:

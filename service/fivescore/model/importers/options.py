@@ -12,6 +12,7 @@ class Options:
     Args:
         kind: the kind that the source is taken for; None recognises it.
         base: the base model of a PEFT adapter; None takes the one that the adapter names.
+        tokenizer: a folder or hub id whose tokenizer and template are taken.
         manifest: a preset or file whose attributes, reward and prompt are taken.
         revision: the revision of a repository on the hub.
         token, minus: ids or strings of tokens; the reward is the logit of the first, less that of
@@ -21,6 +22,7 @@ class Options:
 
     kind: str | None = None
     base: str | None = None
+    tokenizer: str | None = None
     manifest: str | None = None
     revision: str | None = None
     token: str | None = None

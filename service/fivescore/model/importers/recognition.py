@@ -77,7 +77,7 @@ def plan(name: str, options: Options) -> Plan:
 def plan_at(place: Path, name: str, options: Options) -> Plan:
     """The same for the source ``name`` whose file or folder is ``place``."""
     if is_nemo(place):
-        return _with_manifest(_nemo(place), options)
+        return _with_manifest(_nemo(place, options), options)
     if not place.is_dir():
         raise ConfigurationError(f"source {name}: this is a file: give the folder that holds it")
     source = opened(place, name, options)
@@ -91,10 +91,11 @@ def plan_at(place: Path, name: str, options: Options) -> Plan:
     return _with_manifest(found, options)
 
 
-def _nemo(place: Path) -> Plan:
+def _nemo(place: Path, options: Options) -> Plan:
     # Later than the others, because it needs libraries that they do not.
     nemo: Any = importlib.import_module("fivescore.model.importers.nemo")
-    found: Plan = nemo.plan(place)
+    given = None if options.manifest is None else manifests.read(options.manifest)
+    found: Plan = nemo.plan(place, tokenizer=options.tokenizer, manifest=given)
     return found
 
 
@@ -121,7 +122,9 @@ def opened(folder: Path, name: str, options: Options) -> Source:
     if adapter.is_adapter(folder):
         source = adapter.read(name, folder, options.base, options.revision)
     else:
-        source = sources.read(name, folder)
+        source = sources.read(name, folder, options.revision)
+    if options.tokenizer is not None:
+        source = source.with_(files=sources.files(sources.resolve(options.tokenizer, None, False)))
     return suffixed.as_llama(body.named(source))
 
 

@@ -128,15 +128,41 @@ def resolve(name: str, revision: str | None = None, weights: bool = True) -> Pat
         ) from error
 
 
-def read(name: str, folder: Path) -> Source:
+class NotFetched(ConfigurationError):
+    """A tensor is on the hub, of which only the header was read."""
+
+
+def read(name: str, folder: Path, revision: str | None = None) -> Source:
     """The source in a folder; reads headers and no weights.
+
+    Of a repository whose weights were not fetched, the headers are read on the hub.
 
     Raises:
         ConfigurationError: config.json is missing or damaged, or a file of weights is.
     """
-    stored = tensors.stored(folder, name)
-    found = {key: Tensor(one.shape, one.dtype, one.read, one) for key, one in stored.items()}
+    if Path(name).exists() or any(any(folder.glob(pattern)) for pattern in WEIGHTS):
+        stored = tensors.stored(folder, name)
+        found = {key: Tensor(one.shape, one.dtype, one.read, one) for key, one in stored.items()}
+    else:
+        found = _on_the_hub(name, revision)
     return Source(name, folder, read_json(folder / "config.json", name), found, files(folder))
+
+
+def _on_the_hub(name: str, revision: str | None) -> dict[str, Tensor]:
+    from huggingface_hub import get_safetensors_metadata
+
+    def not_fetched() -> torch.Tensor:
+        raise NotFetched(f"source {name}: its weights are not here: fivescore import fetches them")
+
+    try:
+        headers = get_safetensors_metadata(name, revision=revision).files_metadata.values()
+    except Exception as error:  # the library raises many types
+        raise refusal(name, f"the hub gives no headers: {first_line(error)[:80]}") from error
+    return {
+        key: Tensor(tuple(one.shape), str(one.dtype), not_fetched)
+        for header in headers
+        for key, one in header.tensors.items()
+    }
 
 
 def files(folder: Path) -> dict[str, Path]:

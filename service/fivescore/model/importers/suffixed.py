@@ -108,7 +108,9 @@ def _string(source: Source, token: int, named_by: str | None) -> str:
 
     file = source.files.get("tokenizer.json")
     if file is None:
-        raise source.refuse("it has no tokenizer.json: make one with transformers' AutoTokenizer")
+        raise source.refuse(
+            "it has no tokenizer.json: give a folder that has its tokenizer with --tokenizer"
+        )
     tokenizer = Tokenizer.from_file(str(file))
     text = tokenizer.id_to_token(token)
     named = _tokenizer_config(source).get(named_by) if named_by else None

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import AutoModel
 
+from fivescore import __version__
 from fivescore.cli import main
 from fivescore.model import manifest as manifests
 from fivescore.model import proof, tokenizer_file
@@ -18,8 +19,10 @@ from fivescore.model.checkpoint import Checkpoint
 from fivescore.model.conversation import Conversation
 from fivescore.model.head import GatedHead, MlpHead
 from fivescore.model.manifest import Manifest
+from fivescore.model.tensors import Stored, read_tensor
 from fivescore.settings import Settings
 from tests.unit.model.importers import made
+from tests.unit.model.importers.test_adapter import adapted, scalar
 
 Tensors = dict[str, torch.Tensor]
 
@@ -43,10 +46,10 @@ def outputs(folder: Path, manifest: Manifest, ids: list[int]) -> list[float]:
     """The written head over the written body, as ``model/head.py`` describes each kind."""
     found, hidden, head = weights(folder), states(folder, ids), manifest.head
     if isinstance(head, MlpHead):
-        return chain(found, "score", hidden[-1], head.activation).tolist()
+        return list(chain(found, "score", hidden[-1], head.activation).tolist())
     score = functional.linear(hidden[-1], found["score.weight"], found.get("score.bias"))
     if not isinstance(head, GatedHead):
-        return score.tolist()
+        return list(score.tolist())
     gate, at = head.gate, list(head.gate.at)
     starts = [j for j in range(len(ids)) if at and ids[j : j + len(at)] == at]
     shares = chain(found, "gate", hidden[starts[-1] if at else -1], gate.activation)
@@ -83,3 +86,119 @@ def test_the_service_takes_the_folder_of_a_linear_head(kind: str, tmp_path: Path
     source, output = made.MAKERS[kind](tmp_path / "source"), tmp_path / "output"
     assert run("import", source, "--output", output) == 0
     assert len(Checkpoint(Settings(model=str(output))).samples()) == 9
+
+
+def test_a_token_head_is_proved_from_the_language_model_s_row(tmp_path: Path) -> None:
+    source, output = made.language_model(tmp_path / "source"), tmp_path / "output"
+    assert run("import", source, "--output", output, "--token", "7", "--minus", "9") == 0
+    manifest = manifests.read(str(output / "reward.json"))
+    assert manifest.proof is not None
+    rows = weights(output)["lm_head.weight"]
+    conversation = Conversation(manifest.prompt, tokenizer_file.read(str(output)), None)
+    for sample in proof.samples(manifest.proof, conversation, None):
+        logits = rows @ states(output, sample.token_ids)[-1]
+        assert sample.pair.outputs[0] == pytest.approx(float(logits[7] - logits[9]), abs=5e-5)
+
+
+def test_an_adapter_is_imported_as_a_merged_folder(tmp_path: Path) -> None:
+    base, folder = scalar(tmp_path / "base"), tmp_path / "adapter"
+    wanted = adapted(base, folder, task_type="SEQ_CLS", r=4, target_modules=["q_proj"])
+    assert run("import", folder, "--output", tmp_path / "output") == 0
+    name = "model.layers.0.self_attn.q_proj.weight"
+    torch.testing.assert_close(weights(tmp_path / "output")[name], wanted[name])
+    assert len(Checkpoint(Settings(model=str(tmp_path / "output"))).samples()) == 9
+
+
+def test_where_it_came_from_is_kept(tmp_path: Path) -> None:
+    source = made.linear(tmp_path / "source")
+    for name in ("one", "two"):
+        assert run("import", source, "--output", tmp_path / name, "--no-proof") == 0
+    one, two = (manifests.read(str(tmp_path / name / "reward.json")) for name in ("one", "two"))
+    assert one == two
+    assert one.proof is None
+    assert one.source is not None
+    assert (one.source.from_, one.source.by) == (str(source), f"fivescore import {__version__}")
+    made.linear(source, outputs=5)
+    assert run("import", source, "--output", tmp_path / "three", "--no-proof") == 0
+    three = manifests.read(str(tmp_path / "three/reward.json"))
+    assert three.source is not None
+    assert three.source.sha256 != one.source.sha256
+
+
+TRL_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '<|pad|>' }}{% endfor %}"
+)
+
+
+def test_a_template_that_ends_with_the_pad_token_is_read_before_it(tmp_path: Path) -> None:
+    source = scalar(tmp_path / "source")
+    (source / "chat_template.jinja").write_text(TRL_TEMPLATE)
+    assert run("import", source, "--output", tmp_path / "output") == 0
+    manifest = manifests.read(str(tmp_path / "output/reward.json"))
+    assert manifest.prompt.end == "last_not_pad"
+    assert manifest.proof is not None
+
+
+def test_a_template_with_today_s_date_gets_a_fixed_one(tmp_path: Path) -> None:
+    source = made.linear(tmp_path / "source")
+    template = source / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%d %b %Y') }}" + template.read_text())
+    assert run("import", source, "--output", tmp_path / "output") == 0
+    manifest = manifests.read(str(tmp_path / "output/reward.json"))
+    assert manifest.prompt.date is not None
+
+
+def test_inspect_says_what_can_be_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, other = scalar(tmp_path / "plain"), made.armorm(tmp_path / "other")
+    assert run("inspect", plain) == 0
+    assert "It can be served as it is: fivescore serve" in capsys.readouterr().out
+    assert run("inspect", other) == 0
+    out = capsys.readouterr().out
+    assert "19 gated objectives (ArmoRM)" in out
+    assert "served as it is" not in out
+    assert f"It can be imported: fivescore import {other} --output DIR" in out
+    assert run("inspect", made.language_model(tmp_path / "third")) == 1
+    assert "a language model without a reward head: --token ID" in capsys.readouterr().err
+
+
+def test_inspect_reads_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = made.qrm(tmp_path)
+    read: list[int] = []
+
+    def counting(self: Stored) -> torch.Tensor:
+        found: torch.Tensor = read_tensor(self.file, self.name)
+        read.append(found.numel())
+        return found
+
+    monkeypatch.setattr(Stored, "read", counting)
+    assert run("inspect", source) == 0
+    assert sum(read) <= 1  # the gate's scale, a number
+
+
+def test_the_kinds_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("import", "--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "armorm", "qrm", "urm", "athene", "internlm2", "mlp", "token", "linear", "adapter", "nemo",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["import"], ["import", "x"], ["import", "--output", "x"], ["inspect"],
+     ["import", "x", "--output", "y", "--minus", "3"]],
+)  # fmt: skip
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+
+
+def test_a_failure_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = made.linear(tmp_path / "source")
+    (source / "chat_template.jinja").unlink()
+    assert run("import", source, "--output", tmp_path / "output") == 1
+    err = capsys.readouterr().err.splitlines()
+    assert err[-1].startswith("fivescore: error: the tokenizer has no chat template")
+    assert len(err) == 2  # what it is, and the error
+    assert not (tmp_path / "output").exists()

@@ -6,8 +6,10 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +18,7 @@ from fivescore.errors import ConfigurationError
 from fivescore.model.head import LinearHead, MlpHead, TokenHead
 from fivescore.model.importers.options import Options
 from fivescore.model.importers.plan import Plan
-from fivescore.model.importers.recognition import plan
+from fivescore.model.importers.recognition import plan, plan_at
 from fivescore.model.manifest import Affine
 from tests.unit.model.importers import made
 
@@ -170,8 +172,37 @@ def test_a_token_is_given_by_its_id_or_its_string(tmp_path: Path) -> None:
     assert found == TokenHead(kind="token", token=0, minus=5)
     assert "tokens" in refused(folder, token="quixotic")
     assert "its vocabulary of 9700 lacks token 70000" in refused(folder, token="70000")
-    made.configure(folder, final_logit_softcapping=30.0)
-    assert "final_logit_softcapping" in refused(folder, token="!")
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        ({}, lambda x: x),
+        ({"logit_scale": 0.25}, lambda x: x * 0.25),
+        ({"logits_scaling": 4.0}, lambda x: x / 4),
+        ({"final_logit_softcapping": 3.0}, lambda x: 3 * torch.tanh(x / 3)),
+    ],
+)
+def test_logits_are_those_of_the_language_model(
+    config: dict[str, Any], wanted: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path
+) -> None:
+    folder = made.configure(made.language_model(tmp_path), **config)
+    head = planned(folder, token="3", minus="5").head
+    assert head is not None
+    states = torch.randn(4, made.HIDDEN)
+    rows = load_file(folder / "model.safetensors")["lm_head.weight"]
+    logits = wanted(rows[[3, 5]] @ states[-1])
+    (found,) = head(states, [1, 2, 3, 4])
+    assert found == pytest.approx(float(logits[0] - logits[1]), abs=1e-5)
+
+
+def test_another_folder_s_tokenizer_may_be_taken(tmp_path: Path) -> None:
+    source, other = athene(tmp_path / "source"), athene(tmp_path / "other")
+    for file in source.glob("tokenizer*"):
+        file.unlink()
+    assert "give a folder that has its tokenizer with --tokenizer" in refused(source)
+    found = planned(source, tokenizer=str(other))
+    assert found.files["tokenizer.json"] == other / "tokenizer.json"
 
 
 def athene(folder: Path) -> Path:
@@ -250,3 +281,24 @@ def test_a_kind_that_is_asked_for_must_fit(tmp_path: Path) -> None:
     assert "--kind arm: there are armorm, qrm" in refused(folder, kind="arm")
     with pytest.raises(ConfigurationError, match="there is no such file or folder"):
         plan(str(tmp_path / "none"), Options())
+
+
+def test_a_repository_is_inspected_by_its_headers_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made.armorm(tmp_path / "source")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    headers = {
+        name: SimpleNamespace(shape=list(tensor.shape), dtype="F32")
+        for name, tensor in tensors.items()
+    }
+    files = {"model.safetensors": SimpleNamespace(tensors=headers)}
+    monkeypatch.setattr(
+        huggingface_hub, "get_safetensors_metadata",
+        lambda name, revision: SimpleNamespace(files_metadata=files),
+    )  # fmt: skip
+    found = plan_at(folder, "RLHFlow/ArmoRM-Llama3-8B-v0.1", Options())
+    assert (found.kind, found.manifest.outputs) == ("armorm", 39)
+    with pytest.raises(ConfigurationError, match="its weights are not here"):
+        found.tensors[0].read()
