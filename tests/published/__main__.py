@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers.utils import logging as transformers_logging
 
 from tests.published.comparison import Outcome, compare, table
-from tests.published.rows import IN_PARALLEL, ROWS
+from tests.published.rows import DIRECT, IN_PARALLEL, ROWS
 
 
 def main() -> int:
@@ -40,7 +40,8 @@ def main() -> int:
 
 def _all() -> list[tuple[str, bool, int]]:
     imported = [(name, False, 1) for name in ROWS]
-    return [*imported, *((name, False, 2) for name in IN_PARALLEL)]
+    direct = [(name, True, 1) for name in DIRECT]
+    return [*imported, *direct, *((name, False, 2) for name in IN_PARALLEL)]
 
 
 def _kept(wanted: list[tuple[str, bool, int]], outcomes: list[Outcome]) -> Iterator[Outcome]:

@@ -29,7 +29,7 @@ from fivescore.model.token_ids import first_difference
 from fivescore.scoring.proving import prove
 from fivescore.serve import make_engine
 from fivescore.settings import Settings
-from fivescore.types import parse_pair
+from fivescore.types import Pair as ServicePair
 from tests.e2e.server import running
 from tests.published.pairs import PAIRS
 from tests.published.published import Published, Row, Values
@@ -130,7 +130,8 @@ async def _by_engine(folder: Path, flags: Sequence[str]) -> AsyncIterator[Ask]:
             return {**values, "cached_tokens": scored.cached_tokens, TOKEN_IDS: ids}
 
         async def ask(bodies: list[dict[str, object]]) -> list[Answer]:
-            encoded = model.conversation.encode([parse_pair(body) for body in bodies])
+            pairs = [ServicePair.model_validate(body) for body in bodies]
+            encoded = model.conversation.encode(pairs)
             return await asyncio.gather(*map(one, encoded))
 
         yield ask

@@ -129,7 +129,7 @@ def qrm_gemma(folder: Path) -> Published:
     objectives, quantiles = len(FIVE), OBJECTIVES
     regression = weight(objectives * quantiles, HIDDEN, seed=71)
     inner = (0, 4, 8)
-    gate = _normed_gate(seed=72, inner=inner, last=11, out=objectives, width=0.4)
+    gate = _normed_gate(seed=72, inner=inner, last=11, out=objectives, width=0.2)
     scale = torch.tensor([1.12], dtype=torch.bfloat16)
     config = {
         "architectures": ["Gemma2ForRewardModelWithGating"],
@@ -242,7 +242,7 @@ def _normed_gate(
     for layer in inner:
         norm = f"gating.layers.{layer + 2}"
         tensors |= {
-            f"gating.layers.{layer}.weight": weight(WIDTH, into, seed=seed + layer, width=0.7),
+            f"gating.layers.{layer}.weight": weight(WIDTH, into, seed=seed + layer),
             f"{norm}.weight": 1 + weight(WIDTH, seed=seed + layer + 10),
             f"{norm}.bias": weight(WIDTH, seed=seed + layer + 20),
             f"{norm}.running_mean": weight(WIDTH, seed=seed + layer + 30).abs(),
