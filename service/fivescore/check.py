@@ -87,7 +87,7 @@ def check(flags: dict[str, Any]) -> int:
     if target is None:
         return 0 if agrees else 1
     if not agrees:
-        raise ConfigurationError(f"{target} is not written, since the two sides differ")
+        raise ConfigurationError(f"{target} is not written: see the line above")
     proved = (proof.proved_pair(one.pair, one.token_ids, one.reference) for one in compared)
     kept = Proof(reference=reference.name, pairs=tuple(proved))
     manifests.write(target, model.manifest.model_copy(update={"proof": kept}))
@@ -233,6 +233,11 @@ def _verdict(compared: Sequence[Compared], model: Model, reference: Reference) -
         if one.fault:
             where = proof.named(one.place, one.pair)
             return f"The token ids of {where} differ {one.fault}.", False
+    if not proof.shows_something([one.reference for one in compared]):
+        return (
+            f"The outputs of {reference.name} are the same for all pairs, so that equal ones show"
+            " nothing: is its head all zeros?"
+        ), False
     ranges = proof.output_ranges([one.reference for one in compared])
     share, place, output, wanted, found = max(
         (proof.difference(wanted, found, ranges[output]), one.place, output, wanted, found)

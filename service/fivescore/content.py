@@ -15,20 +15,25 @@ RENDERING = frozenset({
     "response_format", "reasoning_effort", "enable_thinking", "prefix", "partial",
 })  # fmt: skip
 """Fields that change what other services render."""
+OTHER_WEIGHTS = frozenset({
+    "lora_path", "lora_request", "lora_name", "lora_id", "adapter", "adapter_id", "adapter_name",
+})  # fmt: skip
+"""Fields that ask other services for another model than the one that they serve."""
 OF_ROWS = frozenset({
     "tools", "functions", "documents", "chat_template", "chat_template_kwargs",
     "continue_final_message", "add_generation_prompt",
     "image", "images", "audio", "audios", "video", "videos",
     "image_data", "audio_data", "video_data", "image_url", "image_urls", "pixel_values",
+    "audio_url", "audio_urls", "video_url", "video_urls", "input_audio", "input_image", "media",
     "multi_modal_data", "multi_modal_inputs", "multimodal_inputs", "mm_data", "prompt_embeds",
     "input_embeds", "inputs_embeds", "tool_calls", "function_call", "reasoning_content",
 })  # fmt: skip
 """Fields of a row, or of a pair, that hold more for the model to read, or change the rendering."""
-OF_REQUESTS = (OF_ROWS - {"audio"}) | {
+OF_REQUESTS = (OF_ROWS - {"audio"}) | OTHER_WEIGHTS | {
     "response_format", "reasoning_effort", "reasoning", "thinking", "enable_thinking",
     "instruction", "instructions", "system", "system_prompt", "system_instruction",
     "builtin_tools", "custom_tools", "available_tools", "tool_resources", "files", "file_ids",
-    "attachments", "previous_response_id", "conversation", "messages",
+    "attachments", "previous_response_id", "conversation", "messages", "history", "chat_history",
 }  # fmt: skip
 """Those of a request. Its ``audio`` is how OpenAI's models speak."""
 OF_MESSAGES = OF_ROWS | {
@@ -70,6 +75,8 @@ class Unscored(ValueError):
 
 def advice(name: str) -> str:
     """What is said of a field that carries something and would not be scored."""
+    if name in OTHER_WEIGHTS:
+        return "would be dropped: the service has one model, without adapters; leave it out"
     if name in RENDERING:
         return "would be dropped: the model's own template renders whole turns; leave it out"
     return "would be dropped: the model reads only texts; write it into one, or leave it out"

@@ -237,7 +237,8 @@ def _make_engine(settings: Settings, max_tokens: int | None, head: OwnHead | Non
     if settings.backend == "fake":
         from fivescore.engine.fake import FakeEngine
 
-        return FakeEngine(settings.model, settings.engine, head and head.raw_outputs)
+        outputs = None if head is None else head.raw_outputs
+        return FakeEngine(settings.model, settings.engine, outputs)
     return entrance.make(settings, max_tokens, head)
 
 

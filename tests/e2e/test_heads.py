@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.server import Server, running
+from fivescore.model import manifest as manifests
+from fivescore.model.manifest import FILE_NAME, read
+from fivescore.model.reference import prove
+from tests.e2e.server import START_SECONDS, Server, environment, running
 from tests.e2e.test_parity import RESPONSES, STRUCTURE
 from tests.headed import Headed
 
@@ -81,6 +86,7 @@ def test_outputs_are_those_of_the_formula_alone_batched_and_cached(
     expected = [made.reference(made.token_ids(**pair)) for pair in PAIRS]
     for output in zip(*expected, strict=True):
         assert max(output) - min(output) > LEAST_RANGE
+    manifests.write(made.folder / FILE_NAME, prove(made.folder, read(str(made.folder / FILE_NAME))))
     with running(tmp_path / "log", "--model", str(made.folder), *flags) as server:
         server.until_ready()
         alone = [server.score([pair])[0] for pair in PAIRS]
@@ -88,7 +94,8 @@ def test_outputs_are_those_of_the_formula_alone_batched_and_cached(
         together = server.score(PAIRS)
         assert_equal(together, expected)
         assert any(one["cached_tokens"] for one in together)
-        assert server.http.get("/manifest").json()["head"]["kind"] == made.head["kind"]
+        manifest = server.http.get("/manifest").json()
+        assert (manifest["head"]["kind"], manifest["proved"]) == (made.head["kind"], True)
         if make is llama_gated:
             assert_refused_without_prompt(server)
 
@@ -104,3 +111,28 @@ def assert_refused_without_prompt(server: Server) -> None:
     entry, fine = server.score([{"token_ids": [1, 2, 3]}, PAIRS[0]])
     assert entry["error"]["code"] == "no_gate"
     assert "reward" in fine
+
+
+def test_a_check_compares_a_gated_head_with_its_reference_and_keeps_a_proof(tmp_path: Path) -> None:
+    made = llama_gated(tmp_path)
+    ended = subprocess.run(
+        [sys.executable, "-m", "fivescore", "check", str(made.folder), "--write"],
+        capture_output=True, text=True, timeout=START_SECONDS, env=environment({}), check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "agree: token ids are equal" in ended.stdout
+    assert "UNEXPECTED" not in ended.stderr, "the head's tensors are no part of the body"
+    kept = read(str(made.folder / FILE_NAME)).proof
+    assert kept is not None
+    assert len(kept.pairs[0].outputs) == made.outputs
+
+
+def test_a_plugin_that_is_left_out_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    made = llama_mlp(tmp_path)
+    ended = subprocess.run(
+        [sys.executable, "-m", "fivescore", "serve", "--model", str(made.folder), "--port", "0"],
+        capture_output=True, text=True, timeout=START_SECONDS, check=False,
+        env=environment({"VLLM_PLUGINS": "another"}),
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "needs fivescore's plugin in vLLM" in ended.stderr.splitlines()[-1]

@@ -36,6 +36,7 @@ async def test_a_score_has_the_outputs_and_their_gated_sum(made: Headed) -> None
     expected = gating.combined(await raw(made, ids), weights)
     async with serving(model=str(made.folder)) as service:
         (found,) = await service.scores(PAIR)
+        assert 'head="gated"' in (await service.http.get("/metrics")).text
         head = (await service.http.get("/manifest")).json()["head"]
     assert [found[f"o{place}"] for place in range(4)] == pytest.approx(expected)
     assert found["reward"] == pytest.approx(expected[-1])

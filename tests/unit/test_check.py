@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -116,8 +117,34 @@ def test_other_numbers_are_said_to_be_numbers_and_are_not_kept(
     assert "outputs" in out.splitlines()[-1]
     assert "differ, while token ids are equal: output" in out
     status, _, err = check("--write")
-    assert (status, "is not written, since the two sides differ" in err) == (1, True)
+    assert (status, "is not written: see the line above" in err) == (1, True)
     assert "proof" not in json.loads((folder / "reward.json").read_text())
+
+
+def test_a_head_that_gives_the_same_for_all_pairs_proves_nothing(
+    check: Check, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Reference, "outputs", lambda self, token_ids: [0.5, 0.0, 0.0, 0.0, 0.0])
+    status, out, _ = check()
+    assert (status, "the same for all pairs" in out) == (1, True)
+    assert check("--write")[0] == 1
+    assert "proof" not in json.loads((folder / "reward.json").read_text())
+
+
+def test_a_reference_that_is_not_finite_never_agrees(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Reference.outputs
+    calls: list[object] = []
+
+    def outputs(self: Reference, token_ids: Any) -> list[float]:
+        calls.append(token_ids)
+        found = right(self, token_ids)
+        # The engine of this test asks first.
+        return [math.nan, *found[1:]] if len(calls) == len(PAIRS) + 4 else found
+
+    monkeypatch.setattr(Reference, "outputs", outputs)
+    assert check()[0] == 1
 
 
 def test_other_token_ids_are_said_to_be_ids_and_where(

@@ -255,6 +255,14 @@ def is_standard(name: str) -> bool:
     return not name or hasattr(transformers, name)
 
 
+def runs_in_vllm(name: str) -> bool:
+    """Whether transformers has a class of this name whose own code vLLM can run."""
+    import transformers
+
+    found = getattr(transformers, name, None)
+    return found is not None and bool(found.is_backend_compatible())
+
+
 def _is_causal(architecture: Architecture) -> bool:
     value = architecture.value
     if value("is_encoder_decoder") is True or value("is_causal") is False:

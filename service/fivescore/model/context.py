@@ -1,4 +1,4 @@
-"""The context within which an engine that scales rotary embeddings gives a reference's numbers."""
+"""The context within which an engine gives a reference's numbers, where not all lengths do."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fivescore.model import disagreement
 from fivescore.model.architecture import Architecture
 
 log = logging.getLogger(__name__)
@@ -18,11 +19,13 @@ def exact(architecture: Architecture | None) -> int | None:
     """Tokens up to which vLLM's numbers are transformers'; None where that is not in question.
 
     vLLM chooses longrope's factors once, by its context, where transformers does so by the length
-    of each sequence; and its dynamic scaling ends where transformers' begins.
+    of each sequence; its dynamic scaling ends where transformers' begins; and some of its sliding
+    windows are longer.
     """
     if architecture is None:
         return None
     lengths = [_length(architecture, each) for each in _scalings(architecture)]
+    lengths.append(disagreement.window(architecture))
     return min((length for length in lengths if length is not None), default=None)
 
 
@@ -39,10 +42,11 @@ def warn(architecture: Architecture | None, tokens: int) -> None:
             " --max-tokens %d gives the reference's", architecture.model, limit, tokens, limit,
         )  # fmt: skip
     else:
+        where = "dynamic scaling begins" if DYNAMIC in kinds else "vLLM's sliding windows differ"
         log.warning(
             "model %s: scores are not the reference's for pairs of more than %d tokens, where"
-            " dynamic scaling begins, and the context is %d: --max-tokens %d refuses such pairs",
-            architecture.model, limit, tokens, limit,
+            " %s, and the context is %d: --max-tokens %d refuses such pairs",
+            architecture.model, limit, where, tokens, limit,
         )  # fmt: skip
 
 

@@ -78,13 +78,18 @@ class Conversation:
             markers = template.markers
         self.tokenizer = Tokenizer(reference, markers)
         self._guarded: GuardedTemplate | None = None
-        writes_bos = False
+        written, bos = "", reference.bos_token or "\0"
         if self._template is not None:
             self._guarded = GuardedTemplate(self._template, self.tokenizer.guard)
             _check_system(self._guarded, prompt.system)
-            writes_bos = self._template.dialogue.startswith(reference.bos_token or "\0")
+            written = self._template.dialogue
+        # Where the template writes white space before its BOS, a second one would come first.
+        adds_bos = self.tokenizer.adds_bos and not written.lstrip().startswith(bos)
+        writes_bos = written.startswith(bos)
+        self.bos_is_tokenizers: bool = adds_bos and self._template is not None
+        """Whether the tokenizer adds a BOS to what the template writes without one."""
         self._sealed_suffix = self.tokenizer.guard.seal(self._suffix)
-        self._ends = Ends(prompt, self.tokenizer, writes_bos, pad_id)
+        self._ends = Ends(prompt, self.tokenizer, adds_bos or writes_bos, pad_id)
         self._written_bos: str = reference.bos_token if writes_bos else ""
 
     @property

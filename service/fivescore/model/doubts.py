@@ -24,6 +24,12 @@ def find(
             "the chat template writes the date, so scores change with the day this process starts"
             f' on: set "date" of prompt in reward.json, such as "{conversation.day}" (today)'
         )
+    if conversation.bos_is_tokenizers and "bos" not in prompt.model_fields_set:
+        found.append(
+            f"the chat template writes no BOS, and the tokenizer adds {reference.bos_token!r}:"
+            " scores are with it, as tokenizer(text) has it, and apply_chat_template's own ids are"
+            ' without: set "bos" of prompt in reward.json to "always" or "never"'
+        )
     if "end" not in prompt.model_fields_set and prompt.principle is None:
         found += filter(
             None, (_pad(conversation, reference, pad_id), _space(conversation, reference))

@@ -11,7 +11,7 @@ class Ends:
     """Makes a sequence begin and end as the manifest says.
 
     Args:
-        writes_bos: whether the template writes a BOS.
+        adds_bos: whether BOS comes first where the manifest leaves it to tokenizer and template.
         pad_id: the pad token of config.json, by which transformers finds the token to read.
 
     Raises:
@@ -19,13 +19,13 @@ class Ends:
     """
 
     def __init__(
-        self, prompt: PromptFormat, tokenizer: Tokenizer, writes_bos: bool, pad_id: int | None
+        self, prompt: PromptFormat, tokenizer: Tokenizer, adds_bos: bool, pad_id: int | None
     ) -> None:
         self._bos, self._eos, self._pad = tokenizer.bos_id, tokenizer.eos_id, pad_id
         self._keeps_bos = prompt.bos != "never"
         self._adds_bos = prompt.bos == "always"
         if prompt.bos == "auto":
-            self._adds_bos = tokenizer.adds_bos or writes_bos
+            self._adds_bos = adds_bos
             if prompt.format == "steerlm":
                 self._bos = None
         self._end = prompt.end

@@ -35,6 +35,8 @@ LEFT_OVER = (
     "adapter_*",
 )
 """Names of files that trainers leave beside weights, and that nothing loads."""
+ELSEWHERE = ("model_weights", "hf_config_path", "tokenizer")
+"""Engine options that name a folder with some of a model's files."""
 PLACES = ("*", "additional_chat_templates/*", "[0-9]_*/*")
 """Where they lie: templates by name have a folder, and modules of sentence-transformers."""
 THREADS = 4
@@ -147,11 +149,27 @@ class Identity:
             for path in itertools.chain.from_iterable(map(folder.glob, PLACES)):
                 if _decides(path.name) and (one := _stat(path)):
                     found[path.relative_to(folder).as_posix()] = one
+        found |= self._elsewhere()
         if (manifest := self._settings.manifest) is not None:
             found.pop(FILE_NAME, None)
             if manifest not in PRESETS and (one := _stat(Path(manifest))):
                 found[FILE_NAME] = one
         return found
+
+    def _elsewhere(self) -> dict[str, _Found]:
+        """The files of the folders that engine options name, by option and name."""
+        options = merged(self._settings.engine)
+        given = {name: Path(str(options[name])) for name in ELSEWHERE if name in options}
+        paths = {
+            f"{name}/{path.name}": path
+            for name, folder in given.items()
+            for path in folder.glob("*")
+        }
+        return {
+            name: one
+            for name, path in paths.items()
+            if _decides(path.name) and (one := _stat(path)) is not None
+        }
 
     def _folders(self) -> Iterator[Path]:
         """The model's folder, or what the hub's cache and a cache of vLLM's own have of it."""

@@ -168,9 +168,15 @@ def output_ranges(outputs: Sequence[Sequence[float]]) -> list[float]:
     return [max(max(c) - min(c), LEAST_RANGE * max(map(abs, c))) for c in columns]
 
 
+def shows_something(outputs: Sequence[Sequence[float]]) -> bool:
+    """Whether an output differs between the pairs ``[pairs, outputs]``; of one pair, always."""
+    columns = list(zip(*outputs, strict=True))
+    return len(outputs) == 1 or any(max(c) - min(c) > ROUNDING for c in columns)
+
+
 def difference(expected: float, found: float, output_range: float) -> float:
-    """The difference as a share of the output's range; infinite where ``found`` is not finite."""
-    if not math.isfinite(found):
+    """The difference as a share of the output's range; infinite where one side is not finite."""
+    if not (math.isfinite(found) and math.isfinite(expected)):
         return math.inf
     beyond = abs(found - expected) - ROUNDING
     if beyond <= 0:

@@ -66,8 +66,8 @@ class Reference:
         self.name = f"transformers {__version__}, float32"
         large = None if trust_remote_code else streaming.for_large(model, revision)
         self._large = large
-        self._body: Any = None if large else _body(model, revision, trust_remote_code)
-        config = large.config if large else self._body.config
+        self._body: Any = large or _body(model, revision, trust_remote_code)
+        config = self._body.config
         self._context = getattr(config.get_text_config(), "max_position_embeddings", None)
         self.pad_id: int | None = config.get_text_config().pad_token_id
         self._head = reference_head.read(model, revision, head, outputs, config)
@@ -202,7 +202,7 @@ class ReferenceTokenizer:
         # In the raw format nobody but the tokenizer adds what it adds to a text.
         whole = self._prompt.format == "raw" and self._prompt.end != "eos"
         ids: list[int] = self._backend.encode(text, add_special_tokens=whole).ids
-        return self._to_the_end(self._with_bos(ids))
+        return self._to_the_end(self._with_bos(ids, text))
 
     def plain(self, pair: Pair) -> bool:
         """Whether no content holds a special token's string, which the service takes for text."""
@@ -267,12 +267,16 @@ class ReferenceTokenizer:
             return LABELS if self._prompt.format == "steerlm" else ""
         return self._prompt.suffix
 
-    def _with_bos(self, ids: list[int]) -> list[int]:
+    def _with_bos(self, ids: list[int], text: str) -> list[int]:
         bos, wanted = self._tokenizer.bos_token_id, self._prompt.bos
         if bos is None or (wanted == "auto" and self._prompt.format == "steerlm"):
             return ids
         start = next((i for i, id_ in enumerate(ids) if id_ != bos), len(ids))
-        adds = wanted == "always" or (wanted == "auto" and (start > 0 or self._adds_bos))
+        adds = start > 0 or self._adds_bos
+        if self._prompt.format == "chat_template" and not start:
+            # A template may write its own BOS after white space.
+            adds = adds and not text.lstrip().startswith(self._tokenizer.bos_token)
+        adds = wanted == "always" or (wanted == "auto" and adds)
         return [bos, *ids[start:]] if adds else ids[start:]
 
 
@@ -320,39 +324,50 @@ def hidden_states(body: Any, token_ids: Sequence[int]) -> torch.Tensor:
         return body(input_ids=ids, use_cache=False).last_hidden_state[0].float().cpu()
 
 
-def prove(folder: Path, manifest: Manifest) -> Manifest:
-    """The manifest of the checkpoint in ``folder`` with a proof.
+def proof_pairs(folder: Path, manifest: Manifest) -> list[tuple[Pair, list[int]]]:
+    """The pairs of a proof with their token ids, without those that the template refuses.
+
+    Args:
+        folder: of config.json and the tokenizer's files.
 
     Raises:
-        ConfigurationError: transformers cannot load the checkpoint, or has other token ids.
+        ConfigurationError: the reference has other token ids.
     """
     from transformers import AutoConfig
 
     pad_id = AutoConfig.from_pretrained(folder).get_text_config().pad_token_id
     conversation = Conversation(manifest.prompt, tokenizer_file.read(str(folder)), pad_id)
     pairs = proof.with_principle(proof.PAIRS, manifest.prompt)
-    ids = conversation.encode(pairs)
     tokenizer = ReferenceTokenizer(str(folder), manifest.prompt, pad_id)
-    for place, (pair, ours) in enumerate(zip(pairs, ids, strict=True)):
-        differs = not isinstance(ours, InvalidPair) and ours != tokenizer.token_ids(pair)
-        if differs and tokenizer.plain(pair):
+    found = []
+    for place, (pair, ours) in enumerate(zip(pairs, conversation.encode(pairs), strict=True)):
+        if isinstance(ours, InvalidPair):
+            continue
+        if tokenizer.plain(pair) and ours != tokenizer.token_ids(pair):
             raise ConfigurationError(
                 f"{folder}: the token ids of {proof.named(place, pair)} are not the reference's:"
                 f" fivescore check {folder} shows where"
             )
+        found.append((pair, ours))
+    return found
+
+
+def prove(folder: Path, manifest: Manifest) -> Manifest:
+    """The manifest of the checkpoint in ``folder`` with a proof.
+
+    Raises:
+        ConfigurationError: transformers cannot load the checkpoint, or has other token ids.
+    """
+    pairs = proof_pairs(folder, manifest)
     reference = Reference(str(folder), manifest.outputs, manifest.head)
     limit = manifest.max_tokens or reference.max_tokens
-    chosen = [
-        (pair, ours)
-        for pair, ours in zip(pairs, ids, strict=True)
-        if not isinstance(ours, InvalidPair) and len(ours) <= limit
-    ]
+    chosen = [(pair, ids) for pair, ids in pairs if len(ids) <= limit]
     if not chosen:
         raise ConfigurationError(f"no pair of the proof fits into {limit} tokens")
-    outputs = reference.all_outputs([ours for _, ours in chosen])
+    outputs = reference.all_outputs([ids for _, ids in chosen])
     proved = tuple(
-        proof.proved_pair(pair, ours, found)
-        for (pair, ours), found in zip(chosen, outputs, strict=True)
+        proof.proved_pair(pair, ids, found)
+        for (pair, ids), found in zip(chosen, outputs, strict=True)
     )
     kept = Proof(reference=reference.name, pairs=proved)
     return manifest.model_copy(update={"proof": kept})

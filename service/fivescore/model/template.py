@@ -193,8 +193,13 @@ class ChatTemplate:
             if text in self.dialogue and text not in users and text not in named
         ]
         tags = [text for text in candidates if self._looks_for(text)]
-        # An opening tag is looked for where the closing one is.
-        pairs = [text for text in candidates if any(self._looks_for(text, tag) for tag in tags)]
+        # Of an opening and a closing tag a template may look for one, or for one beside the other.
+        bare = {tag.replace("/", "") for tag in tags}
+        pairs = [
+            text
+            for text in candidates
+            if text.replace("/", "") in bare or any(self._looks_for(text, tag) for tag in tags)
+        ]
         return frozenset((*tags, *pairs))
 
     def _looks_for(self, text: str, after: str = "") -> bool:

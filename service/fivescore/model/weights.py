@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fivescore.model import architecture as architectures
-from fivescore.model import language_head, layers, tensors
+from fivescore.model import disagreement, language_head, layers, tensors
 from fivescore.model.architecture import Architecture, own_head, refusal
 from fivescore.model.head import OwnHead, TokenHead
 from fivescore.model.tensors import Shape, Tensors
@@ -44,6 +44,8 @@ FUSED = {
     "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj",
 }  # fmt: skip
 """Layers that vLLM joins, and the layer that some checkpoints have instead."""
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""Entries of config.json for the number of experts, by family."""
 LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 """The first number of a parameter's name, which is its layer's."""
 NAMED = 2
@@ -69,6 +71,7 @@ def check(
     architectures.check(architecture)
     if own is not None and isinstance(own.head, TokenHead):
         _check_tokens(own.head, architecture)
+    disagreement.check(architecture)
     found = tensors.read(settings)
     if found is None or not found.shapes:
         return False
@@ -134,6 +137,8 @@ class _Checkpoint:
             architecture.value(name) for name in ("quantization_config", "compression_config")
         ) or any(map(QUANTISED.search, found.shapes))
         body = None if found.consolidated else _empty_body(architecture)
+        if body is not None:
+            disagreement.check_rotation(architecture, body)
         self._needed = {} if body is None else _parameters(body)
         self._origins = {} if body is None else _origins(body, found.shapes)
         self._modules = {name.rpartition(".")[0] for name in self._origins}
@@ -221,6 +226,8 @@ class _Checkpoint:
         if not self._needed:
             self._refuse_lacking(layers.lacking(self._found.shapes))
         self._refuse_lacking([self._called(name) for name in self._missing])
+        if self._quantised:
+            self._refuse_lacking(layers.lacking_parts(self._found.shapes, self._experts()))
         for name, shape in self._needed.items():
             given = self._named(name)
             if self._quantised or len(given) != 1 or not given[0].endswith(name):
@@ -231,6 +238,11 @@ class _Checkpoint:
                     f"{given[0]} has the shape {_shown(found)}, and config.json needs"
                     f" {_shown(shape)}: they are of two models",
                 )
+
+    def _experts(self) -> int:
+        """The experts of a layer; 0 where config.json names none."""
+        values = map(self._architecture.value, EXPERTS)
+        return next((value for value in values if isinstance(value, int)), 0)
 
     def _refuse_lacking(self, names: Sequence[str]) -> None:
         if names:
@@ -274,6 +286,8 @@ class _Checkpoint:
             raise own_head(self._model, name, _listed(others))
         instead = [*others, *filter(LANGUAGE_HEAD.search, self._found.shapes)]
         there = f"it has {_listed(instead)} instead" if instead else "it has no other head either"
+        if instead and not others:
+            there += "; fivescore inspect says how it can be served"
         raise refusal(
             self._model, f"the checkpoint lacks {HEAD}, the head of a reward model; {there}"
         )

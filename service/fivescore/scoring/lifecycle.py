@@ -137,7 +137,10 @@ class Service:
         self._on_loaded()
         info, seconds = model.info, time.monotonic() - started
         attributes, revision = model.manifest.attributes, self.settings.revision
-        self.metrics.loaded(info, attributes, revision, seconds, proved=model.proved)
+        self.metrics.loaded(
+            info, attributes, revision, seconds,
+            proved=model.proved, head=model.manifest.head.kind,
+        )  # fmt: skip
         log.info(
             "ready after %.1f s: %s, %d outputs, %d tokens, %s on %s, %s",
             seconds, model.name, info.outputs, model.max_tokens, info.dtype,

@@ -227,8 +227,9 @@ class Metrics:
         seconds: float,
         *,
         proved: bool,
+        head: str = "linear",
     ) -> None:
-        """Record what was loaded, and the seconds that it took."""
+        """Record what was loaded, and the seconds that it took; ``head`` is the manifest's kind."""
         self._create_attributes(attributes)
         self._load.set(seconds)
         self._facts |= {
@@ -239,6 +240,7 @@ class Metrics:
             "dtype": model.dtype,
             "device": model.device,
             "proved": str(proved).lower(),
+            "head": head,
         }
         self._build.info(self._facts)
 

@@ -378,6 +378,25 @@ async def test_nemo_gyms_output_without_a_message_is_an_empty_response(
     assert answer["reward"] == score["reward"]
 
 
+async def test_nemo_gym_gets_the_assistants_last_message_scored_whatever_follows(
+    service: Service,
+) -> None:
+    said = GYM_BODY["response"]["output"]
+    expected = (await ask(service, "/verify", GYM_BODY))["reward"]
+    after = [{"role": "user", "content": "Go on."}, {"type": "function_call_output", "output": "x"}]
+    body = {**GYM_BODY, "response": {"output": [*said, *after]}}
+    assert (await ask(service, "/verify", body))["reward"] == expected
+
+
+async def test_nemo_gyms_refusal_is_text(service: Service) -> None:
+    rewards = []
+    for part in ({"type": "refusal", "refusal": "No."}, {"type": "output_text", "text": "No."}):
+        message = {"type": "message", "role": "assistant", "content": [part]}
+        body = {**GYM_BODY, "response": {"output": [message]}}
+        rewards.append((await ask(service, "/verify", body))["reward"])
+    assert rewards[0] == rewards[1]
+
+
 @pytest.mark.parametrize("body", [{}, {"anything": [1]}])
 async def test_nemo_gym_may_seed_a_session(service: Service, body: Json) -> None:
     assert await ask(service, "/seed_session", body) == {}

@@ -44,6 +44,10 @@ GLM = (
     "{{ '<think>' + reasoning.strip() + '</think>' }}{% endif %}"
     "{{ content.strip() + '<|im_end|>' }}{% endfor %}"
 )
+THOUGHT_ADDED = (
+    LOOP + "{{ " + TURN + " }}{% if m.role == 'assistant' and '<think>' not in m.content %}"
+    "{{ '<think>\n\n</think>\n\n' }}{% endif %}{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+)
 DEEPSEEK = (
     LOOP + "{% set content = m.content %}{% if '</think>' in content %}"
     "{% set content = content.split('</think>')[-1] %}{% endif %}"
@@ -87,6 +91,7 @@ LOOKING = {
     "trimmed users": TRIMMED_USERS,
     "qwen3": QWEN3,
     "glm": GLM,
+    "thought added": THOUGHT_ADDED,
     "deepseek": DEEPSEEK,
     "parts": PARTS,
     "first part": FIRST_PART,

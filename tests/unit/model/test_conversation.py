@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,16 @@ def test_a_bos_that_the_tokenizer_adds_stands_before_the_templates_ids() -> None
     reference = LLAMA2_WITHOUT_BOS()
     expected = [reference.bos_token_id, *reference_ids(reference, turns("Hello there", "Hi"))]
     assert ids_of(conversation(LLAMA2_WITHOUT_BOS), "Hello there", "Hi") == expected
+
+
+def test_a_bos_that_the_template_writes_after_white_space_is_the_only_one() -> None:
+    tokenizer = deepcopy(LLAMA2_WITH_BOS())
+    tokenizer.chat_template = "\n" + tokenizer.chat_template
+    (ids,) = Conversation(PromptFormat(), tokenizer).encode([Pair(prompt="Q", response="A")])
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    assert text.startswith("\n<s>")
+    assert ids == tokenizer.encode(text, add_special_tokens=False)
 
 
 def test_truncation_and_padding_saved_in_tokenizer_json_do_not_take_effect(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from tests.unit.model import made_templates as made
 from tests.unit.model import sample_tokenizers as samples
 
 Make = Callable[[], Any]
+LLAMA2_WITHOUT_BOS = partial(samples.llama2, template_has_bos=False)
+"""The tokenizer adds a BOS that the template does not write."""
 
 
 def found(make: Make, pad: str | None = None, **prompt: Any) -> list[str]:
@@ -36,6 +39,7 @@ def found(make: Make, pad: str | None = None, **prompt: Any) -> list[str]:
         (samples.chatml, None, {}, [r"'\n'", "'<|im_end|>'", "EOS", '"eos"']),
         (samples.chatml_by_fine_tuning, None, {}, ["'<|endoftext|>'", '"rendered"']),
         (lambda: made.tokenizer(made.DATED), None, {"end": "eos"}, ["day", '"date"']),
+        (LLAMA2_WITHOUT_BOS, None, {}, ["'<s>'", "apply_chat_template", '"never"']),
     ],
 )
 def test_a_doubt_names_the_readings_and_the_field(
@@ -54,6 +58,9 @@ def test_a_doubt_names_the_readings_and_the_field(
         (samples.demo, None, {}),
         (samples.demo, "<|eot_id|>", {"end": "rendered"}),
         (samples.demo, "<|eot_id|>", {"end": "last_not_pad"}),
+        (LLAMA2_WITHOUT_BOS, None, {"bos": "never"}),
+        (LLAMA2_WITHOUT_BOS, None, {"format": "raw"}),
+        (partial(samples.llama2, template_has_bos=True), None, {}),
         (samples.chatml, None, {"end": "rendered"}),
         (samples.chatml, None, {"end": "eos"}),
         (samples.chatml, None, {"suffix": "score:"}),

@@ -77,6 +77,22 @@ def test_a_file_more_is_another_model(name: str, model: Path) -> None:
         seen.look()
 
 
+@pytest.mark.parametrize("option", ["model-weights", "hf_config_path", "tokenizer"])
+def test_a_folder_that_an_engine_option_names_is_the_models_too(
+    option: str, model: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(DEMO, tmp_path / "other"))
+    engine = {option: str(other)}
+    seen = identity_of(model, engine=engine)
+    before = seen.digest()
+    assert before != identity_of(model).digest()
+    seen.look(loaded=True)
+    overwrite(other / WEIGHTS)
+    with pytest.raises(ModelChanged, match=WEIGHTS):
+        seen.look()
+    assert identity_of(model, engine=engine).digest() not in (before, None)
+
+
 def test_what_decides_nothing_may_change(model: Path) -> None:
     seen = identity_of(model)
     before = seen.digest()

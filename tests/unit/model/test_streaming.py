@@ -91,8 +91,9 @@ def test_sequences_of_like_lengths_share_a_pass(
 ) -> None:
     monkeypatch.setattr(streaming, "MOST_TOKENS", 16)
     done: list[float] = []
+    passes: list[int] = []
     body = streamed(make(tmp_path))
-    monkeypatch.setattr(body, "_states", counted(body._states, passes := []))
+    monkeypatch.setattr(body, "_states", counted(body._states, passes))
     body.hidden_states(SEQUENCES, done.append)
     assert passes == [3, 1]
     assert sum(done) == pytest.approx(4)

@@ -135,6 +135,16 @@ def test_other_forms_that_lack_a_layer_are_refused(
         check(folder)
 
 
+@pytest.mark.parametrize("lost", ["q_proj.scales", "experts.3.w2.weight_scale"])
+def test_a_part_of_a_quantised_layer_that_is_missing_is_named(tmp_path: Path, lost: str) -> None:
+    folder = make(tmp_path / "model")
+    (quantised_experts if "experts" in lost else quantised)(folder)
+    name = next(name for name in load_file(folder / FILE) if name.endswith(lost))
+    change(folder, remove=[name])
+    with pytest.raises(ConfigurationError, match=f"lacks {re.escape(name)} of its parameters"):
+        check(folder)
+
+
 @pytest.mark.parametrize(
     "instead",
     [

@@ -65,7 +65,12 @@ def configure(folder: Path, **entries: Any) -> Path:
     return folder
 
 
-def check(folder: Path | str, own: OwnHead | None = None, **engine: Any) -> bool:
+def check(folder: Path | str, **engine: Any) -> bool:
     """``weights.check`` as a checkpoint calls it; ``engine`` are options."""
+    return check_own(folder, None, **engine)
+
+
+def check_own(folder: Path | str, own: OwnHead | None, **engine: Any) -> bool:
+    """The same where the manifest has a head of another kind than ``linear``."""
     settings = Settings(model=str(folder), engine=engine)
     return weights.check(settings, architecture.read(settings), own)

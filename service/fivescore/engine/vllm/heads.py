@@ -27,6 +27,7 @@ from vllm.model_executor.layers.quantization.base_config import QuantizationConf
 from fivescore.engine.vllm import internals
 from fivescore.errors import ConfigurationError, first_line
 from fivescore.model import language_head
+from fivescore.model.architecture import runs_in_vllm
 from fivescore.model.head import GatedHead, Head, OwnHead, TokenHead
 
 RAW_SCORES = PoolingParams(task="classify", use_activation=False)
@@ -140,14 +141,16 @@ def _config(arguments: AsyncEngineArgs) -> Any:
 def _headed_name(architecture: str, composite: bool) -> str | None:
     """The ``Headed`` class for a checkpoint's architecture; None where vLLM has no such body."""
     known = ModelRegistry.get_supported_archs()
-    if architecture.endswith(GENERATE):
-        found = PREFIX + architecture.removeprefix(PREFIX)
-        return found if found in known else None
-    suffix = next((end for end in CLASSIFIES if architecture.endswith(end)), "")
+    if PREFIX + architecture in known:
+        return PREFIX + architecture
+    suffix = next((end for end in (*GENERATE, *CLASSIFIES) if architecture.endswith(end)), "")
     stem = architecture.removesuffix(suffix)
     ends = (GENERATE[1], GENERATE[0], *GENERATE[2:]) if composite else GENERATE
     stems = (stem, stem.removesuffix("Text"))  # Gemma3TextForSequenceClassification
     names = [PREFIX + one + end for one in stems for end in ends]
+    # vLLM takes transformers' own code for a body that it has none for.
+    if not composite and runs_in_vllm(f"{stem}ForCausalLM"):
+        names.append(f"{PREFIX}TransformersForCausalLM")
     return next((name for name in names if name in known), None)
 
 
@@ -165,7 +168,7 @@ def _headed(architecture: str) -> type[nn.Module]:
 
     base = as_seq_cls_model(ModelRegistry.models[architecture].load_model_cls())
 
-    class Headed(base):  # type: ignore[misc]  # vLLM is Any to mypy
+    class Headed(base):  # type: ignore[misc, valid-type]  # vLLM is Any to mypy
         def _init_pooler(self, vllm_config: Any, prefix: str = "") -> nn.Module:
             module = _build(self, vllm_config.model_config)
             setattr(self, OWN_HEAD, module)
@@ -190,11 +193,12 @@ def _build(model: nn.Module, config: Any) -> _OwnHead:
     described = json.loads(getattr(config.hf_config, OWN_HEAD))
     head = TypeAdapter(Head).validate_python(described["head"])
     if isinstance(head, TokenHead):
-        return _TokenHead(head, config, getattr(model, "logits_processor", None))
+        found = (getattr(part, "logits_processor", None) for part in model.modules())
+        return _TokenHead(head, config, next(filter(None, found), None))
     return _Layers(head, config.get_hidden_size(), described["outputs"], config.head_dtype)
 
 
-class _OwnHead(nn.Module):
+class _OwnHead(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
     """Takes its weights from a checkpoint's as these stream by."""
 
     def taken_from(self, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:

@@ -21,7 +21,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partialmethod, reduce
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ KILL = "the engine's processes are found among this process's children"
 ZERO = "an engine that gave a value that is not finite is replaced, as its KV cache may keep it"
 HEAD = "a model that is quantised while it loads has a quantised head"
 HEADED = "only a head that is one linear layer can be served"
+TRACK = "a parameter that vLLM makes and the checkpoint lacks may stay unset"
 STOP = "this version of vLLM cannot be used"
 
 
@@ -63,6 +64,7 @@ class Internal:
 _LLM = "vllm.v1.engine.async_llm"
 _CLIENT = "vllm.v1.engine.core_client"
 _SCHEDULED = "vllm.v1.core.sched.output"
+_LOADER = "vllm.model_executor.model_loader.default_loader"
 REQUEST_FIELDS = (
     "request_id", "prompt_token_ids", "mm_features", "sampling_params", "pooling_params",
     "arrival_time", "lora_request", "cache_salt", "data_parallel_rank", "priority",
@@ -123,6 +125,8 @@ INTERNALS = (
              ("pooler_config", "classifier")),
     Internal("vllm.transformers_utils.config", "get_config", HEADED,
              ("model", "trust_remote_code", "revision", "code_revision", "config_format")),
+    Internal(_LOADER, "DefaultModelLoader.track_weights_loading", TRACK,
+             ("model", "loaded_weights", "quantized"), unimported=True),
     Internal("argparse", "ArgumentParser._option_string_actions", STOP, on_instances=True),
     Internal(_LLM, "AsyncLLM.encode", STOP,
              ("prompt", "pooling_params", "request_id", "trace_headers", "priority")),
@@ -176,6 +180,23 @@ def kill_fork_server() -> None:
 def prepare_zeroing(model_runner: Any) -> None:
     """Let a GPU's model runner zero the blocks that a scheduler's output names."""
     model_runner._init_kv_zero_meta()
+
+
+def track_every_parameter() -> None:
+    """Let vLLM fail where a checkpoint does not set a parameter of an unquantised linear layer.
+
+    vLLM does so for quantised models, and exempts these layers otherwise.
+    """
+    if missing(TRACK):
+        return
+    loader: Any = importlib.import_module(_LOADER).DefaultModelLoader
+    loader.track_weights_loading = partialmethod(_tracked, loader.track_weights_loading)
+
+
+def _tracked(
+    loader: Any, track: Any, model: Any, loaded_weights: Any, quantized: bool = False
+) -> None:
+    track(loader, model, loaded_weights, quantized=True)
 
 
 def run_exit_functions() -> None:

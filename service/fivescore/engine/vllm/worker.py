@@ -16,6 +16,7 @@ from torch import set_num_threads  # vLLM's worker puts another function in its 
 # Before whatever else of vLLM's worker, as it says itself.
 from vllm.v1.worker.cpu_worker import CPUWorker  # isort: skip
 
+from fivescore.engine.vllm.loading import Tracked
 from fivescore.engine.vllm.threads import Threads, most_threads, sample, usable_cores
 from fivescore.engine.vllm.zeroing import CpuZeroing
 
@@ -25,7 +26,7 @@ SILENT_SECONDS = 60.0
 """Between two lines about fewer threads: a program that comes and goes must not fill the log."""
 
 
-class Worker(CpuZeroing, CPUWorker):  # type: ignore[misc]  # vllm is Any to mypy
+class Worker(Tracked, CpuZeroing, CPUWorker):  # type: ignore[misc]  # vllm is Any to mypy
     """What ``worker_cls`` of vLLM's options names. Each rank of tensor parallelism has one."""
 
     def init_device(self) -> None:

@@ -68,9 +68,9 @@ _MESSAGE = {
 def verify(body: Any, context: Context) -> Translated:
     """NeMo-Gym: the body, with `reward`, its `reward_components` and the attributes added.
 
-    The response that is scored is the last message of the output; messages before it are part of
-    the prompt. Reasoning and tool calls are refused. An output without an item is scored as an
-    empty response.
+    The response that is scored is the last message of the output that is the assistant's, a refusal
+    too; messages before it are part of the prompt, and what follows it is not read. Reasoning and
+    tool calls are refused. An output without an item is scored as an empty response.
     """
     body = members(body, "responses_create_params", "response", refused=content.OF_ROWS)
     created, response = (body[name] for name in ("responses_create_params", "response"))
@@ -78,9 +78,9 @@ def verify(body: Any, context: Context) -> Translated:
         if not isinstance(value, dict):
             raise malformed(name, "must be an object")
     prompt = [*_instructions(created), *_messages(created.get("input"), _INPUT, context)]
-    output = _messages(response.get("output") or [], _OUTPUT, context)
+    output = _messages(_until_assistant(response.get("output") or []), _OUTPUT, context)
     if output and output[-1]["role"] != "assistant":
-        raise malformed(_OUTPUT, "the last message must be the assistant's: it is scored")
+        raise malformed(_OUTPUT, "has no message of the assistant, which would be scored")
     said = output.pop()["content"] if output else ""
     pair = parse_pair({"prompt": [*prompt, *output], "response": said})
 
@@ -120,6 +120,34 @@ def _instructions(created: dict[str, Any]) -> list[dict[str, Any]]:
         return []
     instructions = text_of(created["instructions"], f"{_PARAMETERS}.instructions")
     return [{"role": "system", "content": instructions}]
+
+
+def _until_assistant(items: Any) -> Any:
+    """The items up to the last message of the assistant, of which a refusal is the text."""
+    if not isinstance(items, list):
+        return items
+    said = [
+        place
+        for place, item in enumerate(items)
+        if isinstance(item, dict)
+        and item.get("role") == "assistant"
+        and item.get("type", "message") in ("message", None)
+    ]
+    return [_with_refusals(item) for item in items[: said[-1] + 1]] if said else items
+
+
+def _with_refusals(item: Any) -> Any:
+    """An item whose parts that are refusals are texts, as the policy wrote them."""
+    parts = item.get("content") if isinstance(item, dict) else None
+    if not isinstance(parts, list):
+        return item
+    read = [
+        {"type": "output_text", "text": part.get("refusal")}
+        if isinstance(part, dict) and part.get("type") == "refusal"
+        else part
+        for part in parts
+    ]
+    return {**item, "content": read}
 
 
 def _messages(items: Any, field: str, context: Context) -> list[dict[str, Any]]:

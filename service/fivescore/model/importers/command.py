@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import logging
 import sys
 import time
@@ -84,6 +85,9 @@ def _import(parser: argparse.ArgumentParser, flags: dict[str, Any]) -> int:
     with _extra():
         from fivescore.model.importers import meaning, recognition, sources
         from fivescore.model.importers.writing import Writer
+
+        if not flags["no_proof"]:
+            importlib.import_module("accelerate")
     _quiet()
     options = _options(flags)
     name, folder = flags["source"], flags["output"]
@@ -96,14 +100,25 @@ def _import(parser: argparse.ArgumentParser, flags: dict[str, Any]) -> int:
         writer.write(bar)
     manifest = plan.manifest
     if not flags["no_proof"]:
-        from fivescore.model.importers.proving import prove
-
-        with _bar("proof", 1.0) as bar:
-            manifest = prove(plan, folder, bar.update)
+        manifest = _proved(plan, folder)
     origin = _origin(name, place)
     writer.finish(manifest.model_copy(update={"source": origin}))
     print(f"{folder} is written: fivescore serve --model {folder}", file=sys.stderr)
     return 0
+
+
+def _proved(plan: Any, folder: Path) -> Any:
+    """The plan's manifest with a proof."""
+    from fivescore.model.importers.proving import prove
+
+    try:
+        with _bar("proof", 1.0) as bar:
+            return prove(plan, folder, bar.update)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{error.detail}; the weights are written: the same command with --no-proof makes the"
+            " folder without a proof"
+        ) from error
 
 
 def _inspect(flags: dict[str, Any]) -> int:

@@ -215,44 +215,50 @@ class _Head:
 
     def _regression(self) -> torch.Tensor:
         """The rows of ``r``, ``[objectives, H]``; an objective's quantiles are adjacent rows."""
-        weight = self.tensors[REGRESSION].float()
+        weight = self.tensors[REGRESSION].read().double()
         return weight.reshape(self.objectives, self.quantiles, -1).mean(dim=1)
 
     def _transform(self) -> torch.Tensor:
         import torch
 
         if TRANSFORM not in self.tensors:
-            return torch.eye(self.objectives)
-        return self.tensors[TRANSFORM].float()
+            return torch.eye(self.objectives, dtype=torch.float64)
+        return self.tensors[TRANSFORM].read().double()
 
     def _score(self) -> torch.Tensor:
         import torch
 
         rows = self._regression()
         weighed = self._transform().T @ rows
-        return torch.cat([rows, weighed]) if self.kind == "armorm" else weighed
+        found = torch.cat([rows, weighed]) if self.kind == "armorm" else weighed
+        return found.float()
 
     def folded(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A gate layer's weight and bias, with the norm before it and the temperature in them."""
+        """A gate layer's weight and bias, with the norm before it and the temperature in them.
+
+        Folded in float64, as each rounding would be in every reward.
+        """
         import torch
 
         layer = self.steps[place].layer
-        weight = layer.weight.float()
-        bias = _zeros(weight.shape[0]) if layer.bias is None else layer.bias.float()
+        weight = layer.weight.read().double()
+        bias = weight.new_zeros(weight.shape[0])
+        bias = bias if layer.bias is None else layer.bias.read().double()
         norm = self.steps[place - 1].norm if place else None
         if norm is not None:
-            factor = norm["weight"].float() / (norm["running_var"].float() + EPSILON).sqrt()
-            shift = norm["bias"].float() - norm["running_mean"].float() * factor
-            bias = bias + weight @ shift
+            mean, variance, scale, shift = (
+                norm[name].read().double()
+                for name in ("running_mean", "running_var", "weight", "bias")
+            )
+            factor = scale / (variance + EPSILON).sqrt()
+            bias = bias + weight @ (shift - mean * factor)
             weight = weight * factor
         if place < len(self.steps) - 1:
-            return weight, bias
-        weight, bias = weight / self.temperature, bias / self.temperature
+            return weight.float(), bias.float()
         more = self.rows - self.objectives
-        return (
-            torch.cat([torch.zeros(more, weight.shape[1]), weight]),
-            torch.cat([torch.full((more,), NEVER), bias]),
-        )
+        never = torch.full((more,), NEVER, dtype=bias.dtype)
+        weight = torch.cat([weight.new_zeros(more, weight.shape[1]), weight / self.temperature])
+        return weight.float(), torch.cat([never, bias / self.temperature]).float()
 
     def reference(
         self, states: torch.Tensor, ids: Sequence[int], end: Sequence[int]
@@ -271,7 +277,7 @@ class _Head:
                 gate = (gate - mean) / (variance + EPSILON).sqrt()
                 gate = gate * norm["weight"].float() + norm["bias"].float()
         weights = torch.softmax(gate / self.temperature, dim=0) * self.scale
-        adjusted = rewards @ self._transform()
+        adjusted = rewards @ self._transform().float()
         shown = [rewards, adjusted] if self.kind == "armorm" else [adjusted]
         return [*torch.cat(shown).tolist(), float((weights * adjusted).sum())]
 

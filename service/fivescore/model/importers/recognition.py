@@ -76,7 +76,7 @@ def plan(name: str, options: Options) -> Plan:
 
 def plan_at(place: Path, name: str, options: Options) -> Plan:
     """The same for the source ``name`` whose file or folder is ``place``."""
-    if is_nemo(place):
+    if sources.is_nemo(place):
         return _with_manifest(_nemo(place, options), options)
     if not place.is_dir():
         raise ConfigurationError(f"source {name}: this is a file: give the folder that holds it")
@@ -85,6 +85,8 @@ def plan_at(place: Path, name: str, options: Options) -> Plan:
     found = _recognised(source, options)
     if found is None:
         raise _unknown(source, options)
+    if adapter.is_adapter(place):
+        found = replace(found, sentence=f"a PEFT adapter; merged, it is {found.sentence}")
     weights.check_body(
         architecture(source, found), Tensors({t.name: t.shape for t in found.tensors})
     )
@@ -108,13 +110,6 @@ def check_kind(kind: str | None) -> None:
     names = [each.name for each in (*KINDS, NEMO, ADAPTER)]
     if kind is not None and kind not in names:
         raise ConfigurationError(f"--kind {kind}: there are {', '.join(names)}")
-
-
-def is_nemo(place: Path) -> bool:
-    """Whether a file or folder is one of NeMo's."""
-    if place.suffix == ".nemo" or (place / "model_config.yaml").is_file():
-        return True
-    return (place / "weights").is_dir() and (place / "context").is_dir()
 
 
 def opened(folder: Path, name: str, options: Options) -> Source:

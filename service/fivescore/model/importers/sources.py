@@ -23,6 +23,10 @@ TOKENIZER_FILES = (
     "chat_template.json", "additional_chat_templates/*.jinja",
 )  # fmt: skip
 """Files that decide token ids and the rendered text."""
+SMALL = (*TOKENIZER_FILES, "*.json", "*.yaml")
+"""What is fetched of a repository beside its weights."""
+OTHERS = ["original/*", "consolidated*", "*/*.bin", "onnx/*"]
+"""Weights in a repository that are there a second time."""
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """Names in safetensors of the dtypes in which a head or an adapter can be computed."""
@@ -116,16 +120,43 @@ def resolve(name: str, revision: str | None = None, weights: bool = True) -> Pat
         return path
     if not (HUB_ID.fullmatch(name) or OLD_HUB_ID.fullmatch(name)):
         raise ConfigurationError(f"source {name}: there is no such file or folder")
-    from huggingface_hub import snapshot_download
-
-    wanted = [*TOKENIZER_FILES, "*.json", "*.yaml", *(WEIGHTS if weights else ())]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+        return _fetched(name, revision, weights)
     except Exception as error:  # the library raises many types
         raise ConfigurationError(
             f"source {name}: it is no file or folder here, and the hub does not give it:"
             f" {first_line(error)}"
         ) from error
+
+
+def _fetched(name: str, revision: str | None, weights: bool) -> Path:
+    """The folder of a repository in the hub's cache; weights in one format alone are fetched."""
+    from huggingface_hub import snapshot_download
+
+    def fetch(*patterns: str) -> Path:
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=[*SMALL, *patterns], ignore_patterns=OTHERS
+            )
+        )
+
+    folder = fetch()
+    if not weights:
+        return folder
+    if is_nemo(folder):
+        return fetch("*")
+    for patterns in (("*.safetensors", "*head*.bin"), ("*.bin", "*.pt"), ("*.nemo",)):
+        folder = fetch(*patterns)
+        if found := sorted(folder.glob(patterns[0])):
+            return found[0] if patterns[0] == "*.nemo" else folder
+    return folder
+
+
+def is_nemo(place: Path) -> bool:
+    """Whether a file or folder is one of NeMo's."""
+    if place.suffix == ".nemo" or (place / "model_config.yaml").is_file():
+        return True
+    return (place / "weights").is_dir() and (place / "context").is_dir()
 
 
 class NotFetched(ConfigurationError):

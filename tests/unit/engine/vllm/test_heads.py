@@ -16,6 +16,9 @@ from fivescore.model.head import Gate, GatedHead, MlpHead, OwnHead, TokenHead
 from fivescore.settings import DEMO
 
 heads = pytest.importorskip("fivescore.engine.vllm.heads")
+for _name in ("v1.engine.async_llm", "model_executor.models.adapters",
+              "model_executor.models.config", "model_executor.models.llama"):  # fmt: skip
+    pytest.importorskip(f"vllm.{_name}")  # here, where warnings of libraries are no errors
 arguments = importlib.import_module("fivescore.engine.vllm.arguments")
 registry = importlib.import_module("vllm").ModelRegistry
 HIDDEN, VOCABULARY = 4, 16
@@ -36,7 +39,10 @@ def built(head: Any, outputs: int = 1, tied: bool = False, **processor: Any) -> 
         hf_config=SimpleNamespace(fivescore_head=json.dumps(described), tie_word_embeddings=tied),
         hf_text_config=text, head_dtype=torch.float32, get_hidden_size=lambda: HIDDEN,
     )  # fmt: skip
-    return heads._build(SimpleNamespace(logits_processor=SimpleNamespace(**processor)), config)
+    model = torch.nn.Module()
+    model.language_model = torch.nn.Module()  # as in a model of several senses
+    model.language_model.logits_processor = SimpleNamespace(**processor)
+    return heads._build(model, config)
 
 
 def stream(module: Any, weights: dict[str, torch.Tensor]) -> list[str]:
@@ -55,6 +61,7 @@ def stream(module: Any, weights: dict[str, torch.Tensor]) -> list[str]:
         ("Gemma3TextForSequenceClassification", False, "HeadedGemma3ForCausalLM"),
         ("Gemma3ForSequenceClassification", True, "HeadedGemma3ForConditionalGeneration"),
         ("NemotronForSequenceClassification", False, "HeadedNemotronForCausalLM"),
+        ("HeliumForSequenceClassification", False, "HeadedTransformersForCausalLM"),
         ("BertForSequenceClassification", False, None),
         ("NobodysForCausalLM", False, None),
     ],

@@ -103,12 +103,17 @@ IN_REQUESTS: dict[str, Any] = {
     "reasoning_effort": "high",
     "images": ["x"],
     "image_data": "x",
+    "video_url": "x",
+    "chat_history": [{"role": "user", "content": "x"}],
+    "lora_path": "x",
+    "adapter_id": "x",
     "multi_modal_data": {"image": ["x"]},
 }
 EMPTY_REQUEST: Json = {
     "tools": [], "functions": None, "chat_template": None, "chat_template_kwargs": {},
     "continue_final_message": False, "add_generation_prompt": False, "response_format": None,
-    "reasoning_effort": None, "images": [], "image_data": None, "multi_modal_data": {"image": []},
+    "reasoning_effort": None, "images": [], "image_data": None, "lora_path": None,
+    "multi_modal_data": {"image": []},
 }  # fmt: skip
 
 
@@ -217,7 +222,7 @@ async def test_a_request_with_empty_fields_is_answered(shared: Service, name: st
         ({"response": {"output": [{"type": "function_call", "name": "f"}, TURNS[3]]}}, "output.0"),
         ({"response": {"output": [{"type": "reasoning", "summary": [SAID]}, TURNS[3]]}},
          "output.0"),
-        ({"response": {"output": [TURNS[3], TURNS[0]]}}, "response.output"),
+        ({"response": {"output": [TURNS[0]]}}, "response.output"),
         ({"responses_create_params": {"input": "Q", "text": {"format": {"type": "json_schema"}}}},
          "text.response_format"),
         *(({"responses_create_params": {"input": "Q", name: {"id": "x"}}}, name)

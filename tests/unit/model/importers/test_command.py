@@ -13,11 +13,13 @@ from transformers import AutoModel
 
 from fivescore import __version__
 from fivescore.cli import main
+from fivescore.errors import ConfigurationError
 from fivescore.model import manifest as manifests
 from fivescore.model import proof, tokenizer_file
 from fivescore.model.checkpoint import Checkpoint
 from fivescore.model.conversation import Conversation
 from fivescore.model.head import GatedHead, MlpHead
+from fivescore.model.importers import proving
 from fivescore.model.manifest import Manifest
 from fivescore.model.tensors import Stored, read_tensor
 from fivescore.settings import Settings
@@ -100,10 +102,13 @@ def test_a_token_head_is_proved_from_the_language_model_s_row(tmp_path: Path) ->
         assert sample.pair.outputs[0] == pytest.approx(float(logits[7] - logits[9]), abs=5e-5)
 
 
-def test_an_adapter_is_imported_as_a_merged_folder(tmp_path: Path) -> None:
+def test_an_adapter_is_imported_as_a_merged_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     base, folder = scalar(tmp_path / "base"), tmp_path / "adapter"
     wanted = adapted(base, folder, task_type="SEQ_CLS", r=4, target_modules=["q_proj"])
     assert run("import", folder, "--output", tmp_path / "output") == 0
+    assert "a PEFT adapter; merged, it is a llama reward model" in capsys.readouterr().err
     name = "model.layers.0.self_attn.q_proj.weight"
     torch.testing.assert_close(weights(tmp_path / "output")[name], wanted[name])
     assert len(Checkpoint(Settings(model=str(tmp_path / "output"))).samples()) == 9
@@ -202,3 +207,16 @@ def test_a_failure_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert err[-1].startswith("fivescore: error: the tokenizer has no chat template")
     assert len(err) == 2  # what it is, and the error
     assert not (tmp_path / "output").exists()
+
+
+def test_a_body_that_cannot_be_proved_may_be_imported_without_a_proof(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, output = made.linear(tmp_path / "source"), tmp_path / "output"
+    fails = ConfigurationError("model x: transformers cannot load it as the reference: no")
+    monkeypatch.setattr(proving, "StreamedBody", lambda *_: (_ for _ in ()).throw(fails))
+    assert run("import", source, "--output", output) == 1
+    assert "the same command with --no-proof makes" in capsys.readouterr().err
+    assert not (output / "config.json").exists()
+    assert run("import", source, "--output", output, "--no-proof") == 0
+    assert manifests.read(str(output / "reward.json")).proof is None

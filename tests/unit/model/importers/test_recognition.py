@@ -147,23 +147,27 @@ NEMOTRON = "Llama-3.3-Nemotron-70B-Reward"
 
 
 @pytest.mark.parametrize(
-    ("name", "head", "bos"),
+    ("name", "head"),
     [
-        ("Llama-3.1-Nemotron-70B-Reward-HF", TokenHead(kind="token", token=0), "auto"),
-        (NEMOTRON, TokenHead(kind="token", token=0), "never"),
-        (f"{NEMOTRON}-Multilingual", TokenHead(kind="token", token=0), "never"),
-        (f"{NEMOTRON}-Principle", TokenHead(kind="token", token=9642, minus=2822), "never"),
+        ("Llama-3.1-Nemotron-70B-Reward-HF", TokenHead(kind="token", token=0)),
+        (NEMOTRON, TokenHead(kind="token", token=0)),
+        (f"{NEMOTRON}-Multilingual", TokenHead(kind="token", token=0)),
+        (f"{NEMOTRON}-Principle", TokenHead(kind="token", token=9642, minus=2822)),
     ],
 )
 def test_nvidia_s_language_models_are_known_by_name(
-    name: str, head: TokenHead, bos: str, tmp_path: Path
+    name: str, head: TokenHead, tmp_path: Path
 ) -> None:
     found = planned(made.language_model(tmp_path / name))
-    assert (found.manifest.head, found.manifest.prompt.bos) == (head, bos)
+    assert found.manifest.head == head
     shown = "9642 less that of token 2822" if head.minus else '0 ("!")'
     assert found.sentence == f"a causal language model whose reward is the logit of token {shown}"
     named = made.configure(made.language_model(tmp_path / "copy"), _name_or_path=f"nvidia/{name}")
     assert planned(named).manifest.head == head
+    assert found.manifest.prompt.bos == "auto"
+    template = tmp_path / name / "chat_template.jinja"
+    template.write_text(template.read_text().replace("{{ bos_token }}", ""))
+    assert planned(tmp_path / name).manifest.prompt.bos == "never"
 
 
 def test_a_token_is_given_by_its_id_or_its_string(tmp_path: Path) -> None:
