@@ -8,20 +8,21 @@ bytes again; both folders are removed at the end.
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from tqdm import tqdm
 
 from fivescore.model import manifest as manifests
+from fivescore.model.importers import sources
+from fivescore.model.importers.plan import Plan, PlannedTensor
+from fivescore.model.importers.writing import Writer
 from loadtest import nano
 from loadtest.report import RESULTS, save, surroundings
 
@@ -35,8 +36,16 @@ LLAMA_8B = {
                      "high_freq_factor": 4.0, "original_max_position_embeddings": 8192},
 }  # fmt: skip
 """config.json of meta-llama/Llama-3.1-8B."""
-SHARDS = 4
-"""Files of that repository."""
+PROGRAM = """
+import sys
+from pathlib import Path
+from fivescore.cli import main
+status = main(sys.argv[1:])
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(line for line in lines if line.startswith("VmHWM")))
+sys.exit(status)
+"""
+"""The import, which ends with its own peak memory; getrusage counts its parent's too."""
 MIB = 2**20
 
 Shapes = dict[str, tuple[int, ...]]
@@ -62,27 +71,29 @@ def _arguments() -> argparse.Namespace:
 
 
 def _make(folder: Path, layers: int) -> None:
-    """The source, with the nano checkpoint's tokenizer and template."""
-    nano.make(folder)
-    for name in ("model.safetensors", manifests.FILE_NAME):
-        (folder / name).unlink(missing_ok=True)
-    config = {**LLAMA_8B, "num_hidden_layers": layers}
-    (folder / "config.json").write_text(json.dumps(config))
-    places: dict[str, str] = {}
-    for number, part in enumerate(_parts(list(_shapes(layers).items())), 1):
-        name = f"model-{number:05d}-of-{SHARDS:05d}.safetensors"
-        tensors = {one: (torch.rand(shape) - 0.5).mul_(0.05).bfloat16() for one, shape in part}
-        save_file(tensors, folder / name, metadata={"format": "pt"})
-        places |= dict.fromkeys(tensors, name)
-    index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    """The source, with the nano checkpoint's tokenizer and template, a tensor at a time."""
+    with tempfile.TemporaryDirectory() as place:
+        tokenizer = sources.files(nano.make(Path(place) / "nano"))
+        plan = Plan(
+            kind="random",
+            sentence="",
+            config={**LLAMA_8B, "num_hidden_layers": layers},
+            manifest=manifests.PRESETS["scalar"],
+            tensors=[
+                PlannedTensor(name, shape, "BF16", partial(_drawn, shape))
+                for name, shape in _shapes(layers).items()
+            ],
+            files=tokenizer,
+        )
+        writer = Writer(plan, folder, Path(place))
+        with tqdm(total=writer.bytes, unit="B", unit_scale=True, disable=None) as bar:
+            writer.write(bar)
+        writer.finish(plan.manifest)
+    (folder / manifests.FILE_NAME).unlink()
 
 
-def _parts(
-    shapes: list[tuple[str, tuple[int, ...]]],
-) -> Iterator[list[tuple[str, tuple[int, ...]]]]:
-    size = -(-len(shapes) // SHARDS)
-    return (shapes[start : start + size] for start in range(0, len(shapes), size))
+def _drawn(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.bfloat16).uniform_(-0.025, 0.025)
 
 
 def _shapes(layers: int) -> Shapes:
@@ -100,14 +111,14 @@ def _shapes(layers: int) -> Shapes:
 
 
 def _measure(source: Path, output: Path, no_proof: bool) -> dict[str, Any]:
-    command = [sys.executable, "-m", "fivescore", "import", str(source), "--output", str(output)]
+    arguments = ["import", str(source), "--output", str(output)]
+    command = [sys.executable, "-c", PROGRAM, *arguments, *(["--no-proof"] if no_proof else [])]
     start = time.perf_counter()
-    subprocess.run([*command, *(["--no-proof"] if no_proof else [])], check=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     written = sum(file.stat().st_size for file in output.glob("*.safetensors"))
     return {
-        "peak_mib": round(peak / MIB),
+        "peak_mib": round(int(done.stdout.split()[1]) / 1024),
         "written_mib": round(written / MIB),
         "seconds": round(seconds, 1),
         "proved": not no_proof,

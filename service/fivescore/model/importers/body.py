@@ -9,7 +9,6 @@ from typing import Any
 
 from fivescore.model.importers.plan import PlannedTensor
 from fivescore.model.importers.sources import Source, Tensor
-from fivescore.model.weights import NO_HEAD
 
 WRAPPERS = re.compile(
     r"^(_orig_mod\.|module\.|pretrained_model\.|rwtransformer\.|rwtranrsformer\.)+"
@@ -18,6 +17,10 @@ WRAPPERS = re.compile(
 names of the model that they wrap."""
 LAYER = re.compile(r"(.*?)(layers|h|blocks|block)\.\d+\.\w+\.")
 """The name of a tensor of a module inside a body's layer; a gate's own layers have none."""
+BODY = re.compile(
+    r"(decoder\.)?(embed\w*|wte|wpe|word_embed\w*|\w*norm(_f)?|ln_\w+|rotary\w*|project_(in|out))\."
+)
+"""Names of what a body has beside its layers, in transformers' classes."""
 BARE = frozenset({"", "decoder"})
 """First parts of the names of layers where the body's own name is not before them."""
 LANGUAGE_HEADS = ("lm_head", "embed_out", "output", "output_layer")
@@ -42,7 +45,7 @@ def named(source: Source) -> Source:
     before = f"{prefix(source)}." if bare else ""
     renamed = {}
     for old, new in names.items():
-        is_body = LAYER.match(new) or (NO_HEAD.search(new) and _module(new) not in LANGUAGE_HEADS)
+        is_body = LAYER.match(new) or BODY.match(new)
         renamed[before + new if is_body else new] = source.tensors[old]
     return source.with_(tensors=renamed)
 

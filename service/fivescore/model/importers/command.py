@@ -8,7 +8,7 @@ import importlib
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,8 @@ def _import(parser: argparse.ArgumentParser, flags: dict[str, Any]) -> int:
     manifest = plan.manifest
     if not flags["no_proof"]:
         manifest = _proved(plan, folder)
-    origin = _origin(name, place)
+    with _bar("sha256 of the source", 1.0) as bar:
+        origin = _origin(name, place, bar.update)
     writer.finish(manifest.model_copy(update={"source": origin}))
     print(f"{folder} is written: fivescore serve --model {folder}", file=sys.stderr)
     return 0
@@ -128,21 +129,23 @@ def _inspect(flags: dict[str, Any]) -> int:
     options = _options(flags)
     name = flags["source"]
     place = sources.resolve(name, options.revision, weights=False)
-    served = _served(name)
+    served = _served(name, options.revision)
     try:
         plan = recognition.plan_at(place, name, options)
-    except ConfigurationError as error:
+    except ConfigurationError:
         if not served:
             raise
-        print(f"{name}: a reward model with one linear layer, score.weight ({error.detail})")
-        print(f"It can be served as it is: fivescore serve --model {name}")
-        return 0
-    print(f"{name}: {plan.sentence}")
-    print(f"kind: {plan.kind}; outputs: {plan.manifest.outputs}; head: {plan.manifest.head.kind}")
+        print(f"{name}: a reward model whose head is as its {served} says")
+        plan = None
+    if plan is not None:
+        head = plan.manifest.head.kind
+        print(f"{name}: {plan.sentence}")
+        print(f"kind: {plan.kind}; outputs: {plan.manifest.outputs}; head: {head}")
     if served:
         print(f"It can be served as it is: fivescore serve --model {name}")
-    given = f" --kind {options.kind}" if options.kind else ""
-    print(f"It can be imported: fivescore import {name}{given} --output DIR")
+    if plan is not None:
+        given = f" --kind {options.kind}" if options.kind else ""
+        print(f"It can be imported: fivescore import {name}{given} --output DIR")
     return 0
 
 
@@ -162,26 +165,28 @@ def _options(flags: dict[str, Any]) -> Any:
     return Options(**{name: flags[name] for name in RECOGNISED})
 
 
-def _served(name: str) -> bool:
-    """Whether ``fivescore serve`` takes the source as it is."""
-    from fivescore.model import architecture, checkpoint, weights
+def _served(name: str, revision: str | None) -> str:
+    """The file that describes the head with which ``fivescore serve`` takes the source; else empty.
+
+    A repository whose weights are not here is not said to be servable.
+    """
     from fivescore.model import manifest as manifests
+    from fivescore.model import tensors
+    from fivescore.model.checkpoint import Checkpoint
     from fivescore.settings import Settings
 
-    settings = Settings(model=name)
+    settings = Settings(model=name, revision=revision)
     try:
-        checkpoint.check(name)
-        found = architecture.read(settings)
-        if found is None or not weights.check(settings, found):
-            return False
-        manifest = manifests.beside(name, None, name) or manifests.for_outputs(found.outputs)
-        manifests.check_outputs(manifest, found.outputs)
+        if tensors.read(settings) is None:
+            return ""
+        Checkpoint(settings)
+        found = manifests.beside(name, revision, name)
     except ConfigurationError:
-        return False
-    return True
+        return ""
+    return "config.json" if found is None else manifests.FILE_NAME
 
 
-def _origin(name: str, place: Path) -> Any:
+def _origin(name: str, place: Path, done: Callable[[float], Any]) -> Any:
     """Where the import came from; a repository of the hub with its commit."""
     from fivescore.model.importers.writing import digest
     from fivescore.model.manifest import Source
@@ -189,7 +194,7 @@ def _origin(name: str, place: Path) -> Any:
     shown = name if Path(name).exists() else f"{name}@{place.name}"
     return Source(
         **{"from": shown},
-        sha256=digest(place, DIGESTED),
+        sha256=digest(place, DIGESTED, done),
         by=f"fivescore import {__version__}",
     )
 

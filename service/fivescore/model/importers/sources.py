@@ -117,7 +117,7 @@ def resolve(name: str, revision: str | None = None, weights: bool = True) -> Pat
     """
     path = Path(name)
     if path.exists():
-        return path
+        return _archive(path) or path
     if not (HUB_ID.fullmatch(name) or OLD_HUB_ID.fullmatch(name)):
         raise ConfigurationError(f"source {name}: there is no such file or folder")
     try:
@@ -147,9 +147,15 @@ def _fetched(name: str, revision: str | None, weights: bool) -> Path:
         return fetch("*")
     for patterns in (("*.safetensors", "*head*.bin"), ("*.bin", "*.pt"), ("*.nemo",)):
         folder = fetch(*patterns)
-        if found := sorted(folder.glob(patterns[0])):
-            return found[0] if patterns[0] == "*.nemo" else folder
-    return folder
+        if any(folder.glob(patterns[0])):
+            break
+    return _archive(folder) or folder
+
+
+def _archive(folder: Path) -> Path | None:
+    """The NeMo archive in a folder that holds nothing else to import."""
+    found = list(folder.glob("*.nemo")) if folder.is_dir() else []
+    return found[0] if len(found) == 1 and not (folder / "config.json").exists() else None
 
 
 def is_nemo(place: Path) -> bool:

@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -240,26 +240,38 @@ def size(tensor: PlannedTensor) -> int:
     return math.prod(tensor.shape) * BYTES[tensor.dtype]
 
 
-def digest(source: Path, patterns: Sequence[str]) -> str:
-    """The sha256 of a file, or of the names and sums of a folder's files that match."""
+def digest(
+    source: Path, patterns: Sequence[str], done: Callable[[float], Any] = lambda share: None
+) -> str:
+    """The sha256 of a file, or of the names and sums of a folder's files that match.
+
+    Args:
+        done: called with the share of all bytes that was read since the last call.
+    """
     if source.is_file():
-        return _sum(source)
+        return _sum(source, done, source.stat().st_size)
     found = {
         str(file.relative_to(source)): file
         for pattern in patterns
         for file in source.glob(pattern)
         if file.is_file()
     }
-    lines = [f"{name}\0{_sum(file)}\n" for name, file in sorted(found.items())]
+    total = sum(file.stat().st_size for file in found.values())
+    lines = [f"{name}\0{_sum(file, done, total)}\n" for name, file in sorted(found.items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _sum(file: Path) -> str:
+def _sum(file: Path, done: Callable[[float], Any], total: int) -> str:
     blob = file.resolve().name  # a file of the hub's cache is named by its sha256
     if file.is_symlink() and len(blob) == 64 and set(blob) <= set("0123456789abcdef"):
+        done(file.stat().st_size / total)
         return blob
+    found = hashlib.sha256()
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while chunk := stream.read(CHUNK):
+            found.update(chunk)
+            done(len(chunk) / total)
+    return found.hexdigest()
 
 
 def _linkable(planned: Sequence[PlannedTensor]) -> dict[Path, list[PlannedTensor]]:

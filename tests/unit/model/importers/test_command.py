@@ -26,6 +26,7 @@ from fivescore.settings import Settings
 from tests.unit.model.importers import made
 from tests.unit.model.importers.test_adapter import adapted, scalar
 
+NEMO = Path(__file__).parents[3] / "nemo" / "made"
 Tensors = dict[str, torch.Tensor]
 
 
@@ -166,6 +167,16 @@ def test_inspect_says_what_can_be_done(tmp_path: Path, capsys: pytest.CaptureFix
     assert "a language model without a reward head: --token ID" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["mlp", "armorm"])
+def test_what_was_imported_can_be_served(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = made.MAKERS[kind](tmp_path / "source"), tmp_path / "output"
+    assert run("import", source, "--output", output, "--no-proof") == 0
+    assert run("inspect", output) == 0
+    assert f"It can be served as it is: fivescore serve --model {output}" in capsys.readouterr().out
+
+
 def test_inspect_reads_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = made.qrm(tmp_path)
     read: list[int] = []
@@ -220,3 +231,14 @@ def test_a_body_that_cannot_be_proved_may_be_imported_without_a_proof(
     assert not (output / "config.json").exists()
     assert run("import", source, "--output", output, "--no-proof") == 0
     assert manifests.read(str(output / "reward.json")).proof is None
+
+
+@pytest.mark.parametrize("name", ["torch_dist-llama-layers-tp2", "zarr-llama-bfloat16"])
+def test_a_nemo_checkpoint_is_imported_from_its_folder_or_archive(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = NEMO / name, tmp_path / "output"
+    assert run("inspect", source) == 0
+    assert "a NeMo checkpoint" in capsys.readouterr().out
+    assert run("import", source, "--output", output) == 0
+    assert len(Checkpoint(Settings(model=str(output))).samples()) > 5

@@ -13,6 +13,7 @@ import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from fivescore.errors import ConfigurationError
 from fivescore.model.head import LinearHead, MlpHead, TokenHead
@@ -61,6 +62,42 @@ def test_a_body_that_lacks_its_name_gets_it(before: str, tmp_path: Path) -> None
     tensors["v_head.weight"] = made.drawn(1, made.HIDDEN)
     found = planned(made.save(tmp_path, tensors))
     assert {one.name.partition(".")[0] for one in found.tensors} == {"model", "score"}
+
+
+SIZES = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "vocab_size": 64, "pad_token_id": 0, "num_labels": 1,
+}  # fmt: skip
+FAMILIES: dict[str, dict[str, Any]] = {
+    "qwen3": {**SIZES, "head_dim": 16},
+    "gemma2": {**SIZES, "head_dim": 16},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": 64, "pad_token_id": 0},
+    "gpt_neox": SIZES,
+    "opt": {**SIZES, "ffn_dim": 48, "word_embed_proj_dim": 16},
+    "phi": SIZES,
+    "bloom": {**SIZES, "n_layer": 2, "n_head": 2},
+    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 2, "vocab_size": 64, "pad_token_id": 0},
+    "mixtral": {**SIZES, "num_local_experts": 3},
+}
+"""Bodies whose layers, embeddings and norms have other names, or several."""
+
+
+@pytest.mark.parametrize("saved", ["language model", "body"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_body_of_any_family_gets_the_names_of_its_classifier(
+    family: str, saved: str, tmp_path: Path
+) -> None:
+    config = AutoConfig.for_model(family, **FAMILIES[family])
+    model = AutoModelForCausalLM.from_config(config)
+    wanted = {k for k in model.state_dict() if not k.startswith(("lm_head", "embed_out"))}
+    model = model if saved == "language model" else model.base_model
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors") | {"value_head.weight": torch.ones(1, 32)}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    found = {one.name for one in planned(tmp_path).tensors}
+    if family != "mixtral":  # whose experts are merged in memory alone
+        assert found == {*wanted, "score.weight"}
+    assert all(name.startswith((model.base_model_prefix, "score")) for name in found)
 
 
 @pytest.mark.parametrize("name", ["score", "v_head.summary"])
