@@ -65,6 +65,7 @@ class Case:
     bias: bool = False
     standardised: bool = False
     singleton: bool = False
+    interpolation: float | None = None
 
 
 def cases(backend: str) -> list[Case]:
@@ -75,14 +76,12 @@ def cases(backend: str) -> list[Case]:
             for parallel in (1, 2):
                 name = f"{backend}-{shape}-{'layers' if per_layer else 'stacked'}-tp{parallel}"
                 found.append(Case(name, shape, backend, parallel=parallel, per_layer=per_layer))
-        found.append(
-            Case(
-                f"{backend}-{shape}-bfloat16", shape, backend, torch.bfloat16, 2, packed=True
-            )
-        )  # fmt: skip
-        found.append(
-            Case(f"{backend}-{shape}-bias", shape, backend, parallel=2, bias=True, packed=True)
-        )
+        start, stacked = f"{backend}-{shape}", found[-3]
+        found += [
+            replace(stacked, name=f"{start}-bfloat16", dtype=torch.bfloat16, packed=True),
+            replace(stacked, name=f"{start}-bias", bias=True, packed=True),
+            replace(stacked, name=f"{start}-interpolated", interpolation=4.0),
+        ]
     first, last = found[0], found[3]
     found.append(replace(first, name=f"{backend}-scalar", outputs=1, standardised=True))
     found.append(replace(last, name=f"{backend}-singleton", singleton=True))
@@ -110,6 +109,7 @@ def configuration(case: Case) -> dict[str, Any]:
         "position_embedding_type": "rope",
         "rotary_percentage": 1.0 if llama else 0.5,
         "rotary_base": 500000.0 if llama else 10000,
+        "seq_len_interpolation_factor": case.interpolation,
         "bias": case.bias,
         "share_embeddings_and_output_weights": False,
         "tensor_model_parallel_size": case.parallel,
@@ -226,6 +226,7 @@ def make_model(case: Case) -> tuple[Any, Any]:
         position_embedding_type="rope",
         rotary_percent=1.0 if llama else 0.5,
         rotary_base=500000 if llama else 10000,
+        seq_len_interpolation_factor=case.interpolation,
         share_embeddings_and_output_weights=False,
     )
     head = RowParallelLinear(

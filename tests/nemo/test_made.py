@@ -82,6 +82,8 @@ def test_the_folder_says_what_the_checkpoint_is(made: Path, plan: Plan) -> None:
     if facts["outputs"] == 1:
         assert plan.manifest.reward == Affine(output=0, scale=1 / 2.5, offset=-0.75 / 2.5)
         return
+    assert config["id2label"]["3"] == "creativity"
+    assert config["id2label"]["4"] == "helpfulness"
     assert [affine.output for affine in plan.manifest.attributes.values()] == [4, 5, 6, 7, 8]
     first = {"llama": 0.65, "nemotron": 0.3}[facts["shape"]]  # the published models' cards
     assert getattr(plan.manifest.reward, "weights")["helpfulness"] == first  # noqa: B009

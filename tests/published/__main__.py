@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from transformers.utils import logging as transformers_logging
 
 from tests.published.comparison import Outcome, compare, table
-from tests.published.rows import IN_PARALLEL, ROWS
+from tests.published.rows import DIRECT, IN_PARALLEL, ROWS
 
 
 def main() -> int:
@@ -23,6 +24,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.rows) - set(ROWS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    # Without it vLLM asks for a NUMA node for each rank.
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     wanted = [(name, arguments.direct, arguments.ranks) for name in arguments.rows] or _all()
@@ -37,7 +40,8 @@ def main() -> int:
 
 def _all() -> list[tuple[str, bool, int]]:
     imported = [(name, False, 1) for name in ROWS]
-    return [*imported, *((name, False, 2) for name in IN_PARALLEL)]
+    direct = [(name, True, 1) for name in DIRECT]
+    return [*imported, *direct, *((name, False, 2) for name in IN_PARALLEL)]
 
 
 def _kept(wanted: list[tuple[str, bool, int]], outcomes: list[Outcome]) -> Iterator[Outcome]:

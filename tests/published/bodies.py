@@ -161,7 +161,7 @@ def write(
         return folder
     names = sorted(whole)
     shards = [names[: len(names) // 2], names[len(names) // 2 :]]
-    where = {}
+    where: dict[str, str] = {}
     for number, part in enumerate(shards, 1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
         save_file({n: whole[n] for n in part}, folder / file, metadata={"format": "pt"})

@@ -29,7 +29,7 @@ from fivescore.model.token_ids import first_difference
 from fivescore.scoring.proving import prove
 from fivescore.serve import make_engine
 from fivescore.settings import Settings
-from fivescore.types import parse_pair
+from fivescore.types import Pair as ServicePair
 from tests.e2e.server import running
 from tests.published.pairs import PAIRS
 from tests.published.published import Published, Row, Values
@@ -86,7 +86,7 @@ def compare(name: str, row: Row, scratch: Path, *, direct: bool = False, ranks: 
         folder, flags = scratch / "imported", ()
         code, told = import_(published.source, folder, *published.options)
         if code != 0:
-            outcome.faults.append(f"import: {told.strip()}")
+            outcome.faults.append(f"import: {told.strip().splitlines()[-1]}")
             return outcome
     assert flags is not None, f"{name} has to be imported"
     serving = _by_engine(folder, flags) if ranks == 1 else _by_server(scratch, folder, flags, ranks)
@@ -130,7 +130,8 @@ async def _by_engine(folder: Path, flags: Sequence[str]) -> AsyncIterator[Ask]:
             return {**values, "cached_tokens": scored.cached_tokens, TOKEN_IDS: ids}
 
         async def ask(bodies: list[dict[str, object]]) -> list[Answer]:
-            encoded = model.conversation.encode([parse_pair(body) for body in bodies])
+            pairs = [ServicePair.model_validate(body) for body in bodies]
+            encoded = model.conversation.encode(pairs)
             return await asyncio.gather(*map(one, encoded))
 
         yield ask
@@ -157,6 +158,7 @@ async def _compare(
 ) -> None:
     wanted = [published.rendering.ids(pair) for pair in PAIRS]
     values = [None if ids is None else published.values(ids) for ids in wanted]
+    read = [None if ids is None else published.read(ids) for ids in wanted]
     rewards = [one["reward"] for one in values if one is not None]
     if statistics.stdev(rewards) < LEAST_SPREAD:
         outcome.faults.append("the reward hardly depends on the pair: nothing is shown")
@@ -172,7 +174,7 @@ async def _compare(
         for place, answer in answers.items():
             outcome.faults += [
                 f"pair {place} {way}: {fault}"
-                for fault in _faults(outcome, answer, wanted[place], values[place])
+                for fault in _faults(outcome, answer, read[place], values[place])
             ]
     if not any(answer.get("cached_tokens") for answer in cached.values()):
         outcome.faults.append("no pair had a cached prefix")

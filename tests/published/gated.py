@@ -14,13 +14,15 @@ from tests.published import templates
 from tests.published.bodies import HIDDEN, Tensors, body, labels, weight, write
 from tests.published.published import Published, Values
 from tests.published.rendering import Rendering
-from tests.published.vocabularies import llama3
+from tests.published.vocabularies import gemma, llama3
 
 FIVE = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 """The first objectives of ArmoRM and QRM, in their order (cards)."""
 OBJECTIVES = 19
 PATTERN = [128009, 128006, 78191, 128007, 271]
 """What stands between the prompt and the response (``modeling_custom.py`` of ArmoRM)."""
+GEMMA2_PATTERN = [107, 108, 106, 2516, 108]
+"""The same for Gemma 2 (``armo-rm/stage-2_prepare.py`` of RLHFlow/RLHF-Reward-Modeling)."""
 TEMPERATURE = 10.0
 WIDTH = 32
 """Of the gate's inner layers."""
@@ -62,8 +64,10 @@ def armorm(folder: Path) -> Published:
             state = torch.relu(_linear(gate, layer, state))
         weights = softmax(_linear(gate, 3, state) / TEMPERATURE, dim=0) * scale.float()
         rewards = regression.float() @ hidden[-1]
-        named = {name: float(rewards[i] * 5 - 0.5) for i, name in enumerate(FIVE)}
-        return {**named, "reward": float(weights @ (rewards @ transform.float()))}
+        return {
+            **_named(rewards * 5 - 0.5),
+            "reward": float(weights @ (rewards @ transform.float())),
+        }
 
     return Published(folder, Rendering(vocabulary), values)
 
@@ -106,7 +110,49 @@ def qrm(folder: Path) -> Published:
             state = _normed(gate, layer + 2, state)
         weights = softmax(_linear(gate, 9, state) / TEMPERATURE, dim=0) * scale.float()
         quantiles = (regression.float() @ hidden[-1]).view(OBJECTIVES, QUANTILES)
-        return {"reward": float(weights @ (quantiles.mean(1) @ transform.float()))}
+        rewards = quantiles.mean(1) @ transform.float()
+        return {**_named(rewards), "reward": float(weights @ rewards)}
+
+    return Published(folder, Rendering(vocabulary), values)
+
+
+def qrm_gemma(folder: Path) -> Published:
+    """QRM-Gemma-2-27B: five objectives of 19 quantiles, dropout in the gate, no transform.
+
+    The gate's layers are numbered with the dropout after all but its last norm, and its temperature
+    is 1 where config.json does not say. From an implementation that names the checkpoint's tensors
+    (``scoring/qrm.py``, after ``modeling_custom.py`` of nicolinho/QRM-Gemma-2-27B).
+    """
+    vocabulary = gemma(templates.GEMMA2)
+    rows = -(-vocabulary.tokenizer.get_vocab_size() // 64) * 64
+    made = body("gemma2", rows, seed=71)
+    objectives, quantiles = len(FIVE), OBJECTIVES
+    regression = weight(objectives * quantiles, HIDDEN, seed=71)
+    inner = (0, 4, 8)
+    gate = _normed_gate(seed=72, inner=inner, last=11, out=objectives, width=0.2)
+    scale = torch.tensor([1.12], dtype=torch.bfloat16)
+    config = {
+        "architectures": ["Gemma2ForRewardModelWithGating"],
+        **made.config,
+        "gating_hidden_dim": WIDTH,
+        "gating_n_hidden": 3,
+        "num_objectives": objectives,
+        "num_quantiles": quantiles,
+        **labels(1),
+    }
+    head = {"regression_layer.weight": regression, "gating.logit_scale": scale, **gate}
+    write(folder, config, {**made.tensors, **head})
+    vocabulary.write(folder)
+
+    def values(ids: Sequence[int]) -> Values:
+        hidden = made.hidden(ids)
+        state = hidden[_gated_at(ids, GEMMA2_PATTERN)]
+        for layer in inner:
+            state = torch.relu(gate[f"gating.layers.{layer}.weight"].float() @ state)
+            state = _normed(gate, layer + 2, state)
+        weights = softmax(_linear(gate, 11, state), dim=0) * scale.float()
+        rewards = (regression.float() @ hidden[-1]).view(objectives, quantiles).mean(1)
+        return {**_named(rewards), "reward": float(weights @ rewards)}
 
     return Published(folder, Rendering(vocabulary), values)
 
@@ -142,15 +188,21 @@ def urm(folder: Path) -> Published:
             state = layers[f"weights.fc.{place}.weight"].float() @ state
             state = state + layers[f"weights.fc.{place}.bias"].float()
             state = selu(state) if place < 4 else state
-        return {"reward": float((score.float() @ last).view(5, 2)[:, 0] @ state)}
+        means = (score.float() @ last).view(5, 2)[:, 0]
+        return {**_named(means), "reward": float(means @ state)}
 
     return Published(folder, Rendering(vocabulary), values)
 
 
-def _gated_at(ids: Sequence[int]) -> int:
-    """Where the last ``PATTERN`` begins."""
-    starts = range(len(ids) - len(PATTERN), -1, -1)
-    return next(at for at in starts if list(ids[at : at + len(PATTERN)]) == PATTERN)
+def _named(rewards: Any) -> Values:
+    """HelpSteer's five attributes, the first objectives."""
+    return {name: float(rewards[place]) for place, name in enumerate(FIVE)}
+
+
+def _gated_at(ids: Sequence[int], pattern: Sequence[int] = PATTERN) -> int:
+    """Where the last ``pattern`` begins."""
+    starts = range(len(ids) - len(pattern), -1, -1)
+    return next(at for at in starts if list(ids[at : at + len(pattern)]) == pattern)
 
 
 def _transform(seed: int) -> Any:
@@ -171,13 +223,26 @@ def _gate(seed: int) -> Tensors:
     return tensors
 
 
-def _normed_gate(seed: int) -> Tensors:
+def _normed_gate(
+    seed: int,
+    *,
+    inner: Sequence[int] = (0, 3, 6),
+    last: int = 9,
+    out: int = OBJECTIVES,
+    width: float = 2.0,
+) -> Tensors:
+    """A gate with a norm two places after each inner layer.
+
+    Args:
+        last: the place of the last layer.
+        width: of its weights; the temperature makes the weights nearly equal if it is small.
+    """
     tensors: Tensors = {}
     into = HIDDEN
-    for layer in (0, 3, 6):
+    for layer in inner:
         norm = f"gating.layers.{layer + 2}"
         tensors |= {
-            f"gating.layers.{layer}.weight": weight(WIDTH, into, seed=seed + layer, width=0.7),
+            f"gating.layers.{layer}.weight": weight(WIDTH, into, seed=seed + layer),
             f"{norm}.weight": 1 + weight(WIDTH, seed=seed + layer + 10),
             f"{norm}.bias": weight(WIDTH, seed=seed + layer + 20),
             f"{norm}.running_mean": weight(WIDTH, seed=seed + layer + 30).abs(),
@@ -185,8 +250,8 @@ def _normed_gate(seed: int) -> Tensors:
             f"{norm}.num_batches_tracked": torch.tensor(1000),
         }
         into = WIDTH
-    tensors["gating.layers.9.weight"] = weight(OBJECTIVES, WIDTH, seed=seed + 50, width=2.0)
-    tensors["gating.layers.9.bias"] = weight(OBJECTIVES, seed=seed + 51)
+    tensors[f"gating.layers.{last}.weight"] = weight(out, WIDTH, seed=seed + 50, width=width)
+    tensors[f"gating.layers.{last}.bias"] = weight(out, seed=seed + 51)
     return tensors
 
 

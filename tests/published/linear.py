@@ -204,7 +204,8 @@ def _classifier(
     write(folder, config, {**made.tensors, "score.weight": head}, form=form)
     vocabulary.write(folder)
     values = _last(made, head, pad=pad)
-    return Published(folder, Rendering(vocabulary), values, direct=() if pad is None else None)
+    direct = () if pad is None else None
+    return Published(folder, Rendering(vocabulary), values, direct=direct, unread=pad)
 
 
 def _openrlhf(

@@ -25,6 +25,8 @@ class Published:
         options: of ``fivescore import``, beside the source and the output.
         direct: flags with which ``fivescore serve`` takes the source as it is; None where it has to
             be imported.
+        unread: a token that the head is not read at where it stands last, so that it need not be
+            computed.
     """
 
     source: Path
@@ -32,6 +34,12 @@ class Published:
     values: Callable[[Sequence[int]], Values]
     options: tuple[str, ...] = ()
     direct: tuple[str, ...] | None = None
+    unread: int | None = None
+
+    def read(self, ids: Sequence[int]) -> list[int]:
+        """The ids up to the one that the head is read at."""
+        last = max(place for place, id_ in enumerate(ids) if id_ != self.unread)
+        return list(ids[: last + 1])
 
 
 class Row(NamedTuple):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jinja2 import TemplateError
-from tokenizers import Tokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from tests.published.pairs import Pair, Turn
@@ -42,8 +41,7 @@ class Rendering:
 
     def ids(self, pair: Pair) -> list[int] | None:
         """The pair's token ids; None where the template refuses its turns."""
-        tokenizer = self.vocabulary.tokenizer
-        added = tokenizer.get_added_tokens_decoder().values()
+        added = self.vocabulary.tokenizer.get_added_tokens_decoder().values()
         special = [token.content for token in added if token.special]
         text = self._rendered(pair, special)
         if text is None:
@@ -53,16 +51,16 @@ class Rendering:
             text = text.rstrip("\n")
             assert text.endswith(eos), "OpenRLHF would write a space before EOS"
         ids = _encoded(self.vocabulary, text, special)
-        if self.suffix is not None and ids[-1] != tokenizer.token_to_id(self.suffix):
-            ids.append(tokenizer.token_to_id(self.suffix))
-        return self._with_bos(ids, tokenizer)
+        if self.suffix is not None and ids[-1] != self.vocabulary.id(self.suffix):
+            ids.append(self.vocabulary.id(self.suffix))
+        return self._with_bos(ids)
 
-    def _with_bos(self, ids: list[int], tokenizer: Tokenizer) -> list[int]:
+    def _with_bos(self, ids: list[int]) -> list[int]:
         name = self.vocabulary.settings.get("bos_token")
         if name is None or self.bos == "never":
             return ids
-        bos = tokenizer.token_to_id(name)
-        added = tokenizer.encode("a").ids[0] == bos
+        bos = self.vocabulary.id(name)
+        added = self.vocabulary.tokenizer.encode("a").ids[0] == bos
         return [bos, *ids] if added and ids[0] != bos else ids
 
     def _rendered(self, pair: Pair, special: list[str]) -> str | None:
@@ -100,11 +98,11 @@ def _hidden(turn: Turn, special: list[str]) -> dict[str, str]:
 
 def _encoded(vocabulary: Vocabulary, text: str, special: list[str]) -> list[int]:
     """Ids of a rendered text; private-use characters stand for special tokens' strings."""
-    tokenizer, plain = vocabulary.tokenizer, vocabulary.plain
+    plain = vocabulary.plain
     ids: list[int] = []
     for part in re.split("(" + "|".join(map(re.escape, special)) + ")", text):
         if part in special:
-            ids.append(tokenizer.token_to_id(part))
+            ids.append(vocabulary.id(part))
         elif part:
             for place, name in enumerate(special):
                 part = part.replace(chr(_HIDDEN + place), name)

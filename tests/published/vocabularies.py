@@ -58,6 +58,12 @@ class Vocabulary(NamedTuple):
         """``tokenizer.json`` as the library tokenizers reads it."""
         return _read(self.backend)
 
+    def id(self, token: str) -> int:
+        """The id of a token that is there."""
+        found = self.tokenizer.token_to_id(token)
+        assert found is not None, token
+        return found
+
     @property
     def plain(self) -> Tokenizer:
         """The same, which takes special tokens' strings for text."""

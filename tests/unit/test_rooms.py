@@ -41,7 +41,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "fastapi": WEB,
     "starlette": WEB,
     "uvicorn": WEB,
-    "httpx": frozenset({"client", "evaluation"}),
+    "httpx": frozenset({"client", "client/integrations", "evaluation"}),
     "torch": frozenset({"engine/vllm", "training", "client/integrations", "model"}),
     "transformers": frozenset({"model", "training", "check"}),
 }

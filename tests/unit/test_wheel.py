@@ -103,6 +103,13 @@ def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> Non
     assert not [name for name in held if "test" in name]
 
 
+def test_vllm_finds_its_plugin_in_it(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        (name,) = (name for name in opened.namelist() if name.endswith("entry_points.txt"))
+        written = opened.read(name).decode()
+    assert "[vllm.general_plugins]\nfivescore = fivescore.engine.vllm.heads:register\n" in written
+
+
 def _checked(python: Path, program: str) -> subprocess.CompletedProcess[str]:
     folder = python.parents[2]
     (folder / "program.py").write_text(program)

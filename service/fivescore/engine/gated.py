@@ -8,6 +8,7 @@ first, so the engine's prefix cache has nearly all of it.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -121,7 +122,7 @@ class GatedEngine:
         name = f"{request_id}-gate"
         output = await self._inner.encode(token_ids, name, trace_headers, priority)
         weights = gating.weights(output.values, self._gate)
-        if all(weight == weight for weight in weights):  # a NaN may be another sequence's fault
+        if all(map(math.isfinite, weights)):  # what is not may be another sequence's fault
             self._known[key] = weights
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)

@@ -30,7 +30,10 @@ DEFAULT_OUTPUTS = 2
 """What transformers takes for a configuration that declares no labels."""
 STEPS = re.compile(r"Process|PRM|Prm|ForTokenClassification")
 OWN_HEAD = re.compile(r"Reward|^Custom|^Auto|Gating|ValueHead|Critic|Ranking")
-NOT_CAUSAL = re.compile(r"(?i:bert)(?!Decoder)|Bidirec|Encoder|(?<!GP)T5|(?i:electra)")
+NOT_CAUSAL = re.compile(
+    r"(?i:bert)(?!Decoder)|Bidirec|Bi(?=Model|For)|Encoder|Embed|(?<!GP)T5|(?i:electra)|PaliGemma"
+    r"|^New(?=Model|For)"  # gte's encoders
+)
 
 
 @dataclass(frozen=True, slots=True)

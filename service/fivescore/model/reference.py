@@ -83,8 +83,11 @@ class Reference:
         Raises:
             ConfigurationError: the ids lack those that a gate is computed at.
         """
-        (found,) = self.all_outputs([token_ids])
-        return found
+        if self._large is not None:
+            (states,) = self._large.hidden_states([token_ids])
+        else:
+            states = hidden_states(self._body, token_ids)
+        return self._outputs(states, token_ids)
 
     def all_outputs(
         self, sequences: Sequence[Sequence[int]], done: Callable[[float], Any] = lambda count: None
@@ -103,7 +106,7 @@ class Reference:
             states = self._large.hidden_states(sequences, done)
             return [self._outputs(one, ids) for one, ids in zip(states, sequences, strict=True)]
         for ids in sequences:
-            found.append(self._outputs(hidden_states(self._body, ids), ids))
+            found.append(self.outputs(ids))
             done(1)
         return found
 

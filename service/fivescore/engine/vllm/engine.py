@@ -137,6 +137,7 @@ class VllmEngine:
         self._zeroes_blocks = False
         self._spoiled = False
         self._direct = internals.usable(internals.ENCODE)
+        internals.usable(internals.TRACK)  # the workers look again
 
     _renewed = -math.inf
     """When an engine of this process was last replaced for its KV cache."""

@@ -35,8 +35,8 @@ REGRESSION, TRANSFORM, SCALE = (
 )  # fmt: skip
 GATING = re.compile(r"gating\.layers\.(\d+)\.(\w+)")
 FC = re.compile(r"(weights\.fc)\.(\d+)\.(weight|bias)")
-TEMPERATURE = 10.0
-"""The default of ``gating_temperature`` in both models' code."""
+TEMPERATURE = {"llama": 10.0, "gemma2": 1.0}
+"""The default of ``gating_temperature`` in the models' code, by the body."""
 EPSILON = 1e-5
 """The default of ``torch.nn.BatchNorm1d``."""
 NEVER = -1e4
@@ -189,7 +189,8 @@ class _Head:
 
     @property
     def temperature(self) -> float:
-        return float(self.source.config.get("gating_temperature", TEMPERATURE))
+        default = TEMPERATURE.get(str(self.source.config.get("model_type")), TEMPERATURE["llama"])
+        return float(self.source.config.get("gating_temperature", default))
 
     @property
     def scale(self) -> float:

@@ -74,21 +74,26 @@ def plan(
     config = nemo_config.read(files, config_name)
     backend, store = _store(files.below(weights))
     model = MegatronModel(files.shown, store, config)
-    family, _preset = FAMILIES[config.family]
     folder = Path(tempfile.mkdtemp(prefix="fivescore-import-"))
     made = _Files()
     weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
     made.update(nemo_tokenizer.write(files, config.tokenizer, config.length, tokenizer, folder))
     return Plan(
         kind=KIND,
-        sentence=(
-            f"a NeMo checkpoint ({backend}) of a {family} body with {model.outputs}"
-            f" output{'s' if model.outputs > 1 else ''} of rm_head at the last token"
-        ),
+        sentence=_sentence(backend, config, model.outputs, manifest is None),
         config=_config(config, model, _ids(files.shown, folder, model.rows)),
         manifest=_manifest(files.shown, config, model.outputs, source.name, manifest),
         tensors=model.tensors,
         files=made,
+    )
+
+
+def _sentence(backend: str, config: NemoConfig, outputs: int, by_family: bool) -> str:
+    family, preset = FAMILIES[config.family]
+    weighted = f", weighted as {preset}" if outputs == NEMO_OUTPUTS and by_family else ""
+    return (
+        f"a NeMo checkpoint ({backend}) of a {family} body with {outputs}"
+        f" output{'s' if outputs > 1 else ''} of rm_head at the last token{weighted}"
     )
 
 
@@ -159,7 +164,7 @@ def _config(
     else:
         own = {"hidden_act": "relu2", "norm_eps": config.epsilon}
     rope = {"rope_type": "default", "rope_theta": config.rotary_base, **config.rope_scaling}
-    if config.family == "nemotron" or config.rotary_share != 1:
+    if config.family == "nemotron":  # whose default is a half
         rope["partial_rotary_factor"] = config.rotary_share
     names = NAMES if model.outputs == NEMO_OUTPUTS else ()
     labels = dict(enumerate(names or (f"LABEL_{n}" for n in range(model.outputs))))

@@ -133,7 +133,7 @@ class _Reader:
             head_size=self._count("kv_channels", hidden // heads),
             epsilon=self._number("layernorm_epsilon", LAYERNORM_EPSILON),
             zero_centred=zero_centred,
-            rotary_share=self._rotary_share(),
+            rotary_share=self._rotary_share(family),
             rotary_base=self._number("rotary_base", ROTARY_BASE),
             rope_scaling=self._rope_scaling(),
             linear_bias=bool(self._get("add_bias_linear" if self._newer else "bias", True)),
@@ -187,10 +187,13 @@ class _Reader:
             return "swiglu" if function == "silu" else f"gated {function}"
         return SQUARED_RELU if function == "squared_relu" else function
 
-    def _rotary_share(self) -> float:
-        share = self._number("rotary_percent" if self._newer else "rotary_percentage", 1.0)
+    def _rotary_share(self, family: str) -> float:
+        name = "rotary_percent" if self._newer else "rotary_percentage"
+        share = self._number(name, 1.0)
         if not 0 < share <= 1:
-            raise self._refusal(f"the share of a head that is rotated is {share}, not in (0, 1]")
+            raise self._refusal(f"{name} is {share}, not above 0 and at most 1")
+        if family == "llama" and share != 1:
+            raise self._refusal(f"{name} is {share}, and transformers' Llama rotates whole heads")
         return share
 
     def _rope_scaling(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,12 @@ def _hub_name(entries: Mapping[str, Any]) -> str | None:
 
 
 def _load(shown: str, name: str, folder: Path) -> None:
+    """Put the tokenizer of a folder or hub id into ``folder``, files as they are where it can."""
+    if (Path(name) / tokenizer_file.FILE_NAME).is_file():
+        for path in (Path(name) / kept for kept in KEPT):
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
+        return
     try:
         tokenizer_file.read(name).save_pretrained(folder)
     except Exception as error:  # the library raises many types

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import pickle
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from fivescore.model.architecture import MOST_CHARACTERS
 from fivescore.model.importers import nemo
 from fivescore.model.manifest import PRESETS, Manifest
 from tests.nemo.made_folders import KEPT
+from tests.unit.model.importers.test_restricted_pickle import Hostile
 
 MADE = KEPT / "torch_dist-llama-layers-tp2"
 CONFIG = "model_config.yaml"
@@ -44,7 +47,8 @@ def refusal(source: Path) -> str:
 
 def test_the_sentence_says_what_it_is() -> None:
     assert nemo.plan(MADE).sentence == (
-        "a NeMo checkpoint (torch_dist) of a Llama body with 9 outputs of rm_head at the last token"
+        "a NeMo checkpoint (torch_dist) of a Llama body with 9 outputs of rm_head at the last"
+        " token, weighted as llama3-70b-steerlm-rm"
     )
 
 
@@ -89,6 +93,12 @@ def test_an_archive_may_have_a_folder_around_it(copy: Path, tmp_path: Path) -> N
     assert plan.manifest.source is not None
     assert plan.manifest.source.from_ == "a.nemo"
     assert [t.name for t in plan.tensors] == [t.name for t in nemo.plan(MADE).tensors]
+
+
+def test_pickles_that_say_nothing_of_the_weights_stay_closed(copy: Path) -> None:
+    (copy / "model_weights" / "common.pt").write_bytes(pickle.dumps(Hostile(os._exit, 1)))
+    for tensor in nemo.plan(copy).tensors:
+        tensor.read()
 
 
 def test_the_tokenizer_s_files_go_with_the_plan() -> None:

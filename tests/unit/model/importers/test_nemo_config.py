@@ -119,7 +119,8 @@ def test_positions_are_scaled_where_nemo_scales_them(tmp_path: Path) -> None:
         ({"regression": {"num_attributes": "x"}}, "num_attributes is 'x', not a number"),
         ({"seq_len_interpolation_factor": "x"}, "seq_len_interpolation_factor is 'x', not a"),
         ({"num_query_groups": 3}, "4 heads cannot share 3 query groups"),
-        ({"rotary_percentage": 0}, "the share of a head that is rotated is 0"),
+        ({"rotary_percentage": 0}, r"rotary_percentage is 0\.0, not above 0"),
+        ({"rotary_percentage": 0.5}, r"rotary_percentage is 0\.5, and transformers' Llama"),
         (
             {"reward_standardization": {"enable": True, "mean": 1}},
             r"lacks reward_standardization\.std",

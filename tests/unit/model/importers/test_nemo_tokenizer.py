@@ -49,6 +49,15 @@ def test_hugging_face_s_files_are_kept(tmp_path: Path, hugging_face: Path) -> No
     )
 
 
+def test_a_given_tokenizer_is_taken_as_it_is(tmp_path: Path, hugging_face: Path) -> None:
+    source = tmp_path / "nemo"
+    source.mkdir()
+    (source / "spm.model").write_bytes(b"no model")
+    write(source, {"library": "sentencepiece"}, given=hugging_face)
+    for file in (tmp_path / "nemo-written").iterdir():
+        assert file.read_bytes() == (hugging_face / file.name).read_bytes()
+
+
 def test_tokens_that_nemo_adds_are_added(tmp_path: Path, hugging_face: Path) -> None:
     (tmp_path / "nemo").mkdir()
     entries = {**HUB, "additional_special_tokens": ["<s>", "<extra_id_0>", "<extra_id_1>"]}
