@@ -43,7 +43,7 @@ def for_large(model: str, revision: str | None) -> StreamedBody | None:
     files are still to be fetched.
 
     Raises:
-        ConfigurationError: a file is damaged, or transformers has no such body.
+        ConfigurationError: transformers has no such body.
     """
     import torch
 
@@ -57,7 +57,11 @@ def for_large(model: str, revision: str | None) -> StreamedBody | None:
     except ModuleNotFoundError as error:
         log.info("a large reference would need %s, which is not installed", error.name)
         return None
-    found = tensors.stored(folder, model)
+    try:
+        found = tensors.stored(folder, model)
+    except ConfigurationError as error:  # such as two files with a tensor each; loading decides
+        log.info("%s", error)
+        return None
     elements = sum(math.prod(one.shape) for one in found.values())
     if elements * FLOAT32_BYTES <= SHARE * psutil.virtual_memory().available:
         return None

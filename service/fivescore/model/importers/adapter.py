@@ -37,10 +37,9 @@ CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter and no model."""
-    return (folder / ADAPTER).is_file() and not (
-        (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
-    )
+    """Whether a folder holds an adapter and no model, beside which a trainer may have left one."""
+    models = [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    return (folder / ADAPTER).is_file() and not ((folder / "config.json").is_file() and models)
 
 
 def read(name: str, folder: Path, base: str | None, revision: str | None) -> Source:

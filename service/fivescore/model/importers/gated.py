@@ -15,12 +15,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from fivescore.errors import ConfigurationError
 from fivescore.model.head import Gate, GatedHead
 from fivescore.model.importers import body, meaning
-from fivescore.model.importers.linear import Layer
+from fivescore.model.importers.linear import Layer, planned_chain, with_bias
 from fivescore.model.importers.options import Options
 from fivescore.model.importers.plan import Plan, PlannedTensor
 from fivescore.model.importers.sources import NotFetched, Source, Tensor, computed
@@ -35,6 +36,7 @@ REGRESSION, TRANSFORM, SCALE = (
 GATING = re.compile(r"gating\.layers\.(\d+)\.(\w+)")
 TEMPERATURE = {"llama": 10.0, "gemma2": 1.0}
 """The default of ``gating_temperature`` in the models' code, by the body."""
+FC = re.compile(r"(weights\.fc)\.(\d+)\.(weight|bias)")
 EPSILON = 1e-5
 """The default of ``torch.nn.BatchNorm1d``."""
 NEVER = -1e4
@@ -316,9 +318,6 @@ def _zeros(size: int) -> torch.Tensor:
     return torch.zeros(size)
 
 
-FC = re.compile(r"(weights\.fc)\.(\d+)\.(weight|bias)")
-
-
 def plan_urm(source: Source, options: Options) -> Plan | None:
     """The plan of URM's head; None where the tensors are not those of one."""
     inner, _, others = body.parts(source)
@@ -353,21 +352,21 @@ def plan_urm(source: Source, options: Options) -> Plan | None:
 
 
 def _urm_tensors(score: Layer, chain: Sequence[Layer]) -> list[PlannedTensor]:
+    """The rows of the means, without those of the log-variances, and the network."""
     rows, width = score.weight.shape
-    means = computed((rows // 2, width), lambda: score.weight.float()[::2].contiguous())
-    bias = score.bias
-    mean_bias = computed(
-        (rows // 2,),
-        lambda: _zeros(rows // 2) if bias is None else bias.float()[::2].contiguous(),
-    )
-    found = [means.planned("score.weight"), mean_bias.planned("score.bias")]
-    for place, layer in enumerate(chain):
-        size = layer.weight.shape[0]
-        has = layer.bias
-        full = has if has is not None else computed((size,), lambda size=size: _zeros(size))  # type: ignore[misc]
-        found.append(layer.weight.planned(f"gate.{2 * place}.weight"))
-        found.append(full.planned(f"gate.{2 * place}.bias"))
-    return found
+    whole = with_bias(score)
+    assert whole.bias is not None
+    means = [
+        computed((rows // 2, *shape), partial(_even, tensor))
+        for tensor, shape in ((whole.weight, (width,)), (whole.bias, ()))
+    ]
+    names = ("score.weight", "score.bias")
+    found = [tensor.planned(name) for name, tensor in zip(names, means, strict=True)]
+    return [*found, *planned_chain("gate", chain)]
+
+
+def _even(tensor: Tensor) -> torch.Tensor:
+    return tensor.float()[::2].contiguous()
 
 
 def _urm(score: Layer, chain: Sequence[Layer], state: torch.Tensor) -> list[float]:

@@ -12,7 +12,7 @@ from fivescore.model.head import LinearHead, MlpHead
 from fivescore.model.importers import body, meaning
 from fivescore.model.importers.options import Options
 from fivescore.model.importers.plan import Plan, PlannedTensor
-from fivescore.model.importers.sources import FLOATS, Source, Tensor
+from fivescore.model.importers.sources import FLOATS, Source, Tensor, computed
 from fivescore.model.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def plan_mlp(source: Source, options: Options) -> Plan | None:
         f" {len(chain)} linear layers with ReLU between them, {module} ({_counted(widths[-1])})",
         config=body.config(source, widths[-1]),
         manifest=_read_at(module, meaning.for_outputs(source, widths[-1], head, options.manifest)),
-        tensors=(*body.planned(inner), *_planned_chain("score", chain)),
+        tensors=(*body.planned(inner), *planned_chain("score", chain)),
         files=source.files,
         head=lambda states, ids: relu_chain(chain, states[-1]).tolist(),
     )
@@ -169,7 +169,7 @@ def _planned(name: str, layer: Layer) -> list[PlannedTensor]:
     return found if layer.bias is None else [*found, layer.bias.planned(f"{name}.bias")]
 
 
-def _planned_chain(name: str, layers: Sequence[Layer]) -> list[PlannedTensor]:
+def planned_chain(name: str, layers: Sequence[Layer]) -> list[PlannedTensor]:
     """The layers as ``name.0``, ``name.2``, ..., each with a bias."""
     return [
         one
@@ -181,8 +181,6 @@ def _planned_chain(name: str, layers: Sequence[Layer]) -> list[PlannedTensor]:
 def with_bias(layer: Layer) -> Layer:
     """The layer with a bias of zeros where it has none."""
     import torch
-
-    from fivescore.model.importers.sources import computed
 
     outputs = layer.weight.shape[:1]
     bias = layer.bias or computed(outputs, lambda: torch.zeros(outputs))

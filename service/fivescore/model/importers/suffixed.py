@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fivescore.model.importers import linear, meaning
 from fivescore.model.importers.options import Options
 from fivescore.model.importers.plan import Plan
-from fivescore.model.importers.sources import Source, Tensor
+from fivescore.model.importers.sources import Source, Tensor, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -124,8 +124,6 @@ def _string(source: Source, token: int, named_by: str | None) -> str:
 
 
 def _tokenizer_config(source: Source) -> Mapping[str, Any]:
-    from fivescore.model.importers.sources import read_json
-
     file = source.files.get("tokenizer_config.json")
     return {} if file is None else read_json(file, source.name)
 

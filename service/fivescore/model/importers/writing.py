@@ -14,7 +14,6 @@ import json
 import math
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -363,8 +362,3 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     part = file.with_name(file.name + PART)
     part.write_text(json.dumps(content, indent=2) + "\n")
     part.replace(file)
-
-
-def say(line: str) -> None:
-    """Print a line on standard error."""
-    print(line, file=sys.stderr, flush=True)
