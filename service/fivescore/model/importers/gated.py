@@ -34,9 +34,9 @@ REGRESSION, TRANSFORM, SCALE = (
     "regression_layer.weight", "reward_transform_matrix", "gating.logit_scale",
 )  # fmt: skip
 GATING = re.compile(r"gating\.layers\.(\d+)\.(\w+)")
-FC = re.compile(r"(weights\.fc)\.(\d+)\.(weight|bias)")
 TEMPERATURE = {"llama": 10.0, "gemma2": 1.0}
 """The default of ``gating_temperature`` in the models' code, by the body."""
+FC = re.compile(r"(weights\.fc)\.(\d+)\.(weight|bias)")
 EPSILON = 1e-5
 """The default of ``torch.nn.BatchNorm1d``."""
 NEVER = -1e4
