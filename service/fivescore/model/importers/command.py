@@ -141,12 +141,32 @@ def _inspect(flags: dict[str, Any]) -> int:
         head = plan.manifest.head.kind
         print(f"{name}: {plan.sentence}")
         print(f"kind: {plan.kind}; outputs: {plan.manifest.outputs}; head: {head}")
-    if served:
-        print(f"It can be served as it is: fivescore serve --model {name}")
+    preset = "" if plan is None or served else _preset(plan.manifest)
+    if served or preset:
+        given = f" --manifest {preset}" if preset else ""
+        print(f"It can be served as it is: fivescore serve --model {name}{given}")
     if plan is not None:
         given = f" --kind {options.kind}" if options.kind else ""
         print(f"It can be imported: fivescore import {name}{given} --output DIR")
     return 0
+
+
+def _preset(manifest: Any) -> str:
+    """The preset with which a head that needs no conversion is served; empty without one."""
+    from fivescore.model.head import TokenHead
+    from fivescore.model.manifest import PRESETS
+
+    def deciding(one: Any) -> tuple[Any, ...]:
+        return one.head, one.prompt.bos, one.prompt.principle
+
+    return next(
+        (
+            name
+            for name, preset in PRESETS.items()
+            if isinstance(preset.head, TokenHead) and deciding(preset) == deciding(manifest)
+        ),
+        "",
+    )
 
 
 def _list() -> int:

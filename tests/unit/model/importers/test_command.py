@@ -165,6 +165,10 @@ def test_inspect_says_what_can_be_done(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"It can be imported: fivescore import {other} --output DIR" in out
     assert run("inspect", made.language_model(tmp_path / "third")) == 1
     assert "a language model without a reward head: --token ID" in capsys.readouterr().err
+    nemotron = made.language_model(tmp_path / "Llama-3.1-Nemotron-70B-Reward-HF")
+    assert run("inspect", nemotron) == 0
+    as_it_is = f"fivescore serve --model {nemotron} --manifest llama-3.1-nemotron-70b-reward"
+    assert as_it_is in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["mlp", "armorm"])
