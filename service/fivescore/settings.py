@@ -137,7 +137,7 @@ class Settings(BaseSettings):
         description="what pairs are judged by that name no principle, for models that are asked"
         " about one; trainers' protocols name none [such a pair is refused]",
     )
-    hold_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+    hold_seconds: Annotated[float, Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)] = Field(
         150,
         description="how long requests of trainers that do not come back wait while the model loads"
         " or the engine starts again; below the time-out of their clients",

@@ -239,7 +239,7 @@ async def refused_once(service: Service, reason: str, code: str, **facts: int) -
 
 
 async def test_while_no_requests_are_taken_each_refusal_is_counted_once() -> None:
-    async with serving(SlowToLoad(), settle=False) as service:
+    async with serving(SlowToLoad(), settle=False, hold_seconds=0) as service:
         await refused_once(service, "loading", "loading")
     async with serving() as service:
         service.scorer.service.drain()

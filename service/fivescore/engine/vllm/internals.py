@@ -40,6 +40,9 @@ HEADED = "only a head that is one linear layer can be served"
 TRACK = "a parameter that vLLM makes and the checkpoint lacks may stay unset"
 STOP = "this version of vLLM cannot be used"
 
+SCORE_BIAS = "score.bias"
+"""The parameter that vLLM makes of the checkpoint's tensor, and does not report as loaded."""
+
 
 @dataclass(frozen=True)
 class Internal:
@@ -196,7 +199,8 @@ def track_every_parameter() -> None:
 def _tracked(
     loader: Any, track: Any, model: Any, loaded_weights: Any, quantized: bool = False
 ) -> None:
-    track(loader, model, loaded_weights, quantized=True)
+    found = loaded_weights if loaded_weights is None else {*loaded_weights, SCORE_BIAS}
+    track(loader, model, found, quantized=True)
 
 
 def run_exit_functions() -> None:
