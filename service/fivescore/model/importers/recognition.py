@@ -12,6 +12,7 @@ from fivescore.errors import ConfigurationError
 from fivescore.model import architecture as architectures
 from fivescore.model import manifest as manifests
 from fivescore.model import weights
+from fivescore.model.architecture import refusal
 from fivescore.model.importers import (
     adapter,
     body,
@@ -77,6 +78,7 @@ def plan(name: str, options: Options) -> Plan:
 def plan_at(place: Path, name: str, options: Options) -> Plan:
     """The same for the source ``name`` whose file or folder is ``place``."""
     if sources.is_nemo(place):
+        _check_used(name, NEMO.name, options)
         return _with_manifest(_nemo(place, options), options)
     if not place.is_dir():
         raise ConfigurationError(f"source {name}: this is a file: give the folder that holds it")
@@ -85,12 +87,27 @@ def plan_at(place: Path, name: str, options: Options) -> Plan:
     found = _recognised(source, options)
     if found is None:
         raise _unknown(source, options)
+    _check_used(name, ADAPTER.name if adapter.is_adapter(place) else found.kind, options, found)
     if adapter.is_adapter(place):
         found = replace(found, sentence=f"a PEFT adapter; merged, it is {found.sentence}")
     weights.check_body(
         architecture(source, found), Tensors({t.name: t.shape for t in found.tensors})
     )
     return _with_manifest(found, options)
+
+
+def _check_used(name: str, kind: str, options: Options, found: Plan | None = None) -> None:
+    """Check that no option was given that would do nothing."""
+    head = found.kind if found else kind
+    given = {
+        "--token": options.token is not None and head != "token",
+        "--minus": options.minus is not None and options.token is None,
+        "--normalize": options.normalize and head != "linear",
+        "--base": options.base is not None and kind != ADAPTER.name,
+    }
+    if unused := [flag for flag, is_unused in given.items() if is_unused]:
+        what = found.sentence if found else "a NeMo checkpoint"
+        raise refusal(name, f"{unused[0]} does nothing for {what}: leave it out")
 
 
 def _nemo(place: Path, options: Options) -> Plan:
@@ -147,7 +164,7 @@ def _unknown(source: Source, options: Options) -> ConfigurationError:
     """What was recognised of a source, and what was not."""
     _, language, others = body.parts(source)
     what = source.architecture or source.config.get("model_type")
-    if options.kind is not None:
+    if options.kind is not None and (options.kind != "token" or others):
         return source.refuse(f"{what} is not of the kind {options.kind}: leave --kind out")
     if not others and language:
         return source.refuse(

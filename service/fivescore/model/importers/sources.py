@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fivescore.data.hub import HUB_ID, OLD_HUB_ID
 from fivescore.errors import ConfigurationError, first_line
 from fivescore.model import tensors
-from fivescore.model.architecture import refusal
+from fivescore.model.architecture import named, refusal
 from fivescore.model.importers.plan import PlannedTensor
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Source:
     @property
     def architecture(self) -> str:
         """The class that the weights are for; empty where config.json names none."""
-        return str((self.config.get("architectures") or [""])[0])
+        return named(self.config)
 
     def with_(self, **changes: Any) -> Source:
         """The same source with some fields changed."""

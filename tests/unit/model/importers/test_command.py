@@ -181,6 +181,29 @@ def test_what_was_imported_can_be_served(
     assert f"It can be served as it is: fivescore serve --model {output}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["model.nemo", "model.gguf", "weights.safetensors"])
+def test_inspect_of_a_file_is_one_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(b"no archive")
+    assert run("inspect", tmp_path / name) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_inspect_takes_a_nemo_archive(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("inspect", NEMO / "zarr-llama-bfloat16" / "model.nemo") == 0
+    assert "It can be imported" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["[]", '{"architectures": {"a": 1}}', '{"architectures": [3]}'])
+def test_inspect_of_a_damaged_configuration_is_one_line(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (made.linear(tmp_path) / "config.json").write_text(text)
+    assert run("inspect", tmp_path) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_inspect_reads_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = made.qrm(tmp_path)
     read: list[int] = []

@@ -64,6 +64,17 @@ def test_a_body_that_lacks_its_name_gets_it(before: str, tmp_path: Path) -> None
     assert {one.name.partition(".")[0] for one in found.tensors} == {"model", "score"}
 
 
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("before", ["backbone.model.", "model.model.", "llm.", "base_model.model."])
+def test_a_body_under_another_name_gets_its_own(before: str, inside: bool, tmp_path: Path) -> None:
+    tensors = {k.replace("model.", before, 1): v for k, v in made.base(tmp_path).items()}
+    head = f"{before.partition('.')[0]}.v_head" if inside and "model" in before[1:] else "v_head"
+    tensors[f"{head}.weight"] = made.drawn(1, made.HIDDEN)
+    found = {one.name for one in planned(made.save(tmp_path, tensors)).tensors}
+    assert {"model.norm.weight", "model.layers.1.mlp.up_proj.weight", "score.weight"} <= found
+    assert {name.partition(".")[0] for name in found} == {"model", "score"}
+
+
 SIZES = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
     "vocab_size": 64, "pad_token_id": 0, "num_labels": 1,
@@ -162,6 +173,36 @@ def test_openrlhf_is_read_at_eos_and_normalised_where_it_says_so(
     found = planned(tmp_path, normalize=normalize)
     assert found.manifest.reward == reward
     assert found.manifest.prompt.end == "eos"
+
+
+@pytest.mark.parametrize(
+    ("config", "normalize"),
+    [
+        ({"std": 0.0}, True),
+        ({"std": None, "normalize_reward": True}, False),
+        ({"mean": "0.5"}, True),
+        ({"mean": [0.5], "std": [2.0], "normalize_enable": True}, False),
+        ({"mean": float("nan"), "normalize_reward": True}, False),
+        ({"mean": None, "std": None}, True),
+    ],
+)
+def test_a_mean_and_std_that_cannot_be_applied_are_refused(
+    config: dict[str, Any], normalize: bool, tmp_path: Path
+) -> None:
+    tensors = made.base(tmp_path) | {"score.weight": made.drawn(1, made.HIDDEN)}
+    made.save(tmp_path, tensors, **{**OPENRLHF, **config})
+    assert "must be numbers, and std above 0" in refused(tmp_path, normalize=normalize)
+
+
+def test_an_option_that_would_do_nothing_is_refused(tmp_path: Path) -> None:
+    folder = made.linear(tmp_path / "linear")
+    assert "--normalize" in refused(folder, normalize=True)
+    assert "--normalize" in refused(made.mlp(tmp_path / "mlp"), normalize=True)
+    assert "--token" in refused(folder, token="5")
+    assert "--minus" in refused(folder, minus="5")
+    assert "--base" in refused(folder, base=str(folder))
+    model = made.language_model(tmp_path / "model")
+    assert "--token ID" in refused(model, kind="token")
 
 
 @pytest.mark.parametrize("outputs", [5, 9])
@@ -291,9 +332,29 @@ def lacking(folder: Path) -> Path:
     return made.save(folder, tensors)
 
 
+def named_otherwise(folder: Path) -> Path:
+    tensors = made.base(folder) | {"score.weight": made.drawn(1, made.HIDDEN)}
+    other = {k.replace("_proj.", "_linear."): v for k, v in tensors.items()}
+    return made.save(folder, other)
+
+
 def cut_short(folder: Path) -> Path:
     file = made.linear(folder) / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
+    return folder
+
+
+def dangling(folder: Path) -> Path:
+    file = made.linear(folder) / "model.safetensors"
+    file.unlink()
+    file.symlink_to(folder / "gone")
+    return folder
+
+
+def nested(folder: Path) -> Path:
+    file = made.linear(folder) / "model.safetensors"
+    torch.save({"state_dict": load_file(file), "step": 3}, folder / "model.pt")
+    file.unlink()
     return folder
 
 
@@ -306,7 +367,10 @@ def cut_short(folder: Path) -> Path:
         (unknown, "the body is that of LlamaForCausalLM, and its head is unknown: critic.cross"),
         (body_alone, "has no reward head"),
         (lacking, "the checkpoint lacks model.layers.1.mlp.up_proj.weight"),
+        (named_otherwise, "its tensors have other names than those of LlamaForSequenceClass"),
         (cut_short, "model.safetensors is cut short"),
+        (dangling, "model.safetensors cannot be read: No such file or directory"),
+        (nested, "model.pt holds no tensors by name"),
     ],
 )
 def test_what_is_no_reward_model_is_refused_by_name(
