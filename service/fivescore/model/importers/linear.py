@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
 from fivescore.model.head import LinearHead, MlpHead
 from fivescore.model.importers import body, meaning
@@ -203,7 +203,7 @@ def _of_openrlhf(source: Source, options: Options, manifest: Manifest) -> tuple[
         return manifest, told
     if not (asked or options.normalize):
         return manifest, f"{told}; --normalize applies its mean and std"
-    if not (_is_finite(mean) and _is_finite(std) and std > 0):
+    if not (is_finite(mean) and is_finite(std) and std > 0):
         raise source.refuse(
             f"config.json has mean {mean} and std {std}, by which the reward is normalised: they"
             " must be numbers, and std above 0"
@@ -211,5 +211,6 @@ def _of_openrlhf(source: Source, options: Options, manifest: Manifest) -> tuple[
     return meaning.scaled(manifest, float(mean), float(std)), f"{told}, normalised"
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether an entry of a config.json is a number."""
     return isinstance(value, int | float) and math.isfinite(value)

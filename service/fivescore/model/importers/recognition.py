@@ -13,6 +13,7 @@ from fivescore.model import architecture as architectures
 from fivescore.model import manifest as manifests
 from fivescore.model import weights
 from fivescore.model.architecture import refusal
+from fivescore.model.head import LinearHead, OwnHead
 from fivescore.model.importers import (
     adapter,
     body,
@@ -90,10 +91,31 @@ def plan_at(place: Path, name: str, options: Options) -> Plan:
     _check_used(name, ADAPTER.name if adapter.is_adapter(place) else found.kind, options, found)
     if adapter.is_adapter(place):
         found = replace(found, sentence=f"a PEFT adapter; merged, it is {found.sentence}")
+    _check_head(source, found)
     weights.check_body(
         architecture(source, found), Tensors({t.name: t.shape for t in found.tensors})
     )
     return _with_manifest(found, options)
+
+
+def _check_head(source: Source, found: Plan) -> None:
+    """Check that the tensors of the new head fit together.
+
+    Raises:
+        ConfigurationError: one of them has another shape than the others say.
+    """
+    head, outputs = found.manifest.head, found.manifest.outputs
+    shapes = {one.name: one.shape for one in found.tensors}
+    if isinstance(head, LinearHead):
+        wanted = {"score.bias": (outputs,)} if "score.bias" in shapes else {}
+    else:
+        wanted = OwnHead(head, outputs).tensors(body.hidden(source))
+    for name, shape in wanted.items():
+        if shapes.get(name) != shape:
+            raise source.refuse(
+                f"the parts of its head misfit: as {name} one is {list(shapes.get(name, ()))}, and"
+                f" by the others {list(shape)}"
+            )
 
 
 def _check_used(name: str, kind: str, options: Options, found: Plan | None = None) -> None:
@@ -187,4 +209,10 @@ def _with_manifest(plan: Plan, options: Options) -> Plan:
         return plan
     given = manifests.read(options.manifest)
     manifests.check_outputs(given, plan.manifest.outputs)
+    head = plan.manifest.head
+    if "head" in given.model_fields_set and given.head != head:
+        raise ConfigurationError(
+            f"manifest {options.manifest}: its head is not that of the source, which is"
+            f" {head.model_dump_json(exclude_defaults=True)}: leave head out"
+        )
     return replace(plan, manifest=meaning.with_head(given, plan.manifest.head))

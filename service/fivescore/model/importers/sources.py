@@ -16,6 +16,7 @@ from fivescore.model.importers.plan import PlannedTensor
 
 if TYPE_CHECKING:
     import torch
+    from tokenizers import Tokenizer
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -100,6 +101,20 @@ class Source:
         text = self.config.get("text_config")
         inner = text.get(name) if isinstance(text, dict) else None
         return self.config.get(name, inner)
+
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer of tokenizer.json; None without the file.
+
+        Raises:
+            ConfigurationError: the file is damaged.
+        """
+        from tokenizers import Tokenizer
+
+        file = self.files.get("tokenizer.json")
+        try:
+            return None if file is None else Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises no type of its own
+            raise self.refuse(f"tokenizer.json cannot be read: {first_line(error)[:80]}") from error
 
     def refuse(self, sentence: str) -> ConfigurationError:
         """The error ``model NAME: sentence``."""

@@ -247,6 +247,17 @@ def test_a_failure_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert not (tmp_path / "output").exists()
 
 
+def test_weights_that_are_not_finite_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = made.linear(tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("nan")
+    made.save(source, tensors)
+    assert run("import", source, "--output", tmp_path / "output") == 1
+    assert "the reference gives nan for a pair of the proof" in capsys.readouterr().err
+
+
 def test_a_body_that_cannot_be_proved_may_be_imported_without_a_proof(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

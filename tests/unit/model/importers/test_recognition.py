@@ -253,6 +253,12 @@ def test_a_token_is_given_by_its_id_or_its_string(tmp_path: Path) -> None:
     found = planned(folder, token="!", minus="5").manifest.head
     assert found == TokenHead(kind="token", token=0, minus=5)
     assert "tokens" in refused(folder, token="quixotic")
+    assert "is always 0" in refused(folder, token="5", minus="5")
+    preset = "llama-3.3-nemotron-70b-reward-principle"
+    assert planned(folder, manifest=preset).manifest.head.minus == 2822
+    assert "leave head out" in refused(folder, token="5", manifest=preset)
+    (folder / "tokenizer.json").write_text("{")
+    assert "tokenizer.json cannot be read" in refused(folder, token="!")
     assert "its vocabulary of 9700 lacks token 70000" in refused(folder, token="70000")
 
 
@@ -377,6 +383,34 @@ def test_what_is_no_reward_model_is_refused_by_name(
     make: Callable[[Path], Path], said: str, tmp_path: Path
 ) -> None:
     assert said in refused(make(tmp_path / "x"))
+
+
+Change = Callable[[dict[str, torch.Tensor]], object]
+MISFITS: list[tuple[Callable[[Path], Path], Change, str]] = [
+    (made.linear, lambda t: t.update({"v_head.summary.bias": torch.ones(3)}), "misfit: as score.b"),
+    (made.mlp, lambda t: t.update({"score.0.bias": torch.ones(3)}), "misfit: as score.0.bias"),
+    (made.armorm, lambda t: t.update({"gating.layers.1.weight": torch.ones(32, 16)}), "misfit: as"),
+    (made.armorm, lambda t: t.update({"reward_transform_matrix": torch.eye(5)}), "is [5, 5], and"),
+    (made.armorm, lambda t: t.update({"gating.logit_scale": torch.ones(2)}), "logit_scale is [2]"),
+    (made.qrm, lambda t: t.update({"regression_layer.weight": torch.ones(96, 64)}), "has 96 rows"),
+    (made.urm, lambda t: t.update({"weights.fc.2.weight": torch.ones(32, 16)}), "as gate.2.weight"),
+    (made.urm, lambda t: t.pop("weights.fc.2.weight"), "its head is unknown"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "change", "said"), MISFITS)
+def test_a_head_whose_parts_misfit_is_refused(
+    make: Callable[[Path], Path], change: Change, said: str, tmp_path: Path
+) -> None:
+    tensors = load_file(make(tmp_path) / "model.safetensors")
+    change(tensors)
+    assert said in refused(made.save(tmp_path, tensors))
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, "x"])
+def test_a_gate_s_temperature_is_above_0(temperature: object, tmp_path: Path) -> None:
+    folder = made.configure(made.armorm(tmp_path), gating_temperature=temperature)
+    assert "gating_temperature" in refused(folder)
 
 
 def test_a_kind_that_is_asked_for_must_fit(tmp_path: Path) -> None:
