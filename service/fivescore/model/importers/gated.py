@@ -176,7 +176,8 @@ class _Head:
         count, rows = self.objectives, self.tensors[REGRESSION].shape[0]
         if rows % count:
             raise self.source.refuse(f"{REGRESSION} has {rows} rows, and the gate {count} outputs")
-        for name, shapes in {TRANSFORM: {(count, count)}, SCALE: {(), (1,)}}.items():
+        fits: dict[str, set[tuple[int, ...]]] = {TRANSFORM: {(count, count)}, SCALE: {(), (1,)}}
+        for name, shapes in fits.items():
             if name in self.tensors and self.tensors[name].shape not in shapes:
                 found = list(self.tensors[name].shape)
                 raise self.source.refuse(f"{name} is {found}, and the gate has {count} outputs")

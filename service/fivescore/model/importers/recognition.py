@@ -106,6 +106,7 @@ def _check_head(source: Source, found: Plan) -> None:
     """
     head, outputs = found.manifest.head, found.manifest.outputs
     shapes = {one.name: one.shape for one in found.tensors}
+    wanted: dict[str, tuple[int, ...]]
     if isinstance(head, LinearHead):
         wanted = {"score.bias": (outputs,)} if "score.bias" in shapes else {}
     else:

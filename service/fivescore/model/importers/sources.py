@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,6 +133,8 @@ def resolve(name: str, revision: str | None = None, weights: bool = True) -> Pat
     """
     path = Path(name)
     if path.exists():
+        if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+            raise ConfigurationError(f"source {name}: it cannot be read: Permission denied")
         return _archive(path) or path
     if not (HUB_ID.fullmatch(name) or OLD_HUB_ID.fullmatch(name)):
         raise ConfigurationError(f"source {name}: there is no such file or folder")

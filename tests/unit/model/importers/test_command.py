@@ -18,9 +18,9 @@ from fivescore.model import manifest as manifests
 from fivescore.model import proof, tokenizer_file
 from fivescore.model.checkpoint import Checkpoint
 from fivescore.model.conversation import Conversation
-from fivescore.model.head import GatedHead, MlpHead
+from fivescore.model.head import GatedHead, MlpHead, TokenHead
 from fivescore.model.importers import proving
-from fivescore.model.manifest import Manifest
+from fivescore.model.manifest import Affine, Manifest, PromptFormat
 from fivescore.model.tensors import Stored, read_tensor
 from fivescore.settings import Settings
 from tests.unit.model.importers import made
@@ -101,6 +101,20 @@ def test_a_token_head_is_proved_from_the_language_model_s_row(tmp_path: Path) ->
     for sample in proof.samples(manifest.proof, conversation, None):
         logits = rows @ states(output, sample.token_ids)[-1]
         assert sample.pair.outputs[0] == pytest.approx(float(logits[7] - logits[9]), abs=5e-5)
+
+
+def test_a_turn_of_a_principle_may_have_other_braces(tmp_path: Path) -> None:
+    source, file = made.language_model(tmp_path / "source"), tmp_path / "reward.json"
+    given = Manifest(
+        version=2,
+        outputs=1,
+        reward=Affine(output=0),
+        head=TokenHead(kind="token", token=7, minus=9),
+        prompt=PromptFormat(principle='As {"ok": true}: {principle}?'),
+    )
+    manifests.write(file, given)
+    assert run("import", source, "--output", tmp_path / "output", "--manifest", file) == 0
+    assert len(Checkpoint(Settings(model=str(tmp_path / "output"))).samples()) > 5
 
 
 def test_an_adapter_is_imported_as_a_merged_folder(

@@ -255,7 +255,8 @@ def test_a_token_is_given_by_its_id_or_its_string(tmp_path: Path) -> None:
     assert "tokens" in refused(folder, token="quixotic")
     assert "is always 0" in refused(folder, token="5", minus="5")
     preset = "llama-3.3-nemotron-70b-reward-principle"
-    assert planned(folder, manifest=preset).manifest.head.minus == 2822
+    given = planned(folder, manifest=preset).manifest.head
+    assert given == TokenHead(kind="token", token=9642, minus=2822)
     assert "leave head out" in refused(folder, token="5", manifest=preset)
     (folder / "tokenizer.json").write_text("{")
     assert "tokenizer.json cannot be read" in refused(folder, token="!")
