@@ -79,6 +79,8 @@ def plan(name: str, options: Options) -> Plan:
 def plan_at(place: Path, name: str, options: Options) -> Plan:
     """The same for the source ``name`` whose file or folder is ``place``."""
     if sources.is_nemo(place):
+        if options.kind not in (None, NEMO.name):
+            raise refusal(name, f"a NeMo checkpoint is not of the kind {options.kind}")
         _check_used(name, NEMO.name, options)
         return _with_manifest(_nemo(place, options), options)
     if not place.is_dir():
