@@ -195,7 +195,7 @@ def _served(name: str, revision: str | None) -> str:
     from fivescore.model.checkpoint import Checkpoint
     from fivescore.settings import Settings
 
-    if Path(name).is_file():
+    if Path(name).exists() and not Path(name).is_dir():
         return ""
     settings = Settings(model=name, revision=revision)
     try:

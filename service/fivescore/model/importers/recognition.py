@@ -83,6 +83,8 @@ def plan_at(place: Path, name: str, options: Options) -> Plan:
             raise refusal(name, f"a NeMo checkpoint is not of the kind {options.kind}")
         _check_used(name, NEMO.name, options)
         return _with_manifest(_nemo(place, options), options)
+    if place.suffix == ".gguf":
+        raise refusal(name, "a GGUF file is not imported: give the model that it was made of")
     if not place.is_dir():
         raise ConfigurationError(f"source {name}: this is a file: give the folder that holds it")
     source = opened(place, name, options)

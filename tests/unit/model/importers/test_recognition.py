@@ -419,6 +419,8 @@ def test_a_kind_that_is_asked_for_must_fit(tmp_path: Path) -> None:
     assert planned(folder, kind="linear").kind == "linear"
     assert "is not of the kind armorm" in refused(folder, kind="armorm")
     assert "--kind arm: there are armorm, qrm" in refused(folder, kind="arm")
+    (tmp_path / "x.gguf").touch()
+    assert "a GGUF file is not imported" in refused(tmp_path / "x.gguf")
     (tmp_path / "other" / "model_config.yaml").parent.mkdir()
     (tmp_path / "other" / "model_config.yaml").touch()
     assert "NeMo checkpoint is not of the kind mlp" in refused(tmp_path / "other", kind="mlp")
