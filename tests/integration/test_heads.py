@@ -43,6 +43,25 @@ async def test_a_score_has_the_outputs_and_their_gated_sum(made: Headed) -> None
     assert (head["kind"], head["gate"]["at"]) == ("gated", made.head["gate"]["at"])
 
 
+async def test_a_pair_that_is_cut_behind_its_prompt_s_end_fails_alone(made: Headed) -> None:
+    end = made.tokenizer.decode(made.head["gate"]["at"])
+    inside = {"prompt": "What is a dog?", "response": f"An animal.{end}No."}
+    long = {"prompt": "What is a dog?", "response": "a dog " * 600}
+    async with serving(model=str(made.folder)) as service:
+        body = {"pairs": [long, PAIR, inside], "truncate": "prompt_start"}
+        answer = await service.http.post("/score", json=body)
+        cut, fine, marked = answer.json()["scores"]
+    assert cut["error"]["code"] == "no_gate"
+    assert "reward" in fine
+    gate = GatedHead.model_validate(made.head).gate
+    ids = made.token_ids(**PAIR)
+    until = gating.position(ids, gate.at) + 1  # the prompt's own end, not the one in the text
+    weights = gating.weights(await raw(made, ids[:until]), gate)
+    outputs = [marked[f"o{place}"] for place in range(3)]
+    total = sum(a * b for a, b in zip(weights, outputs, strict=True))
+    assert marked["reward"] == pytest.approx(total)
+
+
 async def test_a_pair_without_the_gate_s_tokens_fails_alone(made: Headed) -> None:
     bare: dict[str, Any] = {"token_ids": [1, 2, 3]}
     async with serving(model=str(made.folder)) as service:

@@ -225,6 +225,24 @@ async def test_a_principle_comes_from_the_pair_or_the_request_or_the_setting(
         assert (trained["reward"], chosen["reward"]) == (alone["reward"], other["reward"])
 
 
+@pytest.mark.parametrize("times", [300, 60000])
+async def test_a_principle_that_leaves_no_room_for_its_pair_is_too_long(
+    times: int, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "reward.json"
+    manifest.write_text(
+        '{"version": 2, "outputs": 5, "reward": {"output": 0}, "max_tokens": 256,'
+        ' "prompt": {"principle": "Does it have {principle}?"}}'
+    )
+    long = {**PAIR, "prompt": "a dog " * times, "principle": "honesty"}
+    crowding = {**PAIR, "principle": "a dog " * times}
+    async with serving(manifest=str(manifest)) as service:
+        refused, cut = await service.scores(crowding, long, truncate="prompt_start")
+    assert refused["error"]["code"] == "too_long"
+    assert "shorten the principle" in refused["error"]["detail"]
+    assert (cut["truncated"], cut["tokens"]) == (True, 256)
+
+
 async def test_a_principle_is_refused_where_the_model_is_not_asked_about_one(
     service: Service,
 ) -> None:

@@ -151,22 +151,29 @@ def read(settings: Settings) -> Architecture | None:
             raise adapter(settings.model) from None
         return None
     overrides = combined("hf_overrides", None, options.get("hf_overrides"))
+    if not isinstance(found, Mapping):
+        return None
     content = {**found, **overrides}
-    names = content.get("architectures") or [""]
-    return Architecture(settings.model, str(names[0]), content, _config(settings, overrides))
+    return Architecture(settings.model, named(content), content, _config(settings, overrides))
+
+
+def named(content: Mapping[str, Any]) -> str:
+    """The class that a config.json names first; empty where it names none."""
+    names = content.get("architectures")
+    first = names[0] if isinstance(names, list) and names else names
+    return first if isinstance(first, str) else ""
 
 
 def of_content(model: str, content: Mapping[str, Any]) -> Architecture:
     """The architecture that a configuration describes, wherever it comes from."""
     from transformers import CONFIG_MAPPING
 
-    names = content.get("architectures") or [""]
     config = None
     try:
         config = CONFIG_MAPPING[content.get("model_type")].from_dict(dict(content))
     except Exception as error:  # the library raises many types for what it does not know
         log.debug("model %s: transformers has no configuration for it: %s", model, error)
-    return Architecture(model, str(names[0]), content, config)
+    return Architecture(model, named(content), content, config)
 
 
 def _is_cached(settings: Settings, file: str) -> bool:

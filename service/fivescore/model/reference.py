@@ -224,7 +224,7 @@ class ReferenceTokenizer:
         steerlm = self._prompt.format == "steerlm"
         turns = _messages(pair, split=steerlm)
         if self._prompt.principle is not None:
-            asked = self._prompt.principle.format(principle=pair.principle)
+            asked = self._prompt.principle.replace("{principle}", pair.principle or "")
             turns.append(Message(role="user", content=asked))
         system = self._prompt.system or (STEERLM_SYSTEM if steerlm else None)
         if system is not None and turns[0].role != "system":

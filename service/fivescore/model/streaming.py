@@ -188,7 +188,11 @@ def _whole(folder: Path, device: str) -> Any:
     import torch
     from transformers import AutoModel
 
-    body = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    body, told = AutoModel.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
+    if missing := sorted(told["missing_keys"]):  # transformers draws them at random
+        raise ValueError(f"the checkpoint lacks {missing[0]}")
     return body.eval().to(device)
 
 

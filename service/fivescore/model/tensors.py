@@ -240,7 +240,15 @@ class _Reader:
         for name, file_name in index.items():
             if name not in found:
                 raise self._damaged(f"{file_name} lacks {name}, which the index promises")
+        self._check_any(found, files)
         return found
+
+    def _check_any(self, found: Mapping[str, Any], files: Sequence[Path]) -> None:
+        if not found:
+            raise refusal(
+                self._model,
+                f"{files[0].name} holds no tensors by name: save the model's state dict alone",
+            )
 
     def _weights(self, pattern: str) -> list[Path]:
         files = sorted(self._folder.glob(pattern))
@@ -253,7 +261,9 @@ class _Reader:
             if tensor not in found.get(file_name, {}):
                 raise self._damaged(f"{file_name} lacks {tensor}, which the index promises")
         others = _merged(map(self._shapes, beside))
-        return Tensors(_merged(found.values()), others, consolidated)
+        shapes = _merged(found.values())
+        self._check_any(shapes, files)
+        return Tensors(shapes, others, consolidated)
 
     def _chosen(
         self, files: list[Path], consolidated: bool
@@ -292,13 +302,16 @@ class _Reader:
         return {name: header.shape for name, header in self._headers(file).items()}
 
     def _headers(self, file: Path) -> dict[str, Stored]:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            if stream.read(len(POINTER)) == POINTER:
-                raise refusal(
-                    self._model,
-                    f"{file.name} is a pointer of Git LFS, not weights: run git lfs pull",
-                )
+        try:
+            size = file.stat().st_size
+            with file.open("rb") as stream:
+                start = stream.read(len(POINTER))
+        except OSError as error:
+            raise refusal(self._model, f"{file.name} cannot be read: {error.strerror}") from error
+        if start == POINTER:
+            raise refusal(
+                self._model, f"{file.name} is a pointer of Git LFS, not weights: run git lfs pull"
+            )
         if file.suffix == ".safetensors":
             return self._safetensors(file, size)
         return self._pickled(file)

@@ -87,9 +87,12 @@ def check_body(architecture: Architecture, found: Tensors) -> None:
     """Check that tensors that are yet to be written are those of the architecture's body.
 
     Raises:
-        ConfigurationError: one is missing or has another shape than config.json says.
+        ConfigurationError: one is missing, has another shape than config.json says, or most have
+            other names than transformers' class reads.
     """
-    _Checkpoint(architecture, found).check_body()
+    checkpoint = _Checkpoint(architecture, found)
+    checkpoint.check_names()
+    checkpoint.check_body()
 
 
 def single_origins(body: Any, found: Mapping[str, Shape]) -> dict[str, str] | None:
@@ -143,8 +146,10 @@ class _Checkpoint:
         self._origins = {} if body is None else _origins(body, found.shapes)
         self._modules = {name.rpartition(".")[0] for name in self._origins}
         self._missing = [name for name in self._needed if not self._has(name)]
+        self._unread = ""
         if len(self._missing) > UNDERSTOOD * len(self._needed):
             log.debug("model %s: transformers does not read its tensors' names", self._model)
+            self._unread = self._missing[0]
             self._needed, self._origins, self._missing = {}, {}, []
 
     def check_head(self, own: OwnHead | None = None) -> None:
@@ -215,6 +220,15 @@ class _Checkpoint:
                 self._model,
                 f"the checkpoint lacks lm_head.weight [{vocabulary}, {hidden}], of which head.kind"
                 " token of the manifest is made",
+            )
+
+    def check_names(self) -> None:
+        """Check that transformers' class, where there is one, reads these tensors' names."""
+        if self._unread:
+            raise refusal(
+                self._model,
+                f"its tensors have other names than those of {self._architecture.name}: it has no"
+                f" {self._unread}, but {next(iter(self._found.shapes))}",
             )
 
     def check_body(self) -> None:

@@ -28,7 +28,7 @@ from fivescore.scoring.chunks import Placed, chunks, placed
 from fivescore.scoring.fairness import Fairness, Share
 from fivescore.scoring.inflight import Flight, Flights, Group
 from fivescore.scoring.lifecycle import Service
-from fivescore.scoring.tokenising import Ids, PairTokenizer, expected_tokens, fitting
+from fivescore.scoring.tokenising import Ids, PairTokenizer, crowded, expected_tokens, fitting
 from fivescore.scoring.window import Room, Window
 from fivescore.telemetry.logging import log_texts
 from fivescore.telemetry.trace import Trace
@@ -254,6 +254,9 @@ class Scorer:
         ids = fitting(encoded, model, request.limit, request.cut)
         if isinstance(ids, FivescoreError):
             return ids
+        truncated = ids is not encoded or one.characters > model.max_characters
+        if truncated and (error := crowded(one.pair, model, request.limit)):
+            return error
         if request.submitted is None:
             request.submitted = time.perf_counter()
         request.admitted.add_tokens(len(ids), expected_tokens(one))
@@ -261,7 +264,6 @@ class Scorer:
         headers = trace.engine_headers(one.place)
         name = f"{trace.request_id}-{one.place}"
         flight = flights.join(ids, name, headers, priority, room.hand_over)
-        truncated = ids is not encoded or one.characters > model.max_characters
         return _Sequence(one.place, len(ids), truncated, tag, flight)
 
     async def _finish(self, sequence: _Sequence, request: _Request) -> None:

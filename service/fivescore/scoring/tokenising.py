@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fivescore.errors import FivescoreError, InvalidPair
+from fivescore.errors import FivescoreError, InvalidPair, TooLong
 from fivescore.model.checkpoint import Model
 from fivescore.scoring.batching import Batcher
 from fivescore.scoring.chunks import CHUNK_CHARACTERS, CHUNK_PAIRS, Placed
 from fivescore.scoring.lifecycle import Service
-from fivescore.scoring.truncation import keep_end, shorten, too_long
+from fivescore.scoring.truncation import keep_end, principle_too_long, shorten, too_long
 from fivescore.telemetry.trace import Trace
 from fivescore.types import Pair
 
@@ -90,7 +90,22 @@ def _known_ids(one: Placed, most: int, cut: bool) -> Ids | None:
     """The ids or the error that a pair has without being tokenised; None where it has neither."""
     if one.pair.token_ids is not None:
         return one.pair.token_ids
-    return None if one.characters <= most or cut else too_long("characters", one.characters, most)
+    if one.characters <= most:
+        return None
+    if not cut:
+        return too_long("characters", one.characters, most)
+    length = len(one.pair.principle or "")
+    return principle_too_long("characters", length, most) if length > most else None
+
+
+def crowded(pair: Pair, model: Model, limit: int) -> TooLong | None:
+    """The error of a pair that is cut, where its principle would be all that is left of it."""
+    if pair.principle is None:
+        return None
+    (ids,) = model.conversation.encode([Pair(prompt="x", response="x", principle=pair.principle)])
+    if not isinstance(ids, list) or len(ids) < limit:
+        return None
+    return principle_too_long("tokens", len(ids), limit)
 
 
 def fitting(ids: list[int], model: Model, limit: int, cut: bool) -> Ids:

@@ -16,6 +16,16 @@ def too_long(unit: str, length: int, limit: int) -> TooLong:
     )
 
 
+def principle_too_long(unit: str, length: int, limit: int) -> TooLong:
+    """The error of a pair whose principle leaves no room for what it judges, which is before it."""
+    return TooLong(
+        f"the principle has {length} {unit} with its turn, the limit of the whole pair is {limit}:"
+        " shorten the principle",
+        limit=limit,
+        **{unit: length},
+    )
+
+
 def keep_end(ids: list[int], limit: int, bos_id: int | None) -> list[int]:
     """The last ``limit`` token ids; a leading BOS token stays in front and counts."""
     if ids[0] == bos_id and limit > 1:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fivescore.model import tensors
+from fivescore.model import language_head, tensors
 from fivescore.model.architecture import ADAPTER, refusal
 from fivescore.model.importers import body, sources
 from fivescore.model.importers.sources import FLOATS, Source, Tensor
@@ -32,8 +32,13 @@ OTHER_METHODS = (
     "monteclora_config", "megatron_config",
 )  # fmt: skip
 """Entries of adapter_config.json under which A and B are not all that changes a weight."""
-CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Values of ``init_lora_weights`` under which the base model's weights were changed too."""
+
+SAVED = re.compile(r"\.modules_to_save(\.default)?(?=\.)|\.base_layer(?=\.)")
+"""What PEFT puts into the names of modules that are trained as a whole, and of those it adapts;
+the module's old weights, which some trainers keep, are named ``ORIGINAL``."""
+ORIGINAL = ".original_module."
 
 
 def is_adapter(folder: Path) -> bool:
@@ -58,15 +63,23 @@ def read(name: str, folder: Path, base: str | None, revision: str | None) -> Sou
     if not given:
         raise refusal(name, "adapter_config.json names no base model: give --base FOLDER")
     place = sources.resolve(str(given), None if base else config.get("revision"))
+    if is_adapter(place):
+        raise refusal(
+            name, "its base model is a PEFT adapter too: import that one, and give it with --base"
+        )
     model = body.named(sources.read(str(given), place))
     stored = {
-        key.removeprefix(WRAPPER).replace(".modules_to_save", "").replace(".base_layer", ""): one
+        SAVED.sub("", key.removeprefix(WRAPPER)): one
         for key, one in tensors.stored(folder, name).items()
+        if ORIGINAL not in key
     }
+    if not stored:
+        raise refusal(name, "the folder has no weights: fetch adapter_model.safetensors too")
     merged = _merged(name, config, model, stored)
     files = sources.files(folder)
     return model.with_(
         name=name,
+        config=_with_rows(model, merged),
         folder=folder,
         tensors=merged,
         files=files if "tokenizer.json" in files else {**model.files, **files},
@@ -79,6 +92,9 @@ def _check(name: str, config: Mapping[str, Any]) -> None:
         raise refusal(name, f"an adapter of {method}: only LoRA and DoRA are imported; merge it")
     if other := [each for each in OTHER_METHODS if config.get(each)]:
         raise refusal(name, f"adapter_config.json has {other[0]}, which is not imported: merge it")
+    alphas = [config.get("lora_alpha", 8), *_patterns(config).values()]
+    if not all(isinstance(alpha, int | float) for alpha in alphas):
+        raise refusal(name, f"adapter_config.json has the lora_alpha {alphas}: it is a number")
     start = str(config.get("init_lora_weights")).lower()
     if start.startswith(CHANGES_BASE):
         raise refusal(
@@ -102,8 +118,20 @@ def _merged(
         part = match["part"] + (".bias" if match["kind"] == "bias" else "")
         parts.setdefault(match["module"], {})[part] = one
     for module, changes in parts.items():
-        _apply(name, config, found, _in_base(module, model), changes)
+        alpha = _alpha(name, config, module)
+        _apply(name, config, found, (_in_base(module, model), alpha), changes)
     return found
+
+
+def _with_rows(model: Source, merged: Mapping[str, Tensor]) -> Mapping[str, Any]:
+    """config.json for an embedding that the adapter brings with rows for tokens of its own."""
+    vocabulary, width = model.value("vocab_size"), body.hidden(model)
+    for name, tensor in merged.items():
+        old = model.tensors.get(name)
+        is_embedding = language_head.EMBEDDING.search(name) and tensor.shape[1:] == (width,)
+        if is_embedding and old is not None and old.shape[0] == vocabulary != tensor.shape[0]:
+            return {**model.config, "vocab_size": tensor.shape[0]}
+    return model.config
 
 
 def _in_base(name: str, model: Source) -> str:
@@ -117,9 +145,11 @@ def _apply(
     name: str,
     config: Mapping[str, Any],
     found: dict[str, Tensor],
-    module: str,
+    changed: tuple[str, float],
     changes: Mapping[str, tensors.Stored],
 ) -> None:
+    """Put the merged weight of a module, which is adapted with an alpha, into the tensors."""
+    module, alpha = changed
     weight = found.get(f"{module}.weight")
     a = changes.get("lora_A") or changes.get("lora_embedding_A")
     b = changes.get("lora_B") or changes.get("lora_embedding_B")
@@ -133,19 +163,26 @@ def _apply(
         )
     if "lora_B.bias" in changes:
         raise refusal(name, f"the adapter of {module} has a bias (lora_bias): merge it")
-    delta = _Delta(a, b, changes.get("lora_magnitude_vector"), _scaling(config, module, a))
+    rank = a.shape[0] or 1  # no rank adds nothing
+    scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    delta = _Delta(a, b, changes.get("lora_magnitude_vector"), scaling)
     delta.check(name, module, weight, bool(config.get("fan_in_fan_out")))
     found[f"{module}.weight"] = Tensor(weight.shape, weight.dtype, lambda: delta.added(weight))
 
 
-def _scaling(config: Mapping[str, Any], module: str, a: tensors.Stored) -> float:
-    rank = a.shape[0]
-    alpha = config.get("lora_alpha", 8)
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            alpha = value
-            break
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+def _alpha(name: str, config: Mapping[str, Any], module: str) -> float:
+    """The alpha of a module, by its name in the model that was adapted."""
+    for pattern, alpha in _patterns(config).items():
+        try:
+            if re.match(rf"(.*\.)?({pattern})$", module):
+                return float(alpha)
+        except re.error as error:
+            raise refusal(name, f"alpha_pattern {pattern!r} is no pattern: {error.msg}") from error
+    return float(config.get("lora_alpha", 8))
+
+
+def _patterns(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return config.get("alpha_pattern") or {}
 
 
 class _Delta:

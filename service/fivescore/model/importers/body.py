@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -35,19 +35,40 @@ def named(source: Source) -> Source:
     """The source with its tensors' names as transformers' class with a head has them.
 
     Wrappers' prefixes are taken off, and the body's own name, such as ``model.``, is put before
-    names that lack it.
+    names that lack it or that have another one.
     """
     names = {
         name: WRAPPERS.sub("", name) for name in source.tensors if not NOT_WEIGHTS.search(name)
     }
     tops = {_top(match[1]) for name in names.values() if (match := LAYER.match(name))}
+    own = f"{prefix(source)}."
     bare = bool(tops) and tops <= BARE
-    before = f"{prefix(source)}." if bare else ""
+    foreign, instead = ("", "") if bare else _foreign(names.values(), own)
     renamed = {}
     for old, new in names.items():
-        is_body = LAYER.match(new) or BODY.match(new)
-        renamed[before + new if is_body else new] = source.tensors[old]
+        if bare and (LAYER.match(new) or BODY.match(new)):
+            new = own + new
+        elif foreign and new.startswith(foreign):
+            new = instead + new.removeprefix(foreign)
+        renamed[new] = source.tensors[old]
     return source.with_(tensors=renamed)
+
+
+def _foreign(names: Collection[str], own: str) -> tuple[str, str]:
+    """What stands before a body's names in place of ``own``, and what belongs there; else empty.
+
+    ``backbone.model.layers`` has a wrapper to be taken off, also from a head inside of it;
+    ``backbone.layers`` has another name for the body. Where there are several bodies, as beside a
+    vision tower, the names are left alone.
+    """
+    found = {match[1] for match in map(LAYER.match, names) if match}
+    if len(found) != 1:
+        return "", ""
+    (before,) = found
+    if wrapped := re.match(rf"(.+\.){re.escape(own)}", before):
+        return wrapped[1], ""
+    top = f"{_top(before)}."
+    return ("", "") if top == own else (top, own)
 
 
 def prefix(source: Source) -> str:

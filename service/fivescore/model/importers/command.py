@@ -195,6 +195,8 @@ def _served(name: str, revision: str | None) -> str:
     from fivescore.model.checkpoint import Checkpoint
     from fivescore.settings import Settings
 
+    if Path(name).exists() and not Path(name).is_dir():
+        return ""
     settings = Settings(model=name, revision=revision)
     try:
         if tensors.read(settings) is None:

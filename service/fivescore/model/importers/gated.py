@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fivescore.errors import ConfigurationError
 from fivescore.model.head import Gate, GatedHead
 from fivescore.model.importers import body, meaning
-from fivescore.model.importers.linear import Layer, planned_chain, with_bias
+from fivescore.model.importers.linear import Layer, is_finite, planned_chain, with_bias
 from fivescore.model.importers.options import Options
 from fivescore.model.importers.plan import Plan, PlannedTensor
 from fivescore.model.importers.sources import NotFetched, Source, Tensor, computed
@@ -76,6 +76,7 @@ def plan(source: Source, options: Options) -> Plan | None:
     if unknown := [name for name in others if not _is_known(name)]:
         raise source.refuse(f"a gated head with {unknown[0]}, which ArmoRM and QRM do not have")
     head = _Head(source, others, steps)
+    head.check()
     gate = Gate(
         hidden=tuple(step.layer.weight.shape[0] for step in steps[:-1]),
         scale=head.scale,
@@ -145,12 +146,9 @@ def _prompt_end(source: Source) -> tuple[int, ...]:
     Raises:
         ConfigurationError: its tokenizer has neither Llama 3's nor Gemma 2's markers.
     """
-    from tokenizers import Tokenizer
-
-    file = source.files.get("tokenizer.json")
-    if file is None:
+    tokenizer = source.tokenizer()
+    if tokenizer is None:
         return LLAMA_3_END
-    tokenizer = Tokenizer.from_file(str(file))
     for text in ENDS:
         first = text.partition(">")[0] + ">"
         if tokenizer.token_to_id(first) is not None:
@@ -168,6 +166,24 @@ class _Head:
     source: Source
     tensors: Mapping[str, Tensor]
     steps: Sequence[Step]
+
+    def check(self) -> None:
+        """Check the head's parts that its outputs do not show.
+
+        Raises:
+            ConfigurationError: one of them misfits the others.
+        """
+        count, rows = self.objectives, self.tensors[REGRESSION].shape[0]
+        if rows % count:
+            raise self.source.refuse(f"{REGRESSION} has {rows} rows, and the gate {count} outputs")
+        fits: dict[str, set[tuple[int, ...]]] = {TRANSFORM: {(count, count)}, SCALE: {(), (1,)}}
+        for name, shapes in fits.items():
+            if name in self.tensors and self.tensors[name].shape not in shapes:
+                found = list(self.tensors[name].shape)
+                raise self.source.refuse(f"{name} is {found}, and the gate has {count} outputs")
+        value = self.source.config.get("gating_temperature", 1.0)
+        if not (is_finite(value) and value > 0):
+            raise self.source.refuse(f"config.json has gating_temperature {value}: it is above 0")
 
     @property
     def objectives(self) -> int:
@@ -323,6 +339,8 @@ def plan_urm(source: Source, options: Options) -> Plan | None:
     inner, _, others = body.parts(source)
     numbers = sorted({int(match[2]) for match in map(FC.fullmatch, others) if match})
     rest = [name for name in others if not FC.fullmatch(name)]
+    if not all(f"weights.fc.{n}.weight" in others for n in numbers):
+        return None
     if not numbers or not {"score.weight"} <= set(rest) <= {"score.weight", "score.bias"}:
         return None
     chain = [

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from fivescore.model.head import LinearHead, MlpHead
 from fivescore.model.importers import body, meaning
@@ -191,13 +192,25 @@ def _of_openrlhf(source: Source, options: Options, manifest: Manifest) -> tuple[
     """An OpenRLHF model is read at EOS, and has a mean and a standard deviation."""
     config = source.config
     if source.architecture != OPENRLHF and "value_head_prefix" not in config:
+        if options.normalize:
+            raise source.refuse("--normalize is for OpenRLHF's models, and this is none")
         return manifest, ""
     manifest = meaning.with_prompt(manifest, end="eos")
+    told = ", trained by OpenRLHF"
     mean, std = config.get("mean"), config.get("std")
-    if mean is None or not std:
-        return manifest, ", trained by OpenRLHF"
-    if options.normalize or any(config.get(name) for name in NORMALISES):
-        return meaning.scaled(
-            manifest, float(mean), float(std)
-        ), ", trained by OpenRLHF, normalised"
-    return manifest, ", trained by OpenRLHF; --normalize applies its mean and std"
+    asked = any(config.get(name) for name in NORMALISES)
+    if mean is None and std is None and not options.normalize:
+        return manifest, told
+    if not (asked or options.normalize):
+        return manifest, f"{told}; --normalize applies its mean and std"
+    if not (is_finite(mean) and is_finite(std) and std > 0):
+        raise source.refuse(
+            f"config.json has mean {mean} and std {std}, by which the reward is normalised: they"
+            " must be numbers, and std above 0"
+        )
+    return meaning.scaled(manifest, float(mean), float(std)), f"{told}, normalised"
+
+
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether an entry of a config.json is a number."""
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -16,7 +16,6 @@ from fivescore.model.manifest import PromptFormat
 
 if TYPE_CHECKING:
     import torch
-    from tokenizers import Tokenizer
 
 
 class Known(NamedTuple):
@@ -47,10 +46,13 @@ def plan(source: Source, options: Options) -> Plan | None:
     """The plan of a language model that is named, or for which a token is given; else None."""
     inner, language, others = body.parts(source)
     known = _known(source)
-    if others or not (options.token or known):
+    given = _given(options)
+    if others or not (options.token or given or known):
         return None
     row = _row_tensor(source, inner, language)
-    if options.token is not None:
+    if given is not None and options.token is None:
+        token, minus, limit, prompt = given.token, given.minus, None, PromptFormat()
+    elif options.token is not None:
         token = _id(source, options.token)
         minus = None if options.minus is None else _id(source, options.minus)
         prompt, limit = PromptFormat(), None
@@ -62,6 +64,8 @@ def plan(source: Source, options: Options) -> Plan | None:
         raise source.refuse(
             f"its vocabulary of {row.shape[0]} lacks token {max(token, minus or 0)}"
         )
+    if token == minus:
+        raise source.refuse(f"the logit of token {token} less itself is always 0: give another")
     head = TokenHead(kind="token", token=token, minus=minus)
     manifest = meaning.scalar(head, prompt, **({"max_tokens": limit} if limit else {}))
     if options.manifest is not None:
@@ -77,6 +81,12 @@ def plan(source: Source, options: Options) -> Plan | None:
     )
 
 
+def _given(options: Options) -> TokenHead | None:
+    """The head that ``--manifest`` describes, where it is a token's."""
+    head = None if options.manifest is None else manifests.read(options.manifest).head
+    return head if isinstance(head, TokenHead) else None
+
+
 def _prompt(source: Source, known: Known) -> PromptFormat:
     """The prompt of the cards: ids are the template's, so BOS is there where it writes one."""
     asked = {} if known.principle is None else {"principle": known.principle}
@@ -84,7 +94,7 @@ def _prompt(source: Source, known: Known) -> PromptFormat:
 
 
 def _sentence(source: Source, token: int, minus: int | None) -> str:
-    tokenizer = _tokenizer(source)
+    tokenizer = source.tokenizer()
     shown = [
         f'{id_} ("{text}")' if tokenizer and (text := tokenizer.decode([id_])) else str(id_)
         for id_ in (token, minus)
@@ -140,17 +150,10 @@ def _id(source: Source, given: str) -> int:
     if given.isdecimal():
         ids = [int(given)]
     else:
-        tokenizer = _tokenizer(source)
+        tokenizer = source.tokenizer()
         if tokenizer is None:
             raise source.refuse(f"it has no tokenizer.json: give the id of {given!r} with --token")
         ids = tokenizer.encode(given, add_special_tokens=False).ids
     if len(ids) != 1:
         raise source.refuse(f"{given!r} is {len(ids)} tokens, {ids[:8]}: give the id of one")
     return int(ids[0])
-
-
-def _tokenizer(source: Source) -> Tokenizer | None:
-    from tokenizers import Tokenizer
-
-    file = source.files.get("tokenizer.json")
-    return None if file is None else Tokenizer.from_file(str(file))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fivescore.errors import ConfigurationError
+from fivescore.errors import ConfigurationError, first_line
 from fivescore.model import manifest as manifests
 from fivescore.model import proof, reference_head, tensors
 from fivescore.model.importers import meaning
@@ -36,16 +37,30 @@ def prove(plan: Plan, folder: Path, done: Callable[[float], Any]) -> Manifest:
         if not chosen:
             raise ConfigurationError(f"no pair of the proof fits into {limit} tokens")
         sequences = [ids for _, ids in chosen]
-        states = body.hidden_states(sequences, lambda count: done(count / len(chosen)))
+        try:
+            states = body.hidden_states(sequences, lambda count: done(count / len(chosen)))
+        except (RuntimeError, ValueError, LookupError) as error:  # of a config.json that misfits
+            raise ConfigurationError(
+                f"transformers cannot compute the proof: {first_line(error)}"
+            ) from error
         head = plan.head or reference_head.read(
             str(place), None, plan.manifest.head, plan.manifest.outputs, body.config
         )
     proved = tuple(
-        proof.proved_pair(pair, ids, head(found, ids))
+        proof.proved_pair(pair, ids, _finite(head(found, ids)))
         for (pair, ids), found in zip(chosen, states, strict=True)
     )
     kept = Proof(reference=f"transformers {__version__}, float32", pairs=proved)
     return plan.manifest.model_copy(update={"proof": kept, "version": manifests.NEWEST})
+
+
+def _finite(outputs: Sequence[float]) -> Sequence[float]:
+    if not all(map(math.isfinite, outputs)):
+        raise ConfigurationError(
+            f"the reference gives {next(x for x in outputs if not math.isfinite(x))} for a pair of"
+            " the proof: the weights are damaged, or config.json is of another model"
+        )
+    return outputs
 
 
 def _weights(folder: Path) -> dict[str, Path]:

@@ -12,6 +12,8 @@ from fivescore.errors import ConfigurationError
 from fivescore.model import architecture as architectures
 from fivescore.model import manifest as manifests
 from fivescore.model import weights
+from fivescore.model.architecture import refusal
+from fivescore.model.head import LinearHead, OwnHead
 from fivescore.model.importers import (
     adapter,
     body,
@@ -77,7 +79,12 @@ def plan(name: str, options: Options) -> Plan:
 def plan_at(place: Path, name: str, options: Options) -> Plan:
     """The same for the source ``name`` whose file or folder is ``place``."""
     if sources.is_nemo(place):
+        if options.kind not in (None, NEMO.name):
+            raise refusal(name, f"a NeMo checkpoint is not of the kind {options.kind}")
+        _check_used(name, NEMO.name, options)
         return _with_manifest(_nemo(place, options), options)
+    if place.suffix == ".gguf":
+        raise refusal(name, "a GGUF file is not imported: give the model that it was made of")
     if not place.is_dir():
         raise ConfigurationError(f"source {name}: this is a file: give the folder that holds it")
     source = opened(place, name, options)
@@ -85,12 +92,49 @@ def plan_at(place: Path, name: str, options: Options) -> Plan:
     found = _recognised(source, options)
     if found is None:
         raise _unknown(source, options)
+    _check_used(name, ADAPTER.name if adapter.is_adapter(place) else found.kind, options, found)
     if adapter.is_adapter(place):
         found = replace(found, sentence=f"a PEFT adapter; merged, it is {found.sentence}")
+    _check_head(source, found)
     weights.check_body(
         architecture(source, found), Tensors({t.name: t.shape for t in found.tensors})
     )
     return _with_manifest(found, options)
+
+
+def _check_head(source: Source, found: Plan) -> None:
+    """Check that the tensors of the new head fit together.
+
+    Raises:
+        ConfigurationError: one of them has another shape than the others say.
+    """
+    head, outputs = found.manifest.head, found.manifest.outputs
+    shapes = {one.name: one.shape for one in found.tensors}
+    wanted: dict[str, tuple[int, ...]]
+    if isinstance(head, LinearHead):
+        wanted = {"score.bias": (outputs,)} if "score.bias" in shapes else {}
+    else:
+        wanted = OwnHead(head, outputs).tensors(body.hidden(source))
+    for name, shape in wanted.items():
+        if shapes.get(name) != shape:
+            raise source.refuse(
+                f"the parts of its head misfit: as {name} one is {list(shapes.get(name, ()))}, and"
+                f" by the others {list(shape)}"
+            )
+
+
+def _check_used(name: str, kind: str, options: Options, found: Plan | None = None) -> None:
+    """Check that no option was given that would do nothing."""
+    head = found.kind if found else kind
+    given = {
+        "--token": options.token is not None and head != "token",
+        "--minus": options.minus is not None and options.token is None,
+        "--normalize": options.normalize and head != "linear",
+        "--base": options.base is not None and kind != ADAPTER.name,
+    }
+    if unused := [flag for flag, is_unused in given.items() if is_unused]:
+        what = found.sentence if found else "a NeMo checkpoint"
+        raise refusal(name, f"{unused[0]} does nothing for {what}: leave it out")
 
 
 def _nemo(place: Path, options: Options) -> Plan:
@@ -147,7 +191,7 @@ def _unknown(source: Source, options: Options) -> ConfigurationError:
     """What was recognised of a source, and what was not."""
     _, language, others = body.parts(source)
     what = source.architecture or source.config.get("model_type")
-    if options.kind is not None:
+    if options.kind is not None and (options.kind != "token" or others):
         return source.refuse(f"{what} is not of the kind {options.kind}: leave --kind out")
     if not others and language:
         return source.refuse(
@@ -170,4 +214,10 @@ def _with_manifest(plan: Plan, options: Options) -> Plan:
         return plan
     given = manifests.read(options.manifest)
     manifests.check_outputs(given, plan.manifest.outputs)
+    head = plan.manifest.head
+    if "head" in given.model_fields_set and given.head != head:
+        raise ConfigurationError(
+            f"manifest {options.manifest}: its head is not that of the source, which is"
+            f" {head.model_dump_json(exclude_defaults=True)}: leave head out"
+        )
     return replace(plan, manifest=meaning.with_head(given, plan.manifest.head))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from fivescore.data.hub import HUB_ID, OLD_HUB_ID
 from fivescore.errors import ConfigurationError, first_line
 from fivescore.model import tensors
-from fivescore.model.architecture import refusal
+from fivescore.model.architecture import named, refusal
 from fivescore.model.importers.plan import PlannedTensor
 
 if TYPE_CHECKING:
     import torch
+    from tokenizers import Tokenizer
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -89,7 +91,7 @@ class Source:
     @property
     def architecture(self) -> str:
         """The class that the weights are for; empty where config.json names none."""
-        return str((self.config.get("architectures") or [""])[0])
+        return named(self.config)
 
     def with_(self, **changes: Any) -> Source:
         """The same source with some fields changed."""
@@ -100,6 +102,20 @@ class Source:
         text = self.config.get("text_config")
         inner = text.get(name) if isinstance(text, dict) else None
         return self.config.get(name, inner)
+
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer of tokenizer.json; None without the file.
+
+        Raises:
+            ConfigurationError: the file is damaged.
+        """
+        from tokenizers import Tokenizer
+
+        file = self.files.get("tokenizer.json")
+        try:
+            return None if file is None else Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises no type of its own
+            raise self.refuse(f"tokenizer.json cannot be read: {first_line(error)[:80]}") from error
 
     def refuse(self, sentence: str) -> ConfigurationError:
         """The error ``model NAME: sentence``."""
@@ -117,6 +133,8 @@ def resolve(name: str, revision: str | None = None, weights: bool = True) -> Pat
     """
     path = Path(name)
     if path.exists():
+        if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+            raise ConfigurationError(f"source {name}: it cannot be read: Permission denied")
         return _archive(path) or path
     if not (HUB_ID.fullmatch(name) or OLD_HUB_ID.fullmatch(name)):
         raise ConfigurationError(f"source {name}: there is no such file or folder")

@@ -104,14 +104,11 @@ def _string(source: Source, token: int, named_by: str | None) -> str:
     Raises:
         ConfigurationError: the tokenizer does not have it.
     """
-    from tokenizers import Tokenizer
-
-    file = source.files.get("tokenizer.json")
-    if file is None:
+    tokenizer = source.tokenizer()
+    if tokenizer is None:
         raise source.refuse(
             "it has no tokenizer.json: give a folder that has its tokenizer with --tokenizer"
         )
-    tokenizer = Tokenizer.from_file(str(file))
     text = tokenizer.id_to_token(token)
     named = _tokenizer_config(source).get(named_by) if named_by else None
     if isinstance(named, dict):

@@ -109,8 +109,8 @@ class Writer:
         Raises:
             ConfigurationError: the disk is full; a tensor cannot be read or is not as planned.
         """
-        self._check_room()
         with self._full_disk():
+            self._check_room()
             for shard in self._shards:
                 self._write(shard, progress)
             self._write_index()
@@ -129,10 +129,16 @@ class Writer:
             (self._folder / STATE).unlink()
 
     def _open(self, identity: str) -> None:
+        try:
+            self._take(identity)
+        except OSError as error:
+            raise ConfigurationError(f"--output {self._folder}: {error.strerror}") from error
+
+    def _take(self, identity: str) -> None:
         folder = self._folder
         state = folder / STATE
         if state.is_file():
-            if json.loads(state.read_bytes()).get("identity") != identity:
+            if _identity_in(state) != identity:
                 raise ConfigurationError(
                     f"--output {folder}: an unfinished import of another source, or with other"
                     " options, lies there: remove it, or choose another folder"
@@ -142,11 +148,8 @@ class Writer:
             raise ConfigurationError(
                 f"--output {folder}: it is not empty, and no unfinished import: choose a new folder"
             )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _write_json(state, {"identity": identity})
-        except OSError as error:
-            raise ConfigurationError(f"--output {folder}: {error.strerror}") from error
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(state, {"identity": identity})
 
     def _is_whole(self, shard: Shard) -> bool:
         file = self._folder / shard.name
@@ -349,6 +352,15 @@ def _identity(plan: Plan, source: Path, link: bool) -> str:
         "files": sorted((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _identity_in(state: Path) -> object:
+    """The identity of an unfinished import; None where the file is damaged."""
+    try:
+        content = json.loads(state.read_bytes())
+    except ValueError:
+        return None
+    return content.get("identity") if isinstance(content, dict) else None
 
 
 def _link(source: Path, target: Path) -> None:

@@ -123,6 +123,9 @@ def changed(folder: Path, **entries: Any) -> None:
         ({"peft_type": "IA3"}, "an adapter of IA3"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights pissa_niter_4"),
         ({"target_parameters": ["experts.up"]}, "target_parameters, which is not imported"),
+        ({"init_lora_weights": "lora_ga"}, "init_lora_weights lora_ga"),
+        ({"lora_alpha": "x"}, "it is a number"),
+        ({"alpha_pattern": {"(": 3}}, "is no pattern: missing"),
         ({"base_model_name_or_path": None}, "give --base FOLDER"),
         ({"base_model_name_or_path": "/none/at/all"}, "there is no such file or folder"),
     ],
@@ -135,6 +138,46 @@ def test_other_adapters_are_refused_by_name(
     changed(folder, **entries)
     with pytest.raises(ConfigurationError, match=said):
         merged(folder)
+
+
+def test_an_adapter_without_weights_is_not_its_base(tmp_path: Path) -> None:
+    base, folder = scalar(tmp_path / "base"), tmp_path / "adapter"
+    adapted(base, folder, task_type="SEQ_CLS", r=4, target_modules=["q_proj"])
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(ConfigurationError, match="has no weights: fetch adapter_model"):
+        merged(folder)
+
+
+def test_an_adapter_of_an_adapter_is_refused(tmp_path: Path) -> None:
+    base, folder = scalar(tmp_path / "base"), tmp_path / "adapter"
+    adapted(base, folder, task_type="SEQ_CLS", r=4, target_modules=["q_proj"])
+    with pytest.raises(ConfigurationError, match="its base model is a PEFT adapter too"):
+        merged(folder, base=str(folder))
+
+
+def test_a_module_that_was_trained_as_a_whole_has_one_of_three_names(tmp_path: Path) -> None:
+    base, folder = scalar(tmp_path / "base"), tmp_path / "adapter"
+    wanted = adapted(base, folder, task_type="SEQ_CLS", r=4, target_modules=["q_proj"])
+    file = folder / "adapter_model.safetensors"
+    plain = load_file(file)
+    head = plain.pop("base_model.model.score.weight")
+    for part in ("score", "score.modules_to_save", "score.modules_to_save.default"):
+        old = {"base_model.model.score.original_module.weight": torch.zeros_like(head)}
+        save_file({**plain, **old, f"base_model.model.{part}.weight": head}, file)
+        assert torch.equal(merged(folder)["score.weight"], wanted["score.weight"])
+
+
+def test_an_embedding_with_tokens_of_the_adapter_s_own(tmp_path: Path) -> None:
+    base, folder = scalar(tmp_path / "base"), tmp_path / "adapter"
+    adapted(base, folder, task_type="SEQ_CLS", r=4, target_modules=["q_proj"],
+            modules_to_save=["score", "embed_tokens"])  # fmt: skip
+    file, name = folder / "adapter_model.safetensors", "base_model.model.model.embed_tokens.weight"
+    tensors = load_file(file)
+    tensors[name] = torch.cat([tensors[name], made.drawn(3, made.HIDDEN)])
+    save_file(tensors, file)
+    found = plan(str(folder), Options())
+    assert found.config["vocab_size"] == len(tensors[name])
+    assert torch.equal(merged(folder)["model.embed_tokens.weight"], tensors[name])
 
 
 def test_another_base_may_be_given_and_must_have_what_is_adapted(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from fivescore.model import manifest as manifests
 from fivescore.model import proof, tokenizer_file
 from fivescore.model.checkpoint import Checkpoint
 from fivescore.model.conversation import Conversation
-from fivescore.model.head import GatedHead, MlpHead
+from fivescore.model.head import GatedHead, MlpHead, TokenHead
 from fivescore.model.importers import proving
-from fivescore.model.manifest import Manifest
+from fivescore.model.manifest import Affine, Manifest, PromptFormat
 from fivescore.model.tensors import Stored, read_tensor
 from fivescore.settings import Settings
 from tests.unit.model.importers import made
@@ -103,6 +103,20 @@ def test_a_token_head_is_proved_from_the_language_model_s_row(tmp_path: Path) ->
         assert sample.pair.outputs[0] == pytest.approx(float(logits[7] - logits[9]), abs=5e-5)
 
 
+def test_a_turn_of_a_principle_may_have_other_braces(tmp_path: Path) -> None:
+    source, file = made.language_model(tmp_path / "source"), tmp_path / "reward.json"
+    given = Manifest(
+        version=2,
+        outputs=1,
+        reward=Affine(output=0),
+        head=TokenHead(kind="token", token=7, minus=9),
+        prompt=PromptFormat(principle='As {"ok": true}: {principle}?'),
+    )
+    manifests.write(file, given)
+    assert run("import", source, "--output", tmp_path / "output", "--manifest", file) == 0
+    assert len(Checkpoint(Settings(model=str(tmp_path / "output"))).samples()) > 5
+
+
 def test_an_adapter_is_imported_as_a_merged_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +195,29 @@ def test_what_was_imported_can_be_served(
     assert f"It can be served as it is: fivescore serve --model {output}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["model.nemo", "model.gguf", "weights.safetensors"])
+def test_inspect_of_a_file_is_one_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(b"no archive")
+    assert run("inspect", tmp_path / name) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_inspect_takes_a_nemo_archive(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("inspect", NEMO / "zarr-llama-bfloat16" / "model.nemo") == 0
+    assert "It can be imported" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["[]", '{"architectures": {"a": 1}}', '{"architectures": [3]}'])
+def test_inspect_of_a_damaged_configuration_is_one_line(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (made.linear(tmp_path) / "config.json").write_text(text)
+    assert run("inspect", tmp_path) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_inspect_reads_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = made.qrm(tmp_path)
     read: list[int] = []
@@ -222,6 +259,17 @@ def test_a_failure_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert err[-1].startswith("fivescore: error: the tokenizer has no chat template")
     assert len(err) == 2  # what it is, and the error
     assert not (tmp_path / "output").exists()
+
+
+def test_weights_that_are_not_finite_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = made.linear(tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("nan")
+    made.save(source, tensors)
+    assert run("import", source, "--output", tmp_path / "output") == 1
+    assert "the reference gives nan for a pair of the proof" in capsys.readouterr().err
 
 
 def test_a_body_that_cannot_be_proved_may_be_imported_without_a_proof(

@@ -64,6 +64,17 @@ def test_a_body_that_lacks_its_name_gets_it(before: str, tmp_path: Path) -> None
     assert {one.name.partition(".")[0] for one in found.tensors} == {"model", "score"}
 
 
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("before", ["backbone.model.", "model.model.", "llm.", "base_model.model."])
+def test_a_body_under_another_name_gets_its_own(before: str, inside: bool, tmp_path: Path) -> None:
+    tensors = {k.replace("model.", before, 1): v for k, v in made.base(tmp_path).items()}
+    head = f"{before.partition('.')[0]}.v_head" if inside and "model" in before[1:] else "v_head"
+    tensors[f"{head}.weight"] = made.drawn(1, made.HIDDEN)
+    found = {one.name for one in planned(made.save(tmp_path, tensors)).tensors}
+    assert {"model.norm.weight", "model.layers.1.mlp.up_proj.weight", "score.weight"} <= found
+    assert {name.partition(".")[0] for name in found} == {"model", "score"}
+
+
 SIZES = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
     "vocab_size": 64, "pad_token_id": 0, "num_labels": 1,
@@ -164,6 +175,36 @@ def test_openrlhf_is_read_at_eos_and_normalised_where_it_says_so(
     assert found.manifest.prompt.end == "eos"
 
 
+@pytest.mark.parametrize(
+    ("config", "normalize"),
+    [
+        ({"std": 0.0}, True),
+        ({"std": None, "normalize_reward": True}, False),
+        ({"mean": "0.5"}, True),
+        ({"mean": [0.5], "std": [2.0], "normalize_enable": True}, False),
+        ({"mean": float("nan"), "normalize_reward": True}, False),
+        ({"mean": None, "std": None}, True),
+    ],
+)
+def test_a_mean_and_std_that_cannot_be_applied_are_refused(
+    config: dict[str, Any], normalize: bool, tmp_path: Path
+) -> None:
+    tensors = made.base(tmp_path) | {"score.weight": made.drawn(1, made.HIDDEN)}
+    made.save(tmp_path, tensors, **{**OPENRLHF, **config})
+    assert "must be numbers, and std above 0" in refused(tmp_path, normalize=normalize)
+
+
+def test_an_option_that_would_do_nothing_is_refused(tmp_path: Path) -> None:
+    folder = made.linear(tmp_path / "linear")
+    assert "--normalize" in refused(folder, normalize=True)
+    assert "--normalize" in refused(made.mlp(tmp_path / "mlp"), normalize=True)
+    assert "--token" in refused(folder, token="5")
+    assert "--minus" in refused(folder, minus="5")
+    assert "--base" in refused(folder, base=str(folder))
+    model = made.language_model(tmp_path / "model")
+    assert "--token ID" in refused(model, kind="token")
+
+
 @pytest.mark.parametrize("outputs", [5, 9])
 def test_five_and_nine_outputs_have_their_known_meaning(outputs: int, tmp_path: Path) -> None:
     tensors = made.base(tmp_path) | {"score.weight": made.drawn(outputs, made.HIDDEN)}
@@ -212,6 +253,13 @@ def test_a_token_is_given_by_its_id_or_its_string(tmp_path: Path) -> None:
     found = planned(folder, token="!", minus="5").manifest.head
     assert found == TokenHead(kind="token", token=0, minus=5)
     assert "tokens" in refused(folder, token="quixotic")
+    assert "is always 0" in refused(folder, token="5", minus="5")
+    preset = "llama-3.3-nemotron-70b-reward-principle"
+    given = planned(folder, manifest=preset).manifest.head
+    assert given == TokenHead(kind="token", token=9642, minus=2822)
+    assert "leave head out" in refused(folder, token="5", manifest=preset)
+    (folder / "tokenizer.json").write_text("{")
+    assert "tokenizer.json cannot be read" in refused(folder, token="!")
     assert "its vocabulary of 9700 lacks token 70000" in refused(folder, token="70000")
 
 
@@ -291,9 +339,29 @@ def lacking(folder: Path) -> Path:
     return made.save(folder, tensors)
 
 
+def named_otherwise(folder: Path) -> Path:
+    tensors = made.base(folder) | {"score.weight": made.drawn(1, made.HIDDEN)}
+    other = {k.replace("_proj.", "_linear."): v for k, v in tensors.items()}
+    return made.save(folder, other)
+
+
 def cut_short(folder: Path) -> Path:
     file = made.linear(folder) / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
+    return folder
+
+
+def dangling(folder: Path) -> Path:
+    file = made.linear(folder) / "model.safetensors"
+    file.unlink()
+    file.symlink_to(folder / "gone")
+    return folder
+
+
+def nested(folder: Path) -> Path:
+    file = made.linear(folder) / "model.safetensors"
+    torch.save({"state_dict": load_file(file), "step": 3}, folder / "model.pt")
+    file.unlink()
     return folder
 
 
@@ -306,7 +374,10 @@ def cut_short(folder: Path) -> Path:
         (unknown, "the body is that of LlamaForCausalLM, and its head is unknown: critic.cross"),
         (body_alone, "has no reward head"),
         (lacking, "the checkpoint lacks model.layers.1.mlp.up_proj.weight"),
+        (named_otherwise, "its tensors have other names than those of LlamaForSequenceClass"),
         (cut_short, "model.safetensors is cut short"),
+        (dangling, "model.safetensors cannot be read: No such file or directory"),
+        (nested, "model.pt holds no tensors by name"),
     ],
 )
 def test_what_is_no_reward_model_is_refused_by_name(
@@ -315,11 +386,44 @@ def test_what_is_no_reward_model_is_refused_by_name(
     assert said in refused(make(tmp_path / "x"))
 
 
+Change = Callable[[dict[str, torch.Tensor]], object]
+MISFITS: list[tuple[Callable[[Path], Path], Change, str]] = [
+    (made.linear, lambda t: t.update({"v_head.summary.bias": torch.ones(3)}), "misfit: as score.b"),
+    (made.mlp, lambda t: t.update({"score.0.bias": torch.ones(3)}), "misfit: as score.0.bias"),
+    (made.armorm, lambda t: t.update({"gating.layers.1.weight": torch.ones(32, 16)}), "misfit: as"),
+    (made.armorm, lambda t: t.update({"reward_transform_matrix": torch.eye(5)}), "is [5, 5], and"),
+    (made.armorm, lambda t: t.update({"gating.logit_scale": torch.ones(2)}), "logit_scale is [2]"),
+    (made.qrm, lambda t: t.update({"regression_layer.weight": torch.ones(96, 64)}), "has 96 rows"),
+    (made.urm, lambda t: t.update({"weights.fc.2.weight": torch.ones(32, 16)}), "as gate.2.weight"),
+    (made.urm, lambda t: t.pop("weights.fc.2.weight"), "its head is unknown"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "change", "said"), MISFITS)
+def test_a_head_whose_parts_misfit_is_refused(
+    make: Callable[[Path], Path], change: Change, said: str, tmp_path: Path
+) -> None:
+    tensors = load_file(make(tmp_path) / "model.safetensors")
+    change(tensors)
+    assert said in refused(made.save(tmp_path, tensors))
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, "x"])
+def test_a_gate_s_temperature_is_above_0(temperature: object, tmp_path: Path) -> None:
+    folder = made.configure(made.armorm(tmp_path), gating_temperature=temperature)
+    assert "gating_temperature" in refused(folder)
+
+
 def test_a_kind_that_is_asked_for_must_fit(tmp_path: Path) -> None:
     folder = made.linear(tmp_path)
     assert planned(folder, kind="linear").kind == "linear"
     assert "is not of the kind armorm" in refused(folder, kind="armorm")
     assert "--kind arm: there are armorm, qrm" in refused(folder, kind="arm")
+    (tmp_path / "x.gguf").touch()
+    assert "a GGUF file is not imported" in refused(tmp_path / "x.gguf")
+    (tmp_path / "other" / "model_config.yaml").parent.mkdir()
+    (tmp_path / "other" / "model_config.yaml").touch()
+    assert "NeMo checkpoint is not of the kind mlp" in refused(tmp_path / "other", kind="mlp")
     with pytest.raises(ConfigurationError, match="there is no such file or folder"):
         plan(str(tmp_path / "none"), Options())
 

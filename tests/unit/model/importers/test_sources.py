@@ -60,6 +60,14 @@ def test_no_weights_are_fetched_to_inspect(tmp_path: Path, monkeypatch: pytest.M
     assert {file.name for file in tmp_path.iterdir()} == {"config.json", "tokenizer.json"}
 
 
+def test_a_source_that_may_not_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ConfigurationError, match="cannot be read: Permission denied"):
+        resolve(str(tmp_path))
+
+
 def test_what_the_hub_does_not_give_is_one_line() -> None:
     with pytest.raises(ConfigurationError, match="source someone/nothing: it is no file") as caught:
         resolve("someone/nothing")

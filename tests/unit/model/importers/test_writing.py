@@ -8,6 +8,7 @@ import os
 import shutil
 import weakref
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,29 @@ def test_an_unfinished_import_of_something_else_is_not_continued(
         made.save(source, stored(source))
     with pytest.raises(ConfigurationError, match="of another source, or with other options"):
         Writer(planned(source), output, source, link=other == "options")
+
+
+@pytest.mark.parametrize("state", ["{", "[]"])
+def test_a_damaged_mark_of_an_import_is_one_line(state: str, source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    Writer(planned(source), output, source)
+    next(output.iterdir()).write_text(state)
+    with pytest.raises(ConfigurationError, match="remove it, or choose another folder"):
+        Writer(planned(source), output, source)
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, output = planned(source), tmp_path / "output"
+    output.mkdir()
+
+    def denied(folder: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(ConfigurationError, match="output: Permission denied"):
+        Writer(plan, output, tmp_path / "elsewhere")
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
