@@ -11,8 +11,16 @@ from fivescore.model.architecture import Architecture
 
 log = logging.getLogger(__name__)
 
+DEFAULT = 2048
+"""The context in tokens of a model whose config names none."""
 LONGROPE = ("longrope", "su")
 DYNAMIC = "dynamic"
+
+
+def declared(config: Any) -> int:
+    """The context in tokens that transformers' configuration of a model names."""
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(longest or DEFAULT)
 
 
 def exact(architecture: Architecture | None) -> int | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer as RustTokenizer
 
 from fivescore.errors import ConfigurationError, InvalidPair, first_line
-from fivescore.model import helpsteer2, proof, tokenizer_file
+from fivescore.model import context, helpsteer2, proof, tokenizer_file
 from fivescore.model.conversation import (
     LABELS,
     STEERLM_SYSTEM,
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     import torch
 
 LINEAR = LinearHead()
-DEFAULT_CONTEXT = 2048
-"""The context in tokens of a model whose config names none."""
 
 
 class Reference:
@@ -68,14 +66,10 @@ class Reference:
         self._large = large
         self._body: Any = large or _body(model, revision, trust_remote_code)
         config = self._body.config
-        self._context = getattr(config.get_text_config(), "max_position_embeddings", None)
+        self.max_tokens = context.declared(config)
+        """The model's context in tokens."""
         self.pad_id: int | None = config.get_text_config().pad_token_id
         self._head = reference_head.read(model, revision, head, outputs, config)
-
-    @property
-    def max_tokens(self) -> int:
-        """The model's context in tokens."""
-        return int(self._context or DEFAULT_CONTEXT)
 
     def outputs(self, token_ids: Sequence[int]) -> list[float]:
         """The manifest's outputs ``[outputs]``.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fivescore.errors import ConfigurationError, first_line
-from fivescore.model import tensors, weights
+from fivescore.model import context, tensors, weights
 from fivescore.model.tensors import Stored
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ MOST_TOKENS = 4096
 """Tokens of a pass, with the padding of shorter sequences."""
 BY_LENGTH = frozenset({"longrope", "su", "dynamic"})
 """Kinds of rotary embeddings whose frequencies depend on the longest sequence of a pass."""
-DEFAULT_CONTEXT = 2048
-"""The context in tokens of a model whose config names none."""
-
 SHARE = 1 / 3
 """The share of the free memory that a body may take in float32 before it is streamed."""
 FLOAT32_BYTES = 4
@@ -98,8 +95,7 @@ class StreamedBody:
     @property
     def max_tokens(self) -> int:
         """The model's context in tokens."""
-        config = self.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT)
+        return context.declared(self.config)
 
     def hidden_states(
         self, sequences: Sequence[Sequence[int]], done: Callable[[float], Any] = lambda count: None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import pairwise
@@ -198,20 +199,20 @@ def _build(model: nn.Module, config: Any) -> _OwnHead:
     return _Layers(head, config.get_hidden_size(), described["outputs"], config.head_dtype)
 
 
-class _OwnHead(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+class _OwnHead(nn.Module, ABC):  # type: ignore[misc]  # torch is Any to mypy
     """Takes its weights from a checkpoint's as these stream by."""
 
+    @abstractmethod
     def taken_from(self, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
         """The weights that are the body's."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check_loaded(self) -> None:
         """Check that all weights of the head were there.
 
         Raises:
             ValueError: one was not.
         """
-        raise NotImplementedError
 
 
 class _Layers(_OwnHead):
