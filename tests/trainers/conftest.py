@@ -1,0 +1,108 @@
+"""One server of the demo checkpoint for all trainers, and the record of how each fared."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from tests.e2e.server import Server
+from tests.e2e.server import running as serving
+from tests.trainers.samples import Sample
+from tests.trainers.trainer import Process, Trainer, running
+from tests.unit.model import policy_tokenizers
+
+RESULT = Path(__file__).with_name("result.json")
+RECORDS = pytest.StashKey[Any]()
+
+
+class Record(Protocol):
+    """Keeps facts of the trainer that is tested."""
+
+    def __call__(self, **facts: Any) -> None: ...
+
+
+class Reference:
+    """The server, and what ``POST /score`` on it says of samples."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._known: dict[str, float] = {}
+
+    def rewards(self, samples: list[Sample]) -> list[float]:
+        """The rewards of samples, in order; the server must be ready unless they are known."""
+        new = [one for one in samples if json.dumps(one) not in self._known]
+        if new:
+            self.server.until_ready()
+            pairs = [{"prompt": one["messages"], "response": one["response"]} for one in new]
+            scores = self.server.score(pairs, truncate="prompt_start")
+            for one, score in zip(new, scores, strict=True):
+                self._known[json.dumps(one)] = score["reward"]
+        return [self._known[json.dumps(one)] for one in samples]
+
+    def restart(self) -> None:
+        """Stop the server and start it; it listens and is not ready yet."""
+        self.server.restart()
+        self.server.until("it listens", lambda: self.server.status("/health/live") == 200)
+
+    def restart_until_ready(self) -> None:
+        """Stop the server, start it, and wait until it is ready."""
+        self.server.restart()
+        self.server.until_ready()
+
+
+@pytest.fixture(scope="session")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a policy's tokenizer, whose template is not the reward model's."""
+    folder = tmp_path_factory.mktemp("policy")
+    policy_tokenizers.chatml().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
+    log = tmp_path_factory.mktemp("logs") / "server.log"
+    with serving(log, "--policy-tokenizer", str(policy)) as server:
+        yield Reference(server)
+
+
+@pytest.fixture(scope="class")
+def process(
+    request: pytest.FixtureRequest, policy: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Process]:
+    trainer: Trainer = request.cls.trainer
+    facts = request.config.stash[RECORDS].setdefault(trainer.key, {})
+    if (reason := trainer.missing) is not None:
+        facts["not_run"] = reason
+        pytest.skip(f"NOT RUN: {trainer.name}: {reason}")
+    with running(trainer, policy, tmp_path_factory.mktemp(trainer.key) / "log") as process:
+        facts["version"] = process.version()
+        facts["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
+        facts["called"] = trainer.called
+        facts["emulated"] = trainer.emulated
+        yield process
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Record:
+    facts = request.config.stash[RECORDS][request.cls.trainer.key]
+    return lambda **new: facts.update(new)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help=f"write what was found to {RESULT.name}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RECORDS] = {}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--record", default=False):
+        known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+        known.update(session.config.stash[RECORDS])
+        RESULT.write_text(json.dumps(known, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
