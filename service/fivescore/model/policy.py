@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import logging
 import re
-from itertools import cycle
 from typing import Any
 from unicodedata import normalize
 
 from fivescore.errors import ConfigurationError, InvalidPair, first_line
 from fivescore.model.endings import Endings
+from fivescore.model.template import probe
+from fivescore.model.turns import BASIC, Turns
 from fivescore.types import Pair, parse_pair
 
 log = logging.getLogger(__name__)
 
-PROBES = {"system": "\ue010s\ue010", "user": "\ue010u\ue010", "assistant": "\ue010a\ue010"}
-"""Contents of turns by role, which no template writes by itself."""
 DATE = "\ue011"
 """Stands for the date that some templates write: texts may be older than today."""
 LEAST_OVERLAP = 16
@@ -49,7 +48,7 @@ class PolicyTemplate:
         self.endings = Endings(reference, self._to_user if self._dialogues else "")
 
     def _read_template(self) -> None:
-        start, self._to_assistant, self._to_user, generation = self._probe("user")
+        start, self._to_assistant, self._to_user, generation = self._around(*BASIC)
         self._user_header = _common_end(start, self._to_user)
         if not (self._to_assistant and self._user_header and generation):
             raise ConfigurationError(
@@ -59,19 +58,21 @@ class PolicyTemplate:
         longer = generation.startswith(self._to_assistant)
         self._generation = self._to_assistant if longer else generation
         self._lead = self._to_assistant.removeprefix(self._generation)
-        self._starts = [(start, "")]
-        try:
-            system_start, end_of_system, *_ = self._probe("system", "user")
-            self._starts.append((system_start, end_of_system))
-        except ConfigurationError:
-            log.info("the policy's chat template takes no system message")
+        self._turns = Turns(self._around, self._generation)
+        self._starts = [(start, "", "")]
+        for role in ("system", "developer"):
+            try:
+                before, after, *_ = self._around(role, *BASIC)
+            except ConfigurationError:
+                log.info("the policy's chat template takes no %s message", role)
+            else:
+                self._starts.append((before, after, role))
         # With a default system message one start begins with the other: try the longer first.
-        self._starts.sort(key=lambda both: len(both[0]), reverse=True)
+        self._starts.sort(key=lambda start: len(start[0]), reverse=True)
 
-    def _probe(self, *first: str) -> list[str]:
-        """What the template writes around turns of ``first``, assistant and user, in order."""
-        roles = (*first, "assistant", "user")
-        turns = [{"role": role, "content": PROBES[role]} for role in roles]
+    def _around(self, *roles: str) -> list[str]:
+        """What the template writes before, between and after turns of these roles."""
+        turns = [{"role": role, "content": probe(place)} for place, role in enumerate(roles)]
         try:
             rendered = str(
                 self._reference.apply_chat_template(
@@ -84,9 +85,9 @@ class PolicyTemplate:
                 f" {first_line(error)}"
             ) from error
         parts = []
-        for role in roles:
-            part, probe, rendered = rendered.partition(PROBES[role])
-            if not probe:
+        for place in range(len(roles)):
+            part, found, rendered = rendered.partition(probe(place))
+            if not found:
                 raise ConfigurationError("policy_tokenizer: its chat template drops a turn")
             parts.append(part)
         return [self._without_bos(parts[0]), *parts[1:], rendered]
@@ -133,31 +134,24 @@ class PolicyTemplate:
                 " (policy_tokenizer)"
             )
         response = (prefill + response).removeprefix(self._lead)
-        return parse_pair({"prompt": self._turns(dialogue), "response": response})
+        return parse_pair({"prompt": self._messages(dialogue), "response": response})
 
-    def _turns(self, dialogue: str) -> list[dict[str, str]]:
-        system, at = self._take_start(dialogue)
-        turns = [] if system is None else [{"role": "system", "content": system}]
-        for role, separator in cycle((("user", self._to_assistant), ("assistant", self._to_user))):
-            end = dialogue.find(separator, at)
-            content = dialogue[at:end] if end >= 0 else dialogue[at:]
-            turns.append({"role": role, "content": content})
-            if end < 0:
-                break
-            at = end + len(separator)
-        return turns
+    def _messages(self, dialogue: str) -> list[dict[str, str]]:
+        first, at = self._take_start(dialogue)
+        return [*first, *self._turns.split(dialogue, at)]
 
-    def _take_start(self, dialogue: str) -> tuple[str | None, int]:
-        """The system message, if the dialogue has one, and where its first user turn starts."""
-        for start, end_of_system in self._starts:
+    def _take_start(self, dialogue: str) -> tuple[list[dict[str, str]], int]:
+        """The message before the first user's, if there is one, and where the user's starts."""
+        for start, end_of_first, role in self._starts:
             match = re.match(re.escape(start).replace(DATE, "[^\n]{1,64}?"), dialogue)
             if match is None:
                 continue
-            if not end_of_system:
-                return None, match.end()
-            end = dialogue.find(end_of_system, match.end())
+            if not role:
+                return [], match.end()
+            end = dialogue.find(end_of_first, match.end())
             if end >= 0:
-                return dialogue[match.end() : end], end + len(end_of_system)
+                first = {"role": role, "content": dialogue[match.end() : end]}
+                return [first], end + len(end_of_first)
         if not self._warned:
             self._warned = True
             log.warning(
@@ -165,7 +159,7 @@ class PolicyTemplate:
                 " from their first user turn on"
             )
         header = dialogue.find(self._user_header)
-        return None, header + len(self._user_header) if header >= 0 else 0
+        return [], header + len(self._user_header) if header >= 0 else 0
 
     def _without_bos(self, text: str) -> str:
         at = 0

@@ -19,6 +19,14 @@ QWEN = (
     "{% if messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}" + CHATML
 )
+QWEN_TOOLS = (
+    "{% for message in messages %}{% if message.role == 'tool' %}"
+    "{% if loop.previtem.role != 'tool' %}{{ '<|im_start|>user' }}{% endif %}"
+    "{{ '\n<tool_response>\n' + message.content + '\n</tool_response>' }}"
+    "{% if loop.last or loop.nextitem.role != 'tool' %}{{ '<|im_end|>\n' }}{% endif %}"
+    "{% else %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endif %}{% endfor %}" + GENERATION
+)
 THINKING = CHATML.replace("assistant\n' }}{% endif %}", "assistant\n<think>\n' }}{% endif %}")
 NO_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
@@ -70,6 +78,11 @@ def chatml_of_a_base_model() -> Any:
 
 def qwen() -> Any:
     return policy(QWEN, ("<|im_start|>", "<|im_end|>", "<|endoftext|>"), eos="<|im_end|>")
+
+
+def qwen_with_tools() -> Any:
+    """A tool's turn stands in tags inside a user's."""
+    return policy(QWEN_TOOLS, ("<|im_start|>", "<|im_end|>", "<|endoftext|>"), eos="<|im_end|>")
 
 
 def thinking() -> Any:

@@ -101,6 +101,33 @@ def test_a_dialogue_comes_back_as_its_messages(
     assert read(make, prompt + response + make().eos_token, prompt) == (turns, response)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [policies.chatml, policies.llama3, policies.qwen_with_tools, policies.gemma],
+    ids=lambda make: make.__name__,
+)
+@given(
+    contents=st.lists(CONTENT, min_size=3, max_size=3),
+    tools=st.lists(CONTENT, min_size=1, max_size=3),
+)
+@settings(max_examples=40)
+def test_tools_and_developers_turns_come_back_too(
+    make: Make, contents: list[str], tools: list[str]
+) -> None:
+    asked: list[Turn] = [("developer", "Be kind."), *alternating(contents[:2])]
+    answered: list[Turn] = [("tool", content) for content in tools]
+    later: list[Turn] = [("assistant", contents[2]), *answered[:1], ("user", contents[0])]
+    for turns in ([*asked, *answered], [*asked, *answered, *later]):
+        prompt = prompt_of(make, turns)
+        assert read(make, prompt + "Yes.", prompt) == (turns, "Yes.")
+
+
+def test_a_template_that_writes_a_tools_turn_as_the_assistants_knows_no_tools() -> None:
+    turns = [("user", "Q"), ("assistant", "A"), ("user", "B </s> C")]
+    prompt = prompt_of(policies.llama2, turns)
+    assert read(policies.llama2, prompt + "Yes.", prompt) == (turns, "Yes.")
+
+
 def test_a_default_system_message_is_the_templates_and_not_the_conversations() -> None:
     prompt = prompt_of(policies.qwen, [("user", "Q")])
     assert "You are a helpful assistant." in prompt
