@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "service" / "fivescore"
-GROUND = frozenset({"settings", "types", "errors", "content", "policy"})
+GROUND = frozenset({"settings", "types", "errors", "content", "endings", "policy"})
 CORE = GROUND | {"model", "telemetry"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "http/app": CORE | {"http", "http/protocols", "scoring"},
@@ -28,7 +28,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "model": GROUND | {"data"},
     "data": frozenset({"errors"}),
     "settings": frozenset({"errors", "types"}),
-    "policy": frozenset({"errors", "types"}),
+    "policy": frozenset({"errors", "types", "endings"}),
+    "endings": frozenset(),
     "types": frozenset({"errors", "content"}),
     "content": frozenset(),
     "errors": frozenset(),

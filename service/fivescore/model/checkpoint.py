@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fivescore.data.hub import HUB_ID, OLD_HUB_ID
+from fivescore.endings import GENERATION_CONFIG, Endings, stop_ids
 from fivescore.errors import ConfigurationError, InvalidPair, NoGate, first_line
 from fivescore.model import architecture, context, doubts, gating, proof, tokenizer_file, weights
 from fivescore.model import manifest as manifests
@@ -17,8 +18,7 @@ from fivescore.model.engine_options import change_outputs
 from fivescore.model.head import Gate, GatedHead, LinearHead, OwnHead, TokenHead
 from fivescore.model.manifest import Manifest, PromptFormat
 from fivescore.model.proof import Sample
-from fivescore.policy.endings import GENERATION_CONFIG, Endings, stop_ids
-from fivescore.policy.template import PolicyTemplate
+from fivescore.policy import PolicyTemplate
 from fivescore.settings import Settings
 from fivescore.types import ModelInfo
 

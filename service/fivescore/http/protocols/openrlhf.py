@@ -10,7 +10,7 @@ from fivescore.http.protocols.fields import TEXTS, malformed, members, texts
 from fivescore.http.protocols.protocol import Context, Translated, protocol
 from fivescore.http.schema import FLAG, NUMBER, Description, list_of, obj
 from fivescore.model.manifest import ATTRIBUTE_RANGE, Affine, Manifest
-from fivescore.policy.template import PolicyTemplate
+from fivescore.policy import PolicyTemplate
 from fivescore.types import Pair, Score, parse_pair
 
 

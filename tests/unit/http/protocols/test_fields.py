@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fivescore.endings import Endings
 from fivescore.errors import EngineError, InvalidPair, InvalidRequest
 from fivescore.http.protocols import nemo_gym, sglang, slime, tei, vllm
 from fivescore.http.protocols.fields import dialogue, inputs, prompt_turns, text_of, usage, vector
@@ -18,7 +19,6 @@ from fivescore.model import roles
 from fivescore.model.checkpoint import Model
 from fivescore.model.conversation import Conversation
 from fivescore.model.manifest import PRESETS, PromptFormat
-from fivescore.policy.endings import Endings
 from fivescore.settings import Settings
 from fivescore.types import Message, Pair, Score
 from tests.unit.engines import DEMO_INFO

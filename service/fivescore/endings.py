@@ -23,20 +23,23 @@ class Endings:
     """The strings that end a response, each of which is cut off it once; padding, all of it.
 
     Args:
-        reference: the tokenizer of the policy, or the reward model's where that is not known.
+        reference: the tokenizer of the policy, or the reward model's where that is not known; of
+            transformers, or another one, whose endings are those that it names in the same way.
         after_assistant: what the chat template writes behind an assistant's content, in several
             places; nothing without a template.
         stop_ids: ids of further tokens at which the policy stops, beside EOS.
     """
 
     def __init__(self, reference: Any, *after_assistant: str, stop_ids: Iterable[int] = ()) -> None:
-        added = {id_: token.content for id_, token in reference.added_tokens_decoder.items()}
+        decoder = getattr(reference, "added_tokens_decoder", {})
+        added: dict[int, str] = {id_: token.content for id_, token in decoder.items()}
+        eos, pad = (getattr(reference, name, None) for name in ("eos_token", "pad_token"))
         turns = _turn_ends(after_assistant, added.values())
-        pad = reference.pad_token
-        stops = {reference.eos_token, *(added.get(id_) for id_ in stop_ids)} - {None, "", *turns}
+        further = [added[id_] for id_ in stop_ids if id_ in added]
+        stops = {token for token in (eos, *further) if token and token not in turns}
         # Padding with the EOS cannot be told from it, unless the end of a turn stands before.
-        padded = pad == reference.eos_token and pad in stops
-        own_pad = {pad} - {None, "", reference.eos_token, *turns}
+        padded = pad == eos and pad in stops
+        own_pad = [pad] if pad and pad != eos and pad not in turns else []
         stop = rf"(?:\s*+{_either(stops)})"
         turn = rf"\s*+(?:{'|'.join(_reversed(*both) for both in sorted(turns.items())) or '(?!)'})"
         self._reversed = re.compile(
@@ -56,7 +59,13 @@ class Endings:
 
 
 def stop_ids(folder: str) -> list[int]:
-    """The ids at which generations end, of a checkpoint's folder; none without the file."""
+    """The ids at which generations end, of a checkpoint's folder; none without the file.
+
+    Args:
+        folder: may be a hub id or empty, which has no file here.
+    """
+    if not folder:
+        return []
     file = Path(folder) / GENERATION_CONFIG
     try:
         ids = json.loads(file.read_text()).get("eos_token_id")
@@ -91,7 +100,7 @@ def _render(reference: Any, roles: Iterable[str], parts: bool) -> str:
         {"role": role, "content": [{"type": "text", "text": said[role]}] if parts else said[role]}
         for role in roles
     ]
-    if not reference.chat_template:
+    if not getattr(reference, "chat_template", None):
         return ""
     try:
         return str(reference.apply_chat_template(turns, tokenize=False))

@@ -14,8 +14,8 @@ from itertools import cycle
 from typing import Any
 from unicodedata import normalize
 
+from fivescore.endings import Endings
 from fivescore.errors import ConfigurationError, InvalidPair, first_line
-from fivescore.policy.endings import Endings
 from fivescore.types import Pair, parse_pair
 
 log = logging.getLogger(__name__)

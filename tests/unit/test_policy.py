@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fivescore.errors import ConfigurationError, InvalidPair
-from fivescore.policy.template import PolicyTemplate
+from fivescore.policy import PolicyTemplate
 from fivescore.types import Pair
 from tests.unit.model import policy_tokenizers as policies
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fivescore.policy.endings import Endings, stop_ids
+from fivescore.endings import Endings, stop_ids
 from tests.unit.model import policy_tokenizers as policies
 from tests.unit.model import sample_tokenizers as samples
 
