@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 
+from transformers import AutoTokenizer
+
 from fivescore.client.integrations.areal import RewardWorkflow
+from fivescore.settings import DEMO
 
 
 async def main() -> None:
-    workflow = RewardWorkflow()
+    workflow = RewardWorkflow(tokenizer=AutoTokenizer.from_pretrained(DEMO))  # the policy's
     columns = {"messages": [{"role": "user", "content": "Name a prime."}], "answer": "7"}
-    prompt = "<|im_start|>user\nName a prime.<|im_end|>\n<|im_start|>assistant\n"
-    completions = ("7<|im_end|>", "Eight, I think.<|im_end|>")
+    prompt = "what the policy's template wrote; messages are scored instead where there are any"
+    completions = ("7<|eot_id|>", "Eight, I think.<|eot_id|>")
     rewards = (workflow.async_reward_fn(prompt, text, [1], [3], **columns) for text in completions)
     for reward in await asyncio.gather(*rewards):
         print("reward:", reward)

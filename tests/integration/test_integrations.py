@@ -12,7 +12,7 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -21,12 +21,13 @@ from typing import Any
 import pytest
 
 from fivescore.client import RewardClient
-from fivescore.client.integrations import areal, ms_swift, rewardbench, trl, verl
+from fivescore.client.integrations import areal, ms_swift, rewardbench, slime, trl, verl
 from fivescore.client.integrations.conversation import pair
 from fivescore.errors import ConfigurationError, InvalidPair, InvalidRequest, TooLong
 from fivescore.model.manifest import ATTRIBUTES
 from fivescore.types import Score
 from tests.unit.client.fakes import Fleet, Hurry, Json, problem
+from tests.unit.model import policy_tokenizers as policies
 
 NOWHERE = "http://127.0.0.1:9"
 EXAMPLES = sorted((Path(__file__).parents[2] / "docs" / "examples").glob("client_*.py"))
@@ -64,7 +65,7 @@ def test_the_examples_run(url: str, file: Path) -> None:
 
 def test_there_is_an_example_for_every_trainer() -> None:
     named = {file.stem.removeprefix("client_") for file in EXAMPLES}
-    assert named == {"trl", "verl", "ms_swift", "areal", "rewardbench"}
+    assert named == {"trl", "verl", "ms_swift", "areal", "rewardbench", "slime"}
 
 
 # What trainers hand over
@@ -327,19 +328,15 @@ class Ids(list[int]):
         return sum(self)
 
 
-class Tokenizer:
-    def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
-        assert skip_special_tokens
-        return "".join(map(chr, ids))
+POLICY = policies.chatml()
 
 
-def proto(response: str) -> list[Any]:
-    """verl's DataProto of one sample: prompt and response are padded to 9 and 12 tokens."""
-    ids = [ord(char) for char in response]
-    pad = 12 - len(ids)
+def proto(sampled: str) -> list[Any]:
+    """verl's DataProto of one sample: prompt and response are padded."""
+    ids = POLICY.encode(sampled)
     batch = {
-        "responses": Ids([*ids, *[0] * pad]),
-        "attention_mask": Ids([0] * 4 + [1] * 5 + [1] * len(ids) + [0] * pad),
+        "responses": Ids([*ids, *[0] * 3]),
+        "attention_mask": Ids([0] * 4 + [1] * 5 + [1] * len(ids) + [0] * 3),
     }
     return [SimpleNamespace(batch=batch, non_tensor_batch={"raw_prompt": [USER]})]
 
@@ -349,7 +346,7 @@ async def test_verls_manager_scores_the_response_with_the_messages(
     found: Callable[..., list[Score]],
 ) -> None:
     config = SimpleNamespace(reward={"custom_reward_function": None})
-    manager = verl.RewardManager(config=config, tokenizer=Tokenizer(), reward_router_address=None)
+    manager = verl.RewardManager(config=config, tokenizer=POLICY, reward_router_address=None)
     results = await asyncio.gather(*(manager.run_single(proto(text)) for text in ("7", "eight")))
     for result, score in zip(results, found("7", "eight"), strict=True):
         assert result["reward_score"] == score.reward
@@ -361,7 +358,7 @@ async def test_verls_manager_reads_its_options_from_the_configuration(
 ) -> None:
     options = {"urls": url, "weights": {"verbosity": 1.0}, "else": 1}
     config = SimpleNamespace(reward={"custom_reward_function": {"reward_kwargs": options}})
-    result = await verl.RewardManager(config, Tokenizer(), None).run_single(proto("7"))
+    result = await verl.RewardManager(config, POLICY, None).run_single(proto("7"))
     assert result["reward_score"] == found("7")[0].attributes["verbosity"]
 
 
@@ -376,6 +373,8 @@ def test_verls_manager_is_a_subclass_of_verls_own(monkeypatch: pytest.MonkeyPatc
     for length in range(1, len(parts) + 1):
         monkeypatch.setitem(sys.modules, ".".join(parts[:length]), ModuleType(parts[length - 1]))
     monkeypatch.setattr(sys.modules[name], "RewardManagerBase", RewardManagerBase, raising=False)
+    package = sys.modules[name.rpartition(".")[0]]
+    monkeypatch.setattr(package, "RateLimitedRewardManager", type("R", (), {}), raising=False)
     spec = importlib.util.spec_from_file_location("custom_module", str(verl.__file__))
     assert spec is not None
     assert spec.loader is not None
@@ -383,7 +382,89 @@ def test_verls_manager_is_a_subclass_of_verls_own(monkeypatch: pytest.MonkeyPatc
     spec.loader.exec_module(module)
     assert issubclass(module.RewardManager, RewardManagerBase)
     config = SimpleNamespace(reward={})
-    assert module.RewardManager(config, "t", "c").given == (config, "t", "c")
+    assert module.RewardManager(config, POLICY, "c").given == (config, POLICY, "c")
+
+
+@pytest.mark.usefixtures("at_server")
+@pytest.mark.parametrize(
+    ("sampled", "response"),
+    [
+        ("7<|im_end|>", "7"),
+        ("7<|im_end|><|im_end|>", "7<|im_end|>"),
+        ("<|im_start|>7 and", "<|im_start|>7 and"),
+    ],
+)
+async def test_verls_manager_scores_what_the_policy_wrote_special_tokens_too(
+    found: Callable[..., list[Score]], sampled: str, response: str
+) -> None:
+    config = SimpleNamespace(reward={"custom_reward_function": None})
+    result = await verl.RewardManager(config, POLICY).run_single(proto(sampled))
+    assert result["reward_score"] == found(response)[0].reward
+
+
+class RateLimited:
+    """As verl 0.9.1's manager ``rate_limited`` calls the function, and what it makes of errors."""
+
+    def __init__(self, function: Any, timeout: float = 60.0) -> None:
+        self.function, self.timeout = function, timeout
+
+    async def compute(self, given: Json) -> Any:
+        if inspect.iscoroutinefunction(self.function):
+            return await self.function(**given)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, lambda: self.call(given))
+
+    def call(self, given: Json) -> Any:
+        return self.function(**given)
+
+    async def reward(self, given: Json) -> float:
+        try:
+            return float((await asyncio.wait_for(self.compute(given), self.timeout))["score"])
+        except Exception:  # a time-out too
+            return 0.0
+
+
+@pytest.fixture
+def rate_limited(monkeypatch: pytest.MonkeyPatch) -> type[RateLimited]:
+    monkeypatch.setattr(verl, "RateLimitedRewardManager", RateLimited)
+    return RateLimited
+
+
+@pytest.mark.usefixtures("at_server")
+async def test_under_verls_rate_limits_no_failure_becomes_a_reward(
+    rate_limited: type[RateLimited], found: Callable[..., list[Score]]
+) -> None:
+    manager = rate_limited(verl.compute_score)
+    good = sample("7", question=USER["content"])
+    assert await manager.reward(good) == found("7")[0].reward
+    with pytest.raises(verl.RewardFailed, match="neither 'question' nor 'prompt'"):
+        await manager.reward(sample("7"))
+    with pytest.raises(verl.RewardFailed, match="tokens"):
+        await manager.reward({**good, "solution_str": "word " * 5000, "truncate": "never"})
+    with pytest.raises(verl.RewardFailed, match="compute_score_sync"):
+        await rate_limited(verl.compute_score_sync).reward(good)
+
+
+async def test_under_verls_rate_limits_its_time_out_is_no_reward(
+    rate_limited: type[RateLimited],
+) -> None:
+    given = {**sample("7", question=USER["content"]), "urls": NOWHERE}
+    with pytest.raises(verl.RewardFailed, match=r"reward\.timeout"):
+        await rate_limited(verl.compute_score, timeout=0.2).reward(given)
+    with pytest.raises(asyncio.TimeoutError):  # another manager's stays what it is
+        await asyncio.wait_for(verl.compute_score(**given), 0.2)
+
+
+@pytest.mark.usefixtures("at_server")
+def test_verls_processes_get_the_reward_from_a_synchronous_function(
+    found: Callable[..., list[Score]],
+) -> None:
+    assert not inspect.iscoroutinefunction(verl.compute_score_sync)
+    expected = {"score": found("7")[0].reward, **found("7")[0].attributes}
+    for _ in range(2):
+        assert verl.compute_score_sync(**sample("7", question=USER["content"])) == expected
+    with pytest.raises(ConfigurationError, match="neither 'question' nor 'prompt'"):
+        verl.compute_score_sync(**sample("7"))
 
 
 # ms-swift
@@ -431,28 +512,115 @@ def test_ms_swifts_plugin_registers_its_functions(monkeypatch: pytest.MonkeyPatc
 # AReaL
 
 
+def rendered(*turns: Json) -> str:
+    """The prompt that the policy goes on from, as AReaL and slime have it."""
+    return str(POLICY.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+
 @pytest.mark.usefixtures("at_server")
 async def test_areal_gets_the_reward_of_a_completion(found: Callable[..., list[Score]]) -> None:
-    (expected,) = found("7")
-    reward = areal.RewardWorkflow().async_reward_fn
+    reward = areal.RewardWorkflow(tokenizer=POLICY).async_reward_fn
     columns: dict[str, Any] = {"messages": [USER], "answer": "7"}
-    assert await reward("<user>Q", "7<|im_end|>", [1], [2], **columns) == expected.reward
-    assert await reward(str(USER["content"]), "7</s></s>", [1], [2]) == expected.reward
+    for response in ("7", "7<|im_end|>"):
+        (expected,) = found(response)
+        sampled = response + "<|im_end|>"
+        assert await reward("not read", sampled, [1], [2], **columns) == expected.reward
+        assert await reward(rendered(USER), sampled, [1], [2]) == expected.reward
+    (expected,) = found("7 and")
+    assert await reward("not read", "7 and", [1], [2], **columns) == expected.reward
 
 
 async def test_any_workflow_of_areal_gets_rewards_and_options(
     url: str, found: Callable[..., list[Score]]
 ) -> None:
     (score,) = found("7")
-    workflow = areal.with_rewards(SimpleNamespace(), urls=url, weights={"verbosity": 2})
-    reward = await workflow.async_reward_fn("x", "7", messages=[USER])
-    assert reward == pytest.approx(2 * score.attributes["verbosity"])
+    stops = SimpleNamespace(stop_token_ids=[POLICY.convert_tokens_to_ids("<|im_start|>")])
+    options: dict[str, Any] = {"urls": url, "weights": {"verbosity": 2}}
+    for workflow in (
+        areal.with_rewards(SimpleNamespace(tokenizer=POLICY, gconfig=stops), **options),
+        areal.with_rewards(SimpleNamespace(gconfig=stops), tokenizer=POLICY, **options),
+    ):
+        reward = await workflow.async_reward_fn("x", "7<|im_start|>", messages=[USER])
+        assert reward == pytest.approx(2 * score.attributes["verbosity"])
+    with pytest.raises(ConfigurationError, match="has no tokenizer"):
+        areal.with_rewards(SimpleNamespace(), **options)
 
 
 async def test_areal_is_told_of_a_pair_that_fails(url: str) -> None:
-    reward = areal.Reward(url, truncate="never")
+    reward = areal.Reward(POLICY, url, truncate="never")
     with pytest.raises(TooLong):
         await reward("x", "word " * 10_000, messages=[USER])
+    with pytest.raises(InvalidPair, match="generation prompt"):
+        await reward("no prompt of the template's", "7")
+    with pytest.raises(InvalidPair, match="tools"):
+        await reward(rendered(USER), "7", tools=[{"name": "x"}])
+
+
+# slime
+
+
+@pytest.fixture
+def slime_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("slime.utils.processing_utils")
+    monkeypatch.setattr(module, "load_tokenizer", lambda *_, **__: POLICY, raising=False)
+    for name in ("slime", "slime.utils"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    slime._policy.cache_clear()
+
+
+def slime_args(**given: Any) -> SimpleNamespace:
+    known = {"hf_checkpoint": "policy", "apply_chat_template": False, "reward_key": None}
+    return SimpleNamespace(**{**known, "eval_reward_key": None, **given})
+
+
+def slime_sample(prompt: Any, response: str, **given: Any) -> SimpleNamespace:
+    known: Json = {"metadata": {}, "multimodal_inputs": None, "label": None, "reward": None}
+    return SimpleNamespace(prompt=prompt, response=response, **{**known, **given})
+
+
+@pytest.mark.usefixtures("at_server", "slime_installed")
+@pytest.mark.parametrize(
+    ("prompt", "templated"),
+    [(USER["content"], False), ([USER], False), (rendered(USER), False), (rendered(USER), True)],
+)
+async def test_slime_gets_the_reward_of_a_sample_or_of_a_group(
+    found: Callable[..., list[Score]], prompt: Any, templated: bool
+) -> None:
+    responses = ("7", "7<|im_end|>", "8 and")
+    sampled = ("7<|im_end|>", "7<|im_end|><|im_end|>", "8 and")
+    expected = [score.reward for score in found(*responses)]
+    args = slime_args(apply_chat_template=templated)
+    group = [slime_sample(prompt, text) for text in sampled]
+    assert await slime.Reward()(args, group) == expected
+    assert await slime.Reward()(args, group[0], evaluation=False) == expected[0]
+
+
+@pytest.mark.usefixtures("at_server", "slime_installed")
+async def test_slime_gets_the_attributes_where_it_reads_a_key(
+    found: Callable[..., list[Score]],
+) -> None:
+    (score,) = found("7")
+    args = slime_args(reward_key="reward", eval_reward_key="helpfulness")
+    value = await slime.Reward()(args, slime_sample([USER], "7<|im_end|>"))
+    assert value == {"reward": score.reward, **score.attributes}
+
+
+@pytest.mark.usefixtures("at_server", "slime_installed")
+@pytest.mark.parametrize(
+    ("args", "given", "named"),
+    [
+        ({"reward_key": "humor"}, {}, "humor.*helpfulness"),
+        ({"eval_reward_key": "reward"}, {}, "--reward-key"),
+        ({"apply_chat_template": True}, {"prompt": "plain"}, "generation prompt.*--hf-checkpoint"),
+        ({}, {"multimodal_inputs": {"images": ["x"]}}, "images"),
+        ({}, {"metadata": {"tools": [{"name": "x"}]}}, "tools"),
+    ],
+)
+async def test_slime_is_told_what_cannot_be_scored(args: Json, given: Json, named: str) -> None:
+    bad = slime_sample(**{"prompt": [USER], "response": "7", **given})
+    with pytest.raises((ConfigurationError, InvalidPair), match=named):
+        await slime.Reward()(slime_args(**args), [bad])
 
 
 # RewardBench

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "service" / "fivescore"
-GROUND = frozenset({"settings", "types", "errors", "content"})
+GROUND = frozenset({"settings", "types", "errors", "content", "endings", "policy", "turns"})
 CORE = GROUND | {"model", "telemetry"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "http/app": CORE | {"http", "http/protocols", "scoring"},
@@ -28,6 +28,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "model": GROUND | {"data"},
     "data": frozenset({"errors"}),
     "settings": frozenset({"errors", "types"}),
+    "policy": frozenset({"errors", "types", "endings", "turns"}),
+    "turns": frozenset({"errors"}),
+    "endings": frozenset(),
     "types": frozenset({"errors", "content"}),
     "content": frozenset(),
     "errors": frozenset(),

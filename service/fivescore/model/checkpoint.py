@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from fivescore.data.hub import HUB_ID, OLD_HUB_ID
+from fivescore.endings import GENERATION_CONFIG, Endings, stop_ids
 from fivescore.errors import ConfigurationError, InvalidPair, NoGate, first_line
 from fivescore.model import architecture, context, doubts, gating, proof, tokenizer_file, weights
 from fivescore.model import manifest as manifests
 from fivescore.model.conversation import Conversation
-from fivescore.model.endings import Endings
 from fivescore.model.engine_options import change_outputs
 from fivescore.model.head import Gate, GatedHead, LinearHead, OwnHead, TokenHead
 from fivescore.model.manifest import Manifest, PromptFormat
-from fivescore.model.policy import PolicyTemplate
 from fivescore.model.proof import Sample
+from fivescore.policy import PolicyTemplate
 from fivescore.settings import Settings
 from fivescore.types import ModelInfo
 
@@ -68,6 +68,16 @@ class Model:
     """Whether the engine gives what the proof in the manifest says."""
     policy: PolicyTemplate | None = None
     """Parses texts in the policy's template; None unless the operator named its tokenizer."""
+
+    def completed(self, text: str) -> str:
+        """A rendered text with the end that the model's template writes, for the policy's own.
+
+        A response that was cut has no end, and its text stays as it is.
+        """
+        if self.conversation.format != "chat_template":
+            return text
+        without = self.endings.cut(text)
+        return text if without == text else without + self.conversation.tail
 
 
 class Checkpoint:
@@ -204,8 +214,9 @@ class Checkpoint:
 
     def _endings(self, conversation: Conversation) -> Endings:
         """Those of the reward model's own template, where the policy's are not known."""
-        templated = conversation.format == "chat_template"
-        return Endings(self._tokenizer, conversation.tail if templated else "")
+        if conversation.format == "chat_template":
+            return Endings.of_tokenizer(self._tokenizer, stop_ids(self._settings.model))
+        return Endings(self._tokenizer)
 
     def _manifest_for(self, outputs: int) -> Manifest:
         manifest = self._manifest or manifests.for_outputs(outputs)
@@ -256,7 +267,19 @@ def _read_policy(settings: Settings) -> PolicyTemplate | None:
         raise ConfigurationError(
             f"policy_tokenizer {name}: it cannot be loaded: {first_line(error)}"
         ) from error
-    return PolicyTemplate(reference)
+    return PolicyTemplate(reference, stop_ids(_folder(name)))
+
+
+def _folder(policy: str) -> str:
+    """The folder of a policy's generation_config.json, which is downloaded for a hub id."""
+    from huggingface_hub import hf_hub_download
+
+    if Path(policy).is_dir():
+        return policy
+    try:
+        return str(Path(hf_hub_download(policy, GENERATION_CONFIG)).parent)
+    except Exception:  # many policies have none, and EOS is known without it
+        return policy
 
 
 def _short_name(model: str) -> str:

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from fivescore.errors import InvalidPair
-from fivescore.model.template import ChatTemplate, probe
+from fivescore.model.template import ChatTemplate
 from fivescore.model.tokenizer import Guard
+from fivescore.turns import probe
 from fivescore.types import Message
 
 MOST_RENDERINGS, MOST_MARKERS = 64, 1024

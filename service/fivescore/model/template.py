@@ -16,11 +16,6 @@ DATE_VARIABLES = {"date_string": "%d %b %Y", "current_date": "%Y-%m-%d", "dateti
 """Variables that templates read a date from, with its format; Llama 3.1 reads the first one."""
 
 
-def probe(turn: int) -> str:
-    """A content that no template writes by itself, another one for each turn."""
-    return f"\ue010{turn}\ue010"
-
-
 class ChatTemplate:
     """A tokenizer's chat template.
 

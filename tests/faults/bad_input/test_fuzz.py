@@ -22,7 +22,7 @@ from fivescore.model import manifest as manifests
 from fivescore.model.conversation import Conversation
 from fivescore.model.helpsteer2 import messages
 from fivescore.model.manifest import FILE_NAME, PRESETS, PromptFormat
-from fivescore.model.policy import PolicyTemplate
+from fivescore.policy import PolicyTemplate
 from fivescore.scoring import truncation
 from fivescore.types import Pair, parse_pair
 from tests.unit.model import policy_tokenizers, sample_tokenizers

@@ -69,13 +69,15 @@ async def test_openrlhf_and_slime_get_the_reward_of_the_messages(
             assert answered(await post(service, "/reward", body)) == reward
 
 
-async def test_slimes_plain_prompts_and_messages_are_read_as_without_the_setting(
-    service: Service,
+async def test_slimes_response_loses_one_end_of_turn_whatever_its_prompt_is(
+    service: Service, policy: Any
 ) -> None:
-    (score,) = await service.scores({"prompt": "What is 1+1?", "response": "2"})
-    for prompt in ("What is 1+1?", [QUESTION]):
-        answer = answered(await post(service, "/reward", {"prompt": prompt, "response": "2"}))
-        assert answer == score["reward"]
+    end = policy.eos_token
+    for response in ("2", f"2{end}"):
+        (score,) = await service.scores({"prompt": "What is 1+1?", "response": response})
+        for prompt in ("What is 1+1?", [QUESTION], prompt_of(policy, [QUESTION])):
+            body = {"prompt": prompt, "response": response + end}
+            assert answered(await post(service, "/reward", body)) == score["reward"]
 
 
 async def test_a_query_that_does_not_go_on_from_its_prompt_fails_and_is_told_by_its_place(

@@ -17,28 +17,23 @@ error. ``with_rewards`` does the same for AReaL's other workflows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fivescore.client import RewardClient
-from fivescore.client.integrations.conversation import Turn, pair
+from fivescore.client.integrations.conversation import Turn
 from fivescore.client.integrations.gather import Gatherer
+from fivescore.client.integrations.policy import Policy
+from fivescore.errors import ConfigurationError
 
 Workflow = TypeVar("Workflow")
-
-END_TEXTS = (
-    "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>", "<eos>",
-    "<end_of_turn>", "<|end|>", "<|return|>", "<｜end▁of▁sentence｜>",
-)  # fmt: skip
-"""End-of-turn tokens of common policies. AReaL leaves them in the completion's text, where a reward
-model would read them as text of the policy."""
 
 
 class _NoAreal:
     """Replaces AReaL's workflow where AReaL is not installed."""
 
-    def __init__(self, **arguments: Any) -> None:
-        pass
+    def __init__(self, tokenizer: Any = None, gconfig: Any = None, **arguments: Any) -> None:
+        self.tokenizer, self.gconfig = tokenizer, gconfig
 
 
 if TYPE_CHECKING:
@@ -54,16 +49,22 @@ class Reward:
     """The combined reward of one completion, awaited; in the place of AReaL's own wrapper.
 
     Args:
+        tokenizer: the policy's. AReaL's texts are decoded with special tokens, so that a completion
+            ends with those at which the policy stopped, and a prompt is what the template wrote.
+        stop_token_ids: those of AReaL's ``gconfig``.
         urls, weights, truncate: as ``RewardClient`` and its ``score`` take them.
     """
 
     def __init__(
         self,
+        tokenizer: Any,
         urls: str | Sequence[str] | None = None,
         weights: Mapping[str, float] | None = None,
         truncate: str = "prompt_start",
+        stop_token_ids: Iterable[int] = (),
     ) -> None:
         options = {"weights": dict(weights)} if weights else {}
+        self._policy = Policy(tokenizer, stop_token_ids)
         self._gatherer = Gatherer(RewardClient(urls), truncate=truncate, **options)
 
     async def __call__(
@@ -78,20 +79,36 @@ class Reward:
         """Score a completion.
 
         Args:
-            prompt: the prompt in the policy's template; used only without ``messages``.
-            completions: the text of one completion; the policy's end-of-turn token is removed.
+            prompt: the prompt in the policy's template, which is taken apart into messages where
+                the data set has none.
+            completions: the text of one completion, of which the ending is cut off.
             messages: the data set's column from which AReaL rendered the prompt.
 
         Raises:
             FivescoreError: the pair could not be scored, or holds more than text.
         """
-        one = pair(prompt if messages is None else messages, _without_end(completions), columns)
+        if messages is None:
+            one = self._policy.rendered_pair(prompt, completions, columns)
+        else:
+            one = self._policy.pair(messages, completions, columns)
         return (await self._gatherer.score(one)).reward
 
 
 def with_rewards(workflow: Workflow, **options: Any) -> Workflow:
-    """The workflow, of AReaL's own, with ``Reward(**options)`` in the place of its function."""
-    workflow.async_reward_fn = Reward(**options)  # type: ignore[attr-defined]  # AReaL's attribute
+    """The workflow, of AReaL's own, with ``Reward(**options)`` in the place of its function.
+
+    Raises:
+        ConfigurationError: neither the workflow nor the options have the policy's tokenizer.
+    """
+    tokenizer = options.pop("tokenizer", None) or getattr(workflow, "tokenizer", None)
+    if tokenizer is None:
+        raise ConfigurationError(
+            f"{type(workflow).__name__} has no tokenizer, which says how the policy's completions"
+            " end: give it, as in with_rewards(workflow, tokenizer=...)"
+        )
+    stops = getattr(getattr(workflow, "gconfig", None), "stop_token_ids", None) or ()
+    options.setdefault("stop_token_ids", stops)
+    workflow.async_reward_fn = Reward(tokenizer, **options)  # type: ignore[attr-defined]  # AReaL's attribute
     return workflow
 
 
@@ -107,14 +124,9 @@ class RewardWorkflow(RLVRWorkflow):
         **arguments: Any,
     ) -> None:
         super().__init__(reward_fn=_never, **arguments)
-        self.async_reward_fn = Reward(urls, weights, truncate)
+        self.async_reward_fn: Reward
+        with_rewards(self, urls=urls, weights=weights, truncate=truncate)
 
 
 def _never(*_: Any, **__: Any) -> float:
     raise AssertionError("rewards are asked for outside the pool")
-
-
-def _without_end(text: str) -> str:
-    while end := next((end for end in END_TEXTS if text.endswith(end)), ""):
-        text = text.removesuffix(end)
-    return text

@@ -25,7 +25,7 @@ def pair(prompt: Text, completion: Text, row: Mapping[str, Any] | None = None) -
         row: further fields of the sample, of which ``tools`` and images are refused too.
     """
     try:
-        _refuse_unscored(row or {})
+        refuse_unscored(row or {})
         turns, response = _split(completion)
         return {"prompt": _prompt(prompt, turns), "response": response}
     except Unscored as error:
@@ -53,7 +53,12 @@ def _of_sample(values: Any, place: int, count: int) -> Any:
     return values[place] if several and len(values) == count else values
 
 
-def _refuse_unscored(row: Mapping[str, Any]) -> None:
+def refuse_unscored(row: Mapping[str, Any]) -> None:
+    """Check that the further fields of a sample hold nothing for the model to read.
+
+    Raises:
+        Unscored: one of them does.
+    """
     if (name := content.unscored(row, content.OF_ROWS)) is not None:
         raise Unscored(name, content.advice(name))
 

@@ -17,22 +17,30 @@ Both use the servers in FIVESCORE_URL. Both take ``urls``, ``weights`` and ``tru
 
 verl calls once per sample. Samples that arrive together share a request, and all requests of a
 process share a few connections. A pair that cannot be scored raises its error.
+
+verl's manager ``remote`` takes no asynchronous function: ``compute_score_sync`` is for it. Its
+manager ``rate_limited`` makes every ``Exception`` and its own time-out a reward of 0; there
+``compute_score`` raises ``RewardFailed``, which is none, and the run ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import json
 import os
 from collections.abc import Mapping
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from fivescore.client import RewardClient
 from fivescore.client.batches import PairLike
 from fivescore.client.integrations.conversation import pair
 from fivescore.client.integrations.gather import Gatherer
-from fivescore.errors import ConfigurationError
+from fivescore.client.integrations.policy import Policy
+from fivescore.errors import ConfigurationError, FivescoreError
+from fivescore.types import Score
 
 
 class _NoVerl:
@@ -42,18 +50,30 @@ class _NoVerl:
         pass
 
 
+class _NoRateLimits:
+    """Replaces verl's manager, which nothing is an instance of where verl is not installed."""
+
+
 if TYPE_CHECKING:
     RewardManagerBase = _NoVerl
+    RateLimitedRewardManager = _NoRateLimits
 else:
     try:
+        from verl.experimental.reward_loop.reward_manager import RateLimitedRewardManager
         from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
     except ImportError:
-        RewardManagerBase = _NoVerl
+        RewardManagerBase, RateLimitedRewardManager = _NoVerl, _NoRateLimits
 
 PROMPT_KEYS = ("question", "prompt")
 """Keys of ``extra_info`` that may hold the prompt; verl does not pass it otherwise."""
 OPTIONS = frozenset({"urls", "weights", "truncate"})
 """Keys of ``reward_kwargs`` that the reward manager reads."""
+MOST_FRAMES = 8
+"""Callers among which verl's manager is looked for; it is the second one in verl 0.9.1."""
+
+
+class RewardFailed(BaseException):
+    """Ends a run under ``rate_limited``, which would make an ``Exception`` a reward of 0."""
 
 
 async def compute_score(
@@ -72,8 +92,54 @@ async def compute_score(
     Raises:
         ConfigurationError: ``extra_info`` has no prompt.
         FivescoreError: the pair could not be scored.
+        RewardFailed: either of them, or verl's time-out, under the manager ``rate_limited``.
     """
-    info = extra_info or {}
+    zeros_errors = _is_rate_limited(inspect.currentframe())
+    try:
+        one = _pair(data_source, solution_str, extra_info or {})
+        return await _score(one, urls=urls, weights=weights, truncate=truncate)
+    except FivescoreError as error:
+        if zeros_errors:
+            raise RewardFailed(f"{error.detail} (rate_limited would make 0 of it)") from error
+        raise
+    except asyncio.CancelledError as error:
+        if zeros_errors:
+            raise RewardFailed(
+                "no score within reward.timeout (rate_limited would make 0 of it): set it above"
+                " 600 seconds, the client's own limit, or use the manager naive"
+            ) from error
+        raise
+
+
+def compute_score_sync(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any = None,
+    extra_info: Mapping[str, Any] | None = None,
+    *,
+    urls: Any = None,
+    weights: Mapping[str, float] | None = None,
+    truncate: str = "prompt_start",
+    **others: Any,
+) -> dict[str, float]:
+    """``compute_score`` for the manager ``remote``, whose processes each call it in turn.
+
+    Raises:
+        ConfigurationError: ``extra_info`` has no prompt.
+        FivescoreError: the pair could not be scored.
+        RewardFailed: the manager is ``rate_limited``, whose time-out a thread cannot notice.
+    """
+    if _is_rate_limited(inspect.currentframe()):
+        raise RewardFailed(
+            "compute_score_sync is not for the reward manager rate_limited, which makes 0 of"
+            " errors: set reward.custom_reward_function.name=compute_score"
+        )
+    one = _pair(data_source, solution_str, extra_info or {})
+    gatherer = _gatherer(os.getpid(), _key(urls=urls, weights=weights, truncate=truncate))
+    return _scores(asyncio.run(gatherer.score(one)))
+
+
+def _pair(data_source: str, response: str, info: Mapping[str, Any]) -> PairLike:
     prompt = next((info[key] for key in PROMPT_KEYS if info.get(key) is not None), None)
     if prompt is None:
         raise ConfigurationError(
@@ -81,8 +147,21 @@ async def compute_score(
             f" {', '.join(map(str, info)) or 'nothing'}): put the prompt there when you prepare the"
             " data, or use fivescore's RewardManager"
         )
-    one = pair(prompt, solution_str, info)
-    return await _score(one, urls=urls, weights=weights, truncate=truncate)
+    return pair(prompt, response, info)
+
+
+def _is_rate_limited(frame: FrameType | None) -> bool:
+    """Whether the callers of a function are verl's manager that makes errors rewards of 0.
+
+    verl passes no word of its manager: its ``self`` is among the callers' variables.
+    """
+    for _ in range(MOST_FRAMES):
+        if frame is None:
+            return False
+        if isinstance(frame.f_locals.get("self"), RateLimitedRewardManager):
+            return True
+        frame = frame.f_back
+    return False
 
 
 class RewardManager(RewardManagerBase):
@@ -93,6 +172,7 @@ class RewardManager(RewardManagerBase):
     ) -> None:
         super().__init__(config, tokenizer, compute_score)
         self.tokenizer = tokenizer
+        self._policy = Policy(tokenizer)
         function = config.reward.get("custom_reward_function") or {}
         arguments = dict(function.get("reward_kwargs") or {})
         self._options = {name: arguments[name] for name in OPTIONS & arguments.keys()}
@@ -110,19 +190,26 @@ class RewardManager(RewardManagerBase):
         sample = data[-1:][0]
         ids = sample.batch["responses"]
         length = sample.batch["attention_mask"][-ids.shape[-1] :].sum()
+        # Special tokens inside the response are what the policy wrote, and are scored as text.
         response = await asyncio.to_thread(
-            self.tokenizer.decode, ids[:length], skip_special_tokens=True
+            self.tokenizer.decode, ids[:length], skip_special_tokens=False
         )
         fields = sample.non_tensor_batch
-        one = pair(fields["raw_prompt"], response, fields)
+        one = self._policy.pair(fields["raw_prompt"], response, fields)
         scores = await _score(one, **self._options)
         return {"reward_score": scores["score"], "reward_extra_info": scores}
 
 
 async def _score(one: PairLike, **options: Any) -> dict[str, float]:
-    key = json.dumps(options, sort_keys=True, default=_plain)
-    score = await _gatherer(os.getpid(), key).score(one)
+    return _scores(await _gatherer(os.getpid(), _key(**options)).score(one))
+
+
+def _scores(score: Score) -> dict[str, float]:
     return {"score": score.reward, **score.attributes}
+
+
+def _key(**options: Any) -> str:
+    return json.dumps(options, sort_keys=True, default=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -25,14 +25,16 @@ from fivescore.types import parse_pair
 def evaluation(body: Any, context: Context) -> Translated:
     """LLaMA-Factory: `scores`, one combined reward for each of `messages`, which are texts.
 
-    A text is prompt and response in the policy's template, scored as it is. With
-    `--policy-tokenizer` it is taken apart and rendered with the reward model's template.
+    A text is prompt and response in the policy's template; the end of its last turn is written as
+    the reward model's template does. With `--policy-tokenizer` it is taken apart and rendered with
+    that template.
     """
     body = members(body, "messages", read=("messages",))
     rendered = texts(body["messages"], "messages")
     policy = context.model.policy
     pairs = [
-        parse_pair({"text": text}) if policy is None else policy.whole(text) for text in rendered
+        policy.whole(text) if policy else parse_pair({"text": context.model.completed(text)})
+        for text in rendered
     ]
     return Translated(
         "messages",

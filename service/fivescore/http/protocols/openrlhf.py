@@ -10,7 +10,7 @@ from fivescore.http.protocols.fields import TEXTS, malformed, members, texts
 from fivescore.http.protocols.protocol import Context, Translated, protocol
 from fivescore.http.schema import FLAG, NUMBER, Description, list_of, obj
 from fivescore.model.manifest import ATTRIBUTE_RANGE, Affine, Manifest
-from fivescore.model.policy import PolicyTemplate
+from fivescore.policy import PolicyTemplate
 from fivescore.types import Pair, Score, parse_pair
 
 
@@ -29,14 +29,15 @@ from fivescore.types import Pair, Score, parse_pair
 def get_reward(body: Any, context: Context) -> Translated:
     """OpenRLHF: `rewards`, `scores` from 0 to 1, and a list per attribute, for `query` texts.
 
-    A query is the policy's own text, scored as it is. With `--policy-tokenizer` the text in
-    `prompts` is cut off its start, and both are rendered with the reward model's template.
+    A query is the policy's own text, and the end of its last turn is written as the reward model's
+    template does. With `--policy-tokenizer` the text in `prompts` is cut off its start, and both
+    are rendered with that template.
     """
     body = members(body, "query")
     queries = texts(body["query"], "query")
     policy = context.model.policy
     if policy is None:
-        pairs = [parse_pair({"text": query}) for query in queries]
+        pairs = [parse_pair({"text": context.model.completed(query)}) for query in queries]
     else:
         pairs = _taken_apart(queries, body.get("prompts"), policy)
     return Translated("query", pairs, lambda scores: _answer(scores, context))

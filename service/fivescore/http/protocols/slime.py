@@ -37,10 +37,11 @@ def reward(body: Any, context: Context) -> Translated:
 
 def _pair(prompt: Any, response: str, context: Context) -> Pair | InvalidPair:
     policy = context.model.policy
-    response = context.model.endings.cut(response)
-    if isinstance(prompt, str):
-        parsed = policy.pair(prompt, response) if policy else None
+    if isinstance(prompt, str) and policy:
+        parsed = policy.pair(prompt, response)
         if isinstance(parsed, Pair):
             return parsed
+    response = context.model.endings.cut(response)
+    if isinstance(prompt, str):
         return parse_pair({"prompt": prompt, "response": response})
     return parse_pair({"prompt": prompt_turns(prompt, "prompt", context), "response": response})

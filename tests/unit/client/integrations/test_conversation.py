@@ -15,6 +15,7 @@ from fivescore.client.integrations import areal, ms_swift, trl, verl
 from fivescore.client.integrations.conversation import pair, pairs
 from fivescore.errors import FivescoreError, InvalidPair
 from tests.unit.client.fakes import Fleet, Hurry
+from tests.unit.model import policy_tokenizers as policies
 
 Json = dict[str, Any]
 USER = {"role": "user", "content": "Q"}
@@ -94,7 +95,9 @@ CALLS: dict[str, Callable[[Json, Json], Any]] = {
         ["1", "2"], [[USER, SAID], [turn, SAID]],
         **{name: [None, value] for name, value in row.items()},
     ),
-    "areal": lambda turn, row: asyncio.run(areal.Reward()("x", "7", messages=[turn], **row)),
+    "areal": lambda turn, row: asyncio.run(
+        areal.Reward(policies.chatml())("x", "7", messages=[turn], **row)
+    ),
 }  # fmt: skip
 
 

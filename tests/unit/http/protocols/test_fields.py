@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fivescore.endings import Endings
 from fivescore.errors import EngineError, InvalidPair, InvalidRequest
 from fivescore.http.protocols import nemo_gym, sglang, slime, tei, vllm
 from fivescore.http.protocols.fields import dialogue, inputs, prompt_turns, text_of, usage, vector
@@ -16,11 +17,12 @@ from fivescore.http.protocols.protocol import Context, _score
 from fivescore.http.schema import description_of
 from fivescore.model import roles
 from fivescore.model.checkpoint import Model
-from fivescore.model.endings import Endings
-from fivescore.model.manifest import PRESETS
+from fivescore.model.conversation import Conversation
+from fivescore.model.manifest import PRESETS, PromptFormat
 from fivescore.settings import Settings
 from fivescore.types import Message, Pair, Score
 from tests.unit.engines import DEMO_INFO
+from tests.unit.model import sample_tokenizers as samples
 
 MODEL = Model(
     name="judge",
@@ -208,3 +210,25 @@ def test_the_endpoints_show_an_example_that_they_take() -> None:
     for endpoint in endpoints:
         assert description_of(endpoint).example
         assert endpoint.__doc__
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "<|im_end|>\n", "<|im_end|><|endoftext|>"])
+def test_a_rendered_text_gets_the_end_that_the_template_writes(end: str) -> None:
+    chatml = samples.chatml()
+    model = dataclasses.replace(
+        MODEL,
+        conversation=Conversation(PromptFormat(), chatml),
+        endings=Endings.of_tokenizer(chatml),
+    )
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "7"}]
+    whole = str(chatml.apply_chat_template(turns, tokenize=False))
+    assert model.completed(whole.removesuffix("<|im_end|>\n") + end) == whole
+    assert model.completed(whole.removesuffix("<|im_end|>\n")) == whole.removesuffix("<|im_end|>\n")
+
+
+def test_a_text_of_a_model_without_a_template_stays_as_it_is() -> None:
+    raw = Conversation(PromptFormat(format="raw"), samples.chatml())
+    model = dataclasses.replace(
+        MODEL, conversation=raw, endings=Endings.of_tokenizer(samples.chatml())
+    )
+    assert model.completed("Q 7<|im_end|><|im_end|>") == "Q 7<|im_end|><|im_end|>"

@@ -1,21 +1,21 @@
 """Parses texts in a policy's chat template back into messages.
 
-OpenRLHF and slime send the policy's prompt and response in the policy's template. A reward model
-that was trained with another template needs its own, so the text becomes messages first. All work
-is linear in the length of the text.
+OpenRLHF, slime and AReaL have the policy's prompt and response in the policy's template. A reward
+model that was trained with another template needs its own, so the text becomes messages first. All
+work is linear in the length of the text.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from typing import Any
 from unicodedata import normalize
 
+from fivescore.endings import Endings
 from fivescore.errors import ConfigurationError, InvalidPair, first_line
-from fivescore.model.endings import Endings
-from fivescore.model.template import probe
-from fivescore.model.turns import BASIC, Turns
+from fivescore.turns import BASIC, Turns, probe
 from fivescore.types import Pair, parse_pair
 
 log = logging.getLogger(__name__)
@@ -33,26 +33,31 @@ class PolicyTemplate:
 
     Args:
         reference: the policy's tokenizer. Without a chat template its prompts are plain text.
+        stop_ids: ids of further tokens at which the policy stops, beside EOS.
+        named: the setting that names the tokenizer, for error texts.
 
     Raises:
         ConfigurationError: the template fails, drops turns, or writes nothing between them.
     """
 
-    def __init__(self, reference: Any) -> None:
+    def __init__(
+        self, reference: Any, stop_ids: Iterable[int] = (), named: str = "policy_tokenizer"
+    ) -> None:
         self._reference = reference
+        self._named = named
         self._bos: str = reference.bos_token or ""
         self._warned = False
         self._dialogues = bool(reference.chat_template)
         if self._dialogues:
             self._read_template()
-        self.endings = Endings(reference, self._to_user if self._dialogues else "")
+        self.endings = Endings.of_tokenizer(reference, stop_ids)
 
     def _read_template(self) -> None:
         start, self._to_assistant, self._to_user, generation = self._around(*BASIC)
         self._user_header = _common_end(start, self._to_user)
         if not (self._to_assistant and self._user_header and generation):
             raise ConfigurationError(
-                "policy_tokenizer: its chat template writes nothing between turns"
+                f"{self._named}: its chat template writes nothing between turns"
             )
         # What the generation prompt adds to the assistant's header, such as <think>, is response.
         longer = generation.startswith(self._to_assistant)
@@ -81,14 +86,13 @@ class PolicyTemplate:
             )
         except Exception as error:  # a template may raise any type
             raise ConfigurationError(
-                "policy_tokenizer: its chat template fails on a plain dialogue:"
-                f" {first_line(error)}"
+                f"{self._named}: its chat template fails on a plain dialogue: {first_line(error)}"
             ) from error
         parts = []
         for place in range(len(roles)):
             part, found, rendered = rendered.partition(probe(place))
             if not found:
-                raise ConfigurationError("policy_tokenizer: its chat template drops a turn")
+                raise ConfigurationError(f"{self._named}: its chat template drops a turn")
             parts.append(part)
         return [self._without_bos(parts[0]), *parts[1:], rendered]
 
@@ -118,7 +122,7 @@ class PolicyTemplate:
         if not header:
             return InvalidPair(
                 "where the response begins is not known: the text has no generation prompt of the"
-                " policy's chat template (policy_tokenizer)"
+                f" policy's chat template ({self._named})"
             )
         return self.pair(prompt + header, response)
 
@@ -131,7 +135,7 @@ class PolicyTemplate:
         if not header or self._user_header in prefill:
             return InvalidPair(
                 "the prompt does not end with the generation prompt of the policy's chat template"
-                " (policy_tokenizer)"
+                f" ({self._named})"
             )
         response = (prefill + response).removeprefix(self._lead)
         return parse_pair({"prompt": self._messages(dialogue), "response": response})

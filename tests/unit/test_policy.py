@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fivescore.errors import ConfigurationError, InvalidPair
-from fivescore.model.policy import PolicyTemplate
+from fivescore.policy import PolicyTemplate
 from fivescore.types import Pair
 from tests.unit.model import policy_tokenizers as policies
 
@@ -148,7 +148,6 @@ ENDINGS: list[tuple[Make, str]] = [
     (policies.chatml, "<|im_end|>"),
     (policies.chatml, "<|im_end|>\n"),
     (policies.chatml, "<|im_end|><|pad|><|pad|>"),
-    (policies.chatml, "<|im_end|>\n<|im_end|>"),
     (policies.chatml_of_a_base_model, "<|endoftext|>"),
     (policies.chatml_of_a_base_model, "<|im_end|>"),
     (policies.chatml_of_a_base_model, "<|im_end|>\n<|endoftext|>"),
@@ -198,9 +197,10 @@ def test_space_that_the_template_writes_around_a_response_is_not_the_responses()
     assert read(policies.llama2, query, prompt_of(policies.llama2, turns[:1])) == (turns[:1], "A")
 
 
-def test_markers_inside_a_response_are_kept() -> None:
+@pytest.mark.parametrize("end", ["", "<|im_end|>"])
+def test_markers_inside_a_response_are_kept(end: str) -> None:
     prompt = prompt_of(policies.chatml, [("user", "Q")])
-    response = "In ChatML <|im_end|> ends a turn, and <|endoftext|> a text."
+    response = f"In ChatML <|im_end|> ends a turn, and <|endoftext|> a text.{end}"
     assert read(policies.chatml, f"{prompt}{response}<|im_end|>", prompt)[1] == response
 
 

@@ -24,6 +24,11 @@ TOOLS = (
 """Dialogues that have a tool's turn beside each role that may stand there."""
 
 
+def probe(turn: int) -> str:
+    """A content that no template writes by itself, another one for each turn."""
+    return f"\ue010{turn}\ue010"
+
+
 class Turns:
     """The strings between the turns of a dialogue, by the role of the earlier one.
 
