@@ -62,6 +62,7 @@ nemo: install .nemo/torch_dist/.installed .nemo/zarr/.installed
 trainers: install  ## make trainers ARGS=tests/trainers/test_verl.py
 	$(BIN)/python -m tests.trainers.environments
 	HF_HUB_OFFLINE=1 $(BIN)/pytest --record --durations 0 $(or $(ARGS),tests/trainers)
+	$(BIN)/python -m tests.trainers.table
 
 faults: install  ## make faults ARGS='--short'
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.faults $(ARGS)

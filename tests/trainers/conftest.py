@@ -76,6 +76,7 @@ def process(
 ) -> Iterator[Process]:
     trainer: Trainer = request.cls.trainer
     facts = request.config.stash[RECORDS].setdefault(trainer.key, {})
+    facts.update(title=trainer.name, row=trainer.row or trainer.name)
     if (reason := trainer.missing) is not None:
         facts["not_run"] = reason
         pytest.skip(f"NOT RUN: {trainer.name}: {reason}")

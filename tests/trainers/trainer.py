@@ -31,9 +31,11 @@ class Trainer:
     key: str
     """The name of its lock file, its driver and its result."""
     name: str
-    """As README's table has it."""
+    """What people call it."""
     called: str
     """What of its own code asks for the rewards."""
+    row: str = ""
+    """Of README's table, where it is not the name."""
     own_environment: bool = True
     """False where fivescore's own installation has it."""
     markers: bool = False

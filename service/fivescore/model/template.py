@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from fivescore.errors import ConfigurationError, InvalidPair, first_line
+from fivescore.turns import probe
 
 DIALOGUES = (("user", "assistant"), ("system", "user", "assistant"), ("user", "assistant", "user"))
 """Roles of dialogues that show what a template does."""
