@@ -63,7 +63,8 @@ class Process:
         self._log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [str(python), str(HERE / "drivers" / f"{trainer.key}.py")],
+                # -P: a driver has its trainer's name, and must not be imported in its place.
+                [str(python), "-P", str(HERE / "drivers" / f"{trainer.key}.py")],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
@@ -121,5 +122,5 @@ def running(trainer: Trainer, policy: Path, log: Path) -> Iterator[Process]:
 
 def _environment() -> dict[str, str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("FIVESCORE_")}
-    ours = os.pathsep.join((str(REPOSITORY / "service"), str(HERE / "drivers")))
+    ours = os.pathsep.join((str(REPOSITORY / "service"), str(HERE / "kit")))
     return {**inherited, "PYTHONPATH": ours, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
