@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import aclosing
 from enum import Enum
 from importlib import import_module, resources
-from itertools import cycle
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,9 +16,12 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from fivescore.client import BadAnswer, Unreachable
+from fivescore.client.exchange import connect
 from fivescore.client.integrations.nemo_gym.__main__ import main
+from fivescore.errors import InvalidRequest
 from tests.integration.protocols.protocols import BY_NAME
-from tests.unit.client.fakes import problem
+from tests.unit.client.fakes import Fleet, problem
 
 PACKAGE = "fivescore.client.integrations.nemo_gym"
 ROLLOUT = {**BY_NAME["nemo-gym"].one(), "row": 7}
@@ -66,12 +69,9 @@ async def verified(app: Any, url: str, answers: Any = None, **settings: Any) -> 
     """What a server makes of the rollout; of ``answers`` instead of those at ``url``."""
     server = app.FivescoreResourcesServer(config=app.FivescoreConfig(url=url, **settings))
     if answers is not None:
-        server._next = cycle([httpx.AsyncClient(transport=answers, base_url=url)])
-    try:
+        server._connections = connect(1, transport=answers)
+    async with aclosing(server._connections):
         return await server.verify(app.VerifyRequest.model_validate(ROLLOUT))
-    finally:
-        for client in server._clients:
-            await client.aclose()
 
 
 async def test_a_rollout_comes_back_with_its_reward_and_attributes(app: Any, url: str) -> None:
@@ -89,24 +89,22 @@ async def test_a_server_that_is_not_there_is_asked_again_and_then_another(
     both = f"http://127.0.0.1:9,{url}"
     app.PAUSE_SECONDS = (0.01, 0.02)
     assert (await verified(app, both)).reward
-    with pytest.raises(httpx.ConnectError):
+    with pytest.raises(Unreachable):
         await verified(app, "http://127.0.0.1:9", retry_seconds=0.1)
 
 
 async def test_a_busy_server_is_asked_again_and_a_refusal_names_its_field(app: Any) -> None:
     app.PAUSE_SECONDS = (0.01, 0.02)
-    answers = [problem(503, "overloaded"), problem(422, "invalid_request")]
-    with pytest.raises(httpx.HTTPStatusError, match="invalid_request"):
-        await verified(app, "http://rm", _Answers(answers))
-    assert not answers
+    fleet = Fleet(problem(503, "overloaded"), problem(422, "invalid_request"))
+    with pytest.raises(InvalidRequest, match="told invalid_request"):
+        await verified(app, "http://rm", fleet)
+    assert len(fleet.requests) == 2
 
 
-class _Answers(httpx.AsyncBaseTransport):
-    def __init__(self, answers: list[httpx.Response]) -> None:
-        self._answers = answers
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return self._answers.pop(0)
+@pytest.mark.parametrize("text", ["<html>", "[]", "[" * 100_000])
+async def test_an_answer_without_a_reward_is_an_error(app: Any, text: str) -> None:
+    with pytest.raises(BadAnswer, match="no rollout"):
+        await verified(app, "http://rm", Fleet(httpx.Response(200, text=text)))
 
 
 def test_the_folder_that_is_written_is_what_nemo_gym_starts(app: Any, tmp_path: Path) -> None:

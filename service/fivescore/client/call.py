@@ -15,6 +15,7 @@ from tqdm import tqdm
 from fivescore.client import answers, batches
 from fivescore.client.answers import Result
 from fivescore.client.errors import Unreachable, at_pair
+from fivescore.client.exchange import MOST_BYTES, PAIR_BYTES, Connections
 from fivescore.client.replicas import Replica, Replicas
 from fivescore.client.retry import Clock, Failure, Retry, backoff, exhausted
 from fivescore.errors import FivescoreError
@@ -35,7 +36,7 @@ class Limits:
 class Pool:
     """Connections of one event loop; ``slots`` limits the concurrent requests on them."""
 
-    http: httpx.AsyncClient
+    connections: Connections
     slots: asyncio.Semaphore
     loop: asyncio.AbstractEventLoop
 
@@ -179,15 +180,15 @@ class Call:
         content = batches.body([self._pairs[place] for place in batch.places], self._options)
         try:
             async with asyncio.timeout(seconds):
-                response = await self._pool.http.post(
-                    f"{replica.url}/score", content=content, headers=replica.headers
+                answer = await self._pool.connections.post(
+                    f"{replica.url}/score", content, replica.headers, _most_bytes(batch)
                 )
         except TimeoutError:
             reason = f"no answer within {seconds:.0f} s"
         except httpx.RequestError as error:
             reason = str(error) or type(error).__name__
         else:
-            return answers.results(response, replica.url, len(batch.places))
+            return answers.results(answer, replica.url, len(batch.places))
         raise Failure(Unreachable(f"{replica.url}: {reason}"), Retry.ANOTHER_REPLICA)
 
     async def _failed(self, batch: Batch, failure: Failure, started: float) -> list[Batch]:
@@ -241,3 +242,7 @@ class Call:
         if failed and self._raising:
             place, error = min(failed, key=lambda one: one[0])
             raise at_pair(error, place, len(failed), len(self._results))
+
+
+def _most_bytes(batch: Batch) -> int:
+    return MOST_BYTES + PAIR_BYTES * len(batch.places)

@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Literal, Self, overload
 
 import httpx
@@ -19,14 +19,13 @@ from tqdm import tqdm
 from fivescore.client.batches import PairLike, encoded_options
 from fivescore.client.call import Call, Limits, Pool
 from fivescore.client.defaults import BATCH_SIZE, CONCURRENCY, RETRY_SECONDS
+from fivescore.client.exchange import connect
 from fivescore.client.loop import LoopThread
 from fivescore.client.replicas import Replicas, addresses
 from fivescore.client.retry import Clock
 from fivescore.errors import ConfigurationError, FivescoreError
 from fivescore.types import Score
 
-CONNECT_SECONDS = 10.0
-"""Time limit for opening a connection."""
 Truncate = Literal["never", "prompt_start"]
 Errors = Literal["raise", "none", "return"]
 
@@ -107,18 +106,13 @@ class AsyncRewardClient:
     async def __aexit__(self, *exception: object) -> None:
         pool, self._pool = self._pool, None
         if pool is not None:
-            await pool.http.aclose()
+            await pool.connections.aclose()
 
     def _new_pool(self) -> Pool:
         # ``slots`` bounds the wait for a connection, and each try has its own timeout.
-        http = httpx.AsyncClient(
-            verify=_tls(),
-            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=self._limits.concurrency),
-            transport=self._transport,
-        )
+        connections = connect(self._limits.concurrency, _tls(), self._transport)
         slots = asyncio.Semaphore(self._limits.concurrency)
-        return Pool(http, slots, asyncio.get_running_loop())
+        return Pool(connections, slots, asyncio.get_running_loop())
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Pool]:
@@ -126,7 +120,7 @@ class AsyncRewardClient:
             yield self._pool
             return
         pool = self._new_pool()
-        async with pool.http:
+        async with aclosing(pool.connections):
             yield pool
 
     @overload

@@ -10,6 +10,7 @@ import httpx
 
 from fivescore.client.answers import failure
 from fivescore.client.errors import BadAnswer, Unreachable
+from fivescore.client.exchange import read
 from fivescore.client.replicas import Address, addresses
 from fivescore.client.retry import Failure, Retry, with_retries
 from fivescore.errors import ConfigurationError
@@ -59,7 +60,10 @@ def served_at(urls: str | None, retry_seconds: float) -> Served:
 
 def _request(address: Address, give_up_at: float) -> Served:
     headers = {"Authorization": f"Bearer {address.key}"} if address.key else {}
-    with httpx.Client(base_url=address.url, headers=headers, timeout=TRY_SECONDS) as http:
+    apart = httpx.Limits(max_keepalive_connections=0)  # so no answer can be that of the last one
+    with httpx.Client(
+        base_url=address.url, headers=headers, timeout=TRY_SECONDS, limits=apart
+    ) as http:
 
         def get(path: str) -> dict[str, Any]:
             return with_retries(lambda: _get(http, path), give_up_at - time.monotonic())
@@ -80,22 +84,23 @@ def _get(http: httpx.Client, path: str) -> dict[str, Any]:
         Failure: the server cannot be reached, or answers something else.
     """
     try:
-        response = http.get(path)
+        with http.stream("GET", path, headers={"Accept-Encoding": "identity"}) as response:
+            answer = read(response)
     except httpx.TransportError as error:
         reason = f"{http.base_url} cannot be reached: {error or repr(error)}"
         raise Failure(Unreachable(reason), Retry.ANOTHER_REPLICA) from error
-    if not response.is_success:
-        failed = failure(response)
-        answered = f"{response.url} answered {response.status_code}"
+    if not answer.is_success:
+        failed = failure(answer)
+        answered = f"{answer.url} answered {answer.status}"
         detail = failed.error.detail.removeprefix(f"{answered} ")
         may_recover = failed.retry in (Retry.ANOTHER_REPLICA, Retry.SAME_REPLICA)
         kind = Unreachable if may_recover else BadAnswer
         raise Failure(kind(f"{answered}: {detail}"), failed.retry, failed.retry_after)
     try:
-        body = response.json()
+        body = answer.json()
     except ValueError:
         body = None
     if not isinstance(body, dict):
-        reason = f"{response.url} did not answer a JSON object: is it a fivescore server?"
+        reason = f"{answer.url} did not answer a JSON object: is it a fivescore server?"
         raise Failure(BadAnswer(reason), Retry.NEVER)
     return body

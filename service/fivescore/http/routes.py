@@ -14,7 +14,7 @@ from fivescore import content
 from fivescore.errors import FivescoreError, InvalidRequest
 from fivescore.http.body import json_response
 from fivescore.http.priority import priority_of
-from fivescore.http.problems import item
+from fivescore.http.problems import item, request_id_of
 from fivescore.http.request import score_pairs, service_of, summarise
 from fivescore.http.schema import COUNT, FLAG, NUMBER, STRING, Schema, either, list_of, obj
 from fivescore.scoring.scorer import Options
@@ -69,8 +69,9 @@ _FAILURE = obj(("error",), error=obj(("code", "detail"), code=STRING, detail=STR
 _USAGE = ("pairs", "tokens", "cached_tokens", "failed")
 ANSWERS: tuple[Schema, ...] = (
     obj(
-        ("model", "scores", "usage"),
+        ("model", "request_id", "scores", "usage"),
         model=STRING,
+        request_id=STRING,
         scores=list_of(either(_SCORE, _FAILURE)),
         usage=obj(_USAGE, **dict.fromkeys(_USAGE, COUNT)),
     ),
@@ -97,7 +98,12 @@ async def score(request: Request, body: Any) -> Response:
     if bare:
         return json_response({"model": name, **entry(results[0])})
     return json_response(
-        {"model": name, "scores": [entry(result) for result in results], "usage": usage}
+        {
+            "model": name,
+            "request_id": request_id_of(request.scope),  # proxies may take the header away
+            "scores": [entry(result) for result in results],
+            "usage": usage,
+        }
     )
 
 

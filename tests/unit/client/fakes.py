@@ -60,6 +60,8 @@ class Fleet(httpx.AsyncBaseTransport):
 
     def __init__(self, *faults: Answer, **faults_of: list[Answer]) -> None:
         self.requests: list[Request] = []
+        self.echo = True
+        """Whether answers have the id of their request, as a server's own have."""
         self.faults: defaultdict[str, deque[Answer]] = defaultdict(deque)
         self.faults["rm"].extend(faults)
         for host, its_faults in faults_of.items():
@@ -78,12 +80,20 @@ class Fleet(httpx.AsyncBaseTransport):
             await asyncio.sleep(0)
             if isinstance(answer, Exception):
                 raise answer
-            if answer is None:
-                return scored(asked)
-            made = answer if isinstance(answer, httpx.Response) else answer(asked)
-            return await made if inspect.isawaitable(made) else made
+            answered = await _made(answer, asked)
+            if self.echo:
+                answered.headers["X-Request-Id"] = request.headers["X-Request-Id"]
+            return answered
         finally:
             self.inflight -= 1
+
+
+async def _made(answer: Answer | None, asked: Request) -> httpx.Response:
+    if isinstance(answer, httpx.Response):
+        return answer
+    assert not isinstance(answer, Exception)
+    made = scored(asked) if answer is None else answer(asked)
+    return await made if inspect.isawaitable(made) else made
 
 
 def scored(request: Request) -> httpx.Response:

@@ -435,6 +435,58 @@ async def test_a_number_that_is_not_finite_is_no_score(name: str, value: str) ->
         await asking(Fleet(answer)).score(pairs(2, prompts=2))
 
 
+WRONG: dict[str, tuple[Any, ...]] = {
+    "tokens": (3.5, -1, True, "7", None, 2**40),
+    "cached_tokens": (0.5,),
+    "truncated": ("no", 0, None, []),
+    "reward": ("2", True, []),
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field, values in WRONG.items() for value in values]
+)
+async def test_a_field_of_another_type_is_no_score(field: str, value: Any) -> None:
+    fleet = Fleet(scores({**score(0), field: value}, score(1)))
+    error, found = await asking(fleet).score(pairs(2, prompts=2), errors="return")
+    assert isinstance(error, BadAnswer)
+    assert field in error.detail
+    assert rewards([found]) == [1]
+
+
+DEEP = "[" * 100_000
+HOSTILE = (
+    DEEP,
+    f'{{"code": "x", "detail": {DEEP}',
+    '{"code": "invalid_request", "detail": "x", "errors": 5}',
+    '{"code": "invalid_request", "detail": "x", "errors": [1, null, {"field": "y"}]}',
+    '{"code": {"a": [1]}, "detail": "x"}',
+    '{"code": "x", "detail": ["x"]}',
+    '{"code": "x", "detail": "x", "limit": 1e999}',
+    '["code", "detail"]',
+    '"code"',
+    "5",
+    "\ud800",
+    "",
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:40])
+@pytest.mark.parametrize("status", [400, 413, 429, 503, 500, 504])
+async def test_whatever_an_error_holds_it_is_an_error_of_ours(status: int, text: str) -> None:
+    content = text.encode(errors="surrogatepass")
+    answer = httpx.Response(status, content=content, headers={"Retry-After": "1e300"})
+    fleet = Fleet(*[answer] * FEW_TRIES)
+    client = asking(fleet, deadline_seconds=0)
+    if status == 400:
+        with pytest.raises(RequestError):
+            await client.score(pairs(1), errors="return")
+    else:
+        (error,) = await client.score(pairs(1), errors="return")
+        assert isinstance(error, FivescoreError)
+        assert len(error.detail) < 5000
+
+
 async def test_a_problem_is_raised_as_its_class_with_its_facts() -> None:
     fleet = Fleet(problem(503, "draining", "9", inflight=3, request_id="r1"))
     with pytest.raises(Draining, match=r"^told draining$") as caught:
