@@ -446,13 +446,17 @@ async def test_under_verls_rate_limits_no_failure_becomes_a_reward(
 
 
 async def test_under_verls_rate_limits_its_time_out_is_no_reward(
-    rate_limited: type[RateLimited],
+    rate_limited: type[RateLimited], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {**sample("7", question=USER["content"]), "urls": NOWHERE}
-    with pytest.raises(verl.RewardFailed, match=r"reward\.timeout"):
-        await rate_limited(verl.compute_score, timeout=0.2).reward(given)
-    with pytest.raises(asyncio.TimeoutError):  # another manager's stays what it is
-        await asyncio.wait_for(verl.compute_score(**given), 0.2)
+    verl._gatherer.cache_clear()
+    with RewardClient(NOWHERE) as client:  # closed, or it would go on trying
+        monkeypatch.setattr(verl, "RewardClient", lambda _: client)
+        given = {**sample("7", question=USER["content"]), "urls": NOWHERE}
+        with pytest.raises(verl.RewardFailed, match=r"reward\.timeout"):
+            await rate_limited(verl.compute_score, timeout=0.2).reward(given)
+        with pytest.raises(asyncio.TimeoutError):  # another manager's stays what it is
+            await asyncio.wait_for(verl.compute_score(**given), 0.2)
+    verl._gatherer.cache_clear()
 
 
 @pytest.mark.usefixtures("at_server")
