@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -40,12 +42,25 @@ class Gatherer:
         Raises:
             FivescoreError: the pair, or the request that carried it, failed for good.
         """
-        future: Future[Score] = Future()
-        with self._lock:
-            self._waiting.append((pair, future))
+        future = self._wait_for(pair)
         await asyncio.sleep(0)
         self._send()
         return await asyncio.wrap_future(future)
+
+    def submit(self, pair: PairLike) -> Future[Score]:
+        """A future of one pair's score, for callers that are threads.
+
+        The first ones are sent at once; those that come while requests run share the next one.
+        """
+        future = self._wait_for(pair)
+        self._send()
+        return future
+
+    def _wait_for(self, pair: PairLike) -> Future[Score]:
+        future: Future[Score] = Future()
+        with self._lock:
+            self._waiting.append((pair, future))
+        return future
 
     def _send(self) -> None:
         with self._lock:
@@ -74,6 +89,28 @@ class Gatherer:
         with self._lock:
             self._requests -= 1
         self._send()
+
+
+def shared_gatherer(
+    urls: str | None = None,
+    weights: Mapping[str, float] | None = None,
+    truncate: str = "prompt_start",
+) -> Gatherer:
+    """This process's gatherer of these options, for trainers that make an object per sample.
+
+    Args:
+        urls, weights, truncate: as ``RewardClient`` and its ``score`` take them.
+    """
+    items = None if weights is None else tuple(sorted(weights.items()))
+    return _gatherer_of(os.getpid(), urls, items, truncate)
+
+
+@functools.cache
+def _gatherer_of(
+    process: int, urls: str | None, weights: tuple[tuple[str, float], ...] | None, truncate: str
+) -> Gatherer:
+    options = {} if weights is None else {"weights": dict(weights)}
+    return Gatherer(RewardClient(urls), truncate=truncate, **options)
 
 
 def _settle(batch: list[Waiting], results: Sequence[Any]) -> None:

@@ -10,6 +10,10 @@ Both return the combined reward of each completion and log the means of the attr
 conversation's messages after its last user message are the completion; the last one, the
 assistant's, is scored, and those before it are part of its prompt. A pair that cannot be scored,
 such as one with tool calls or an image, raises its error, which ends the training.
+
+``swift sample --external_plugins plugin.py --orm_model fivescore`` calls the first one; it cannot
+await the other. It keeps only responses with a reward above 0, a threshold of its own: where 0
+means nothing, register a subclass that adds a constant.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from typing import Any
 from fivescore.client import AsyncRewardClient, RewardClient
 from fivescore.client.batches import PairLike
 from fivescore.client.integrations.conversation import Turn, pairs
+from fivescore.errors import ConfigurationError
 from fivescore.types import Score
 
 log = logging.getLogger(__name__)
@@ -43,14 +48,22 @@ class Fivescore:
         self._client = RewardClient(**options)
 
     def __call__(
-        self, completions: Sequence[str], messages: Sequence[Sequence[Turn]], **columns: Any
+        self,
+        completions: Sequence[Any],
+        messages: Sequence[Sequence[Turn]] | None = None,
+        **columns: Any,
     ) -> list[float]:
         """Rewards, shape ``[len(completions)]``.
 
+        Args:
+            completions: texts, which ``messages`` hold too; or ms-swift's inference requests, each
+                a whole conversation, as ``swift sample`` hands them over.
+
         Raises:
+            ConfigurationError: there are neither messages nor requests.
             FivescoreError: a pair could not be scored.
         """
-        batch = _pairs(messages, columns)
+        batch = _sampled(completions) if messages is None else _pairs(messages, columns)
         return _rewards(self._client.score(batch, weights=self.weights, truncate="prompt_start"))
 
 
@@ -86,6 +99,17 @@ def _pairs(messages: Sequence[Sequence[Turn]], columns: Mapping[str, Any]) -> li
     prompts = [turns[:end] for turns, end in zip(messages, ends, strict=True)]
     completions = [turns[end:] for turns, end in zip(messages, ends, strict=True)]
     return pairs(prompts, completions, columns)
+
+
+def _sampled(requests: Sequence[Any]) -> list[PairLike]:
+    """The pairs of inference requests, of which tools and images are refused as columns are."""
+    fields = [getattr(request, "__dict__", {}) for request in requests]
+    if not all("messages" in one for one in fields):
+        raise ConfigurationError(
+            "messages: missing; ms-swift passes the conversations as messages, or requests that"
+            " have them"
+        )
+    return [_pairs([one["messages"]], {**one, "messages": None})[0] for one in fields]
 
 
 def _end_of_prompt(turns: Sequence[Turn]) -> int:

@@ -15,6 +15,11 @@ With GDPO, where every attribute is an objective of its own::
         ...,
     )
 
+Axolotl takes functions by dotted names::
+
+    trl:
+      reward_funcs: ["fivescore.client.integrations.trl.fivescore"]
+
 Prompts and completions may be plain or conversational. Of a completion with several turns the last
 one, the assistant's, is scored, and those before it are part of its prompt. What is not text, such
 as tool calls, reasoning or an image, makes its pair fail. All functions here can be pickled, which
@@ -23,6 +28,7 @@ asynchronous GRPO needs.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import threading
@@ -151,6 +157,28 @@ class AsyncRewardFunction(_Function[AsyncRewardClient]):
         """
         scores = await self._client.score(pairs(prompts, completions, columns), **self._options)
         return self._rewards(scores, log_metric, log_extra)
+
+
+def fivescore(
+    prompts: Sequence[Text],
+    completions: Sequence[Text],
+    log_metric: LogMetric | None = None,
+    log_extra: LogExtra | None = None,
+    **columns: Any,
+) -> Rewards:
+    """``RewardFunction()`` by a dotted name, for trainers that are configured by files.
+
+    FIVESCORE_URL is read at the first call.
+
+    Raises:
+        FivescoreError: as for ``RewardFunction``.
+    """
+    return _from_environment()(prompts, completions, log_metric, log_extra, **columns)
+
+
+@functools.cache
+def _from_environment() -> RewardFunction:
+    return RewardFunction()
 
 
 def attribute_functions(
