@@ -65,8 +65,7 @@ class Turns:
                 return  # the template does not know tools
             self._keep(roles, parts)
             if roles[-2] == "tool":
-                ended = around(*roles[:-1])[-1]
-                self._tail = ended.removesuffix(generation) if generation else ""
+                self._tail = around(*roles[:-1])[-1].removesuffix(generation)
         except ConfigurationError:
             return
 

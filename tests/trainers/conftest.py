@@ -13,10 +13,10 @@ import pytest
 from tests.e2e.server import Server
 from tests.e2e.server import running as serving
 from tests.trainers.samples import Sample
+from tests.trainers.table import RESULT, results
 from tests.trainers.trainer import Process, Trainer, running
 from tests.unit.model import policy_tokenizers
 
-RESULT = Path(__file__).with_name("result.json")
 RECORDS = pytest.StashKey[Any]()
 
 
@@ -104,6 +104,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if session.config.getoption("--record", default=False):
-        known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+        known = results() if RESULT.exists() else {}
         known.update(session.config.stash[RECORDS])
         RESULT.write_text(json.dumps(known, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
