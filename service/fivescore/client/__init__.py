@@ -14,5 +14,6 @@ from __future__ import annotations
 
 from fivescore.client.client import AsyncRewardClient, RewardClient
 from fivescore.client.errors import BadAnswer, Unreachable
+from fivescore.client.frames import scores_to_frame
 
-__all__ = ["AsyncRewardClient", "BadAnswer", "RewardClient", "Unreachable"]
+__all__ = ["AsyncRewardClient", "BadAnswer", "RewardClient", "Unreachable", "scores_to_frame"]

@@ -45,6 +45,19 @@ def results(answer: Answer, url: str, count: int) -> list[Result]:
     raise Failure(BadAnswer(reason), Retry.NEVER)
 
 
+def row_of(result: Result) -> dict[str, Any]:
+    """A result in the form of ``POST /score``'s answer.
+
+    Raises:
+        FivescoreError: the result is the failure of a whole request, which may succeed later.
+    """
+    if isinstance(result, Score):
+        return result.to_dict()
+    if not isinstance(result, RequestError | ScoringError):
+        raise result
+    return {"error": {"code": result.code, "detail": result.detail, **result.facts}}
+
+
 def _result(entry: dict[str, Any]) -> Result:
     if "error" in entry:
         return rebuilt(entry["error"], 0, ScoringError)

@@ -6,21 +6,21 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fivescore.client.rows import PairLike, fields_of
 from fivescore.errors import InvalidPair, InvalidRequest
 from fivescore.types import Pair, parse_pair
-
-PairLike = Mapping[str, Any] | Pair | tuple[Any, Any] | InvalidPair
-"""A pair as ``POST /score`` takes it, a ``Pair``, ``(prompt, response)``, or the error of what is
-none."""
 
 
 def checked(value: PairLike) -> Pair | InvalidPair:
     """The pair, or the error that the server would answer, before anything is sent."""
     if isinstance(value, Pair | InvalidPair):
         return value
-    if isinstance(value, tuple) and len(value) == 2:
-        value = {"prompt": value[0], "response": value[1]}
-    return parse_pair(value)
+    if isinstance(value, tuple | list) and len(value) == 2:
+        return parse_pair({"prompt": value[0], "response": value[1]})
+    try:
+        return parse_pair(fields_of(value) if isinstance(value, Mapping) else value)
+    except InvalidPair as error:
+        return error
 
 
 def prompt_of(pair: Pair) -> str:
@@ -32,7 +32,7 @@ def prompt_of(pair: Pair) -> str:
     if isinstance(pair.prompt, str):
         return pair.prompt
     if pair.prompt is not None:
-        return json.dumps([(turn.role, turn.content) for turn in pair.prompt])
+        return json.dumps([turn.model_dump(exclude_none=True) for turn in pair.prompt])
     return pair.text if pair.text is not None else json.dumps(pair.token_ids)
 
 

@@ -15,9 +15,10 @@ from tqdm import tqdm
 from fivescore.client import answers, batches
 from fivescore.client.answers import Result
 from fivescore.client.errors import Unreachable, at_pair
-from fivescore.client.exchange import MOST_BYTES, PAIR_BYTES, Connections
+from fivescore.client.exchange import CONNECT_SECONDS, MOST_BYTES, PAIR_BYTES, Connections
 from fivescore.client.replicas import Replica, Replicas
 from fivescore.client.retry import Clock, Failure, Retry, backoff, exhausted
+from fivescore.client.rows import PairLike
 from fivescore.errors import FivescoreError
 from fivescore.types import Pair
 
@@ -85,7 +86,7 @@ class Call:
         self._queue: deque[Batch] = deque()
         self._gave_up = False
 
-    async def run(self, pairs: Sequence[batches.PairLike]) -> list[Result]:
+    async def run(self, pairs: Sequence[PairLike]) -> list[Result]:
         """One result per pair, in order.
 
         Raises:
@@ -186,7 +187,7 @@ class Call:
         except TimeoutError:
             reason = f"no answer within {seconds:.0f} s"
         except httpx.RequestError as error:
-            reason = str(error) or type(error).__name__
+            reason = _said(error)
         else:
             return answers.results(answer, replica.url, len(batch.places))
         raise Failure(Unreachable(f"{replica.url}: {reason}"), Retry.ANOTHER_REPLICA)
@@ -242,6 +243,17 @@ class Call:
         if failed and self._raising:
             place, error = min(failed, key=lambda one: one[0])
             raise at_pair(error, place, len(failed), len(self._results))
+
+
+def _said(error: httpx.RequestError) -> str:
+    """What the error says, or else what the system said before: httpx keeps no words of that."""
+    if isinstance(error, httpx.ConnectTimeout):
+        return f"no connection within {CONNECT_SECONDS:g} s"
+    said, cause = str(error), error.__context__
+    while cause is not None and not said:
+        said = str(cause) if isinstance(cause, OSError) else ""
+        cause = cause.__cause__ or cause.__context__
+    return said or type(error).__name__
 
 
 def _most_bytes(batch: Batch) -> int:

@@ -8,7 +8,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Literal, Self, overload
@@ -16,13 +16,14 @@ from typing import Any, Literal, Self, overload
 import httpx
 from tqdm import tqdm
 
-from fivescore.client.batches import PairLike, encoded_options
+from fivescore.client.batches import encoded_options
 from fivescore.client.call import Call, Limits, Pool
-from fivescore.client.defaults import BATCH_SIZE, CONCURRENCY, RETRY_SECONDS
+from fivescore.client.defaults import BATCH_SIZE, CONCURRENCY, MOST_PRIORITY, RETRY_SECONDS
 from fivescore.client.exchange import connect
 from fivescore.client.loop import LoopThread
 from fivescore.client.replicas import Replicas, addresses
 from fivescore.client.retry import Clock
+from fivescore.client.rows import Pairs, rows_of
 from fivescore.errors import ConfigurationError, FivescoreError
 from fivescore.types import Score
 
@@ -49,6 +50,7 @@ class AsyncRewardClient:
             replica once.
         timeout_seconds: time limit of one try; with several replicas choose less than the
             deadline, so that another one can replace one that hangs.
+        priority: which requests the server runs first, from -1000 to 1000: lower numbers do.
         transport: httpx's transport, if not the usual one; it cannot be pickled.
         clock: replaced in tests.
 
@@ -65,6 +67,7 @@ class AsyncRewardClient:
         concurrency: int = CONCURRENCY,
         deadline_seconds: float = RETRY_SECONDS,
         timeout_seconds: float = RETRY_SECONDS,
+        priority: int = 0,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -77,14 +80,19 @@ class AsyncRewardClient:
                 f"deadline_seconds {deadline_seconds} must be at least 0, timeout_seconds"
                 f" {timeout_seconds} above 0"
             )
+        if not -MOST_PRIORITY <= priority <= MOST_PRIORITY:
+            raise ConfigurationError(
+                f"priority {priority} must be from {-MOST_PRIORITY} to {MOST_PRIORITY}"
+            )
         self._limits = Limits(batch_size, concurrency, deadline_seconds, timeout_seconds)
         self._addresses = addresses(urls, api_key)
+        self._priority = priority
         self._transport = transport
         self._clock = clock or Clock()
         self._start()
 
     def _start(self) -> None:
-        self._replicas = Replicas(self._addresses)
+        self._replicas = Replicas(self._addresses, self._priority)
         self._pool: Pool | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -125,27 +133,27 @@ class AsyncRewardClient:
 
     @overload
     async def score(
-        self, pairs: Sequence[PairLike], *, weights: dict[str, float] | None = ...,
-        principle: str | None = ..., truncate: Truncate = ...,
-        errors: Literal["raise"] = ..., progress: bool = ...,
+        self, pairs: Pairs, *, weights: Mapping[str, float] | None = None,
+        principle: str | None = None, truncate: Truncate = "never",
+        errors: Literal["raise"] = "raise", progress: bool = False,
     ) -> list[Score]: ...  # fmt: skip
     @overload
     async def score(
-        self, pairs: Sequence[PairLike], *, weights: dict[str, float] | None = ...,
-        principle: str | None = ..., truncate: Truncate = ...,
-        errors: Literal["none"], progress: bool = ...,
+        self, pairs: Pairs, *, weights: Mapping[str, float] | None = None,
+        principle: str | None = None, truncate: Truncate = "never",
+        errors: Literal["none"], progress: bool = False,
     ) -> list[Score | None]: ...  # fmt: skip
     @overload
     async def score(
-        self, pairs: Sequence[PairLike], *, weights: dict[str, float] | None = ...,
-        principle: str | None = ..., truncate: Truncate = ...,
-        errors: Literal["return"], progress: bool = ...,
+        self, pairs: Pairs, *, weights: Mapping[str, float] | None = None,
+        principle: str | None = None, truncate: Truncate = "never",
+        errors: Literal["return"], progress: bool = False,
     ) -> list[Score | FivescoreError]: ...  # fmt: skip
     async def score(
         self,
-        pairs: Sequence[PairLike],
+        pairs: Pairs,
         *,
-        weights: dict[str, float] | None = None,
+        weights: Mapping[str, float] | None = None,
         principle: str | None = None,
         truncate: Truncate = "never",
         errors: Errors = "raise",
@@ -154,7 +162,10 @@ class AsyncRewardClient:
         """One score per pair, in the order of the pairs.
 
         Args:
-            pairs: as ``POST /score`` takes them, ``Pair`` objects, or (prompt, response) tuples.
+            pairs: an iterable of (prompt, response), of dicts as ``POST /score`` takes them, or of
+                rows with the columns of common data sets (``messages``, ``instruction`` and
+                ``output``, ...); one dict; a dict of columns; or a pandas, polars or Arrow table.
+                What else a row has, such as an id, is not sent; ``scores_to_frame`` keeps it.
             weights: ``{attribute: weight}`` of the combined reward, instead of the manifest's.
             principle: what pairs are judged by that have none of their own, such as
                 ``correctness``, where the model is asked about one.
@@ -171,12 +182,13 @@ class AsyncRewardClient:
         if errors not in ("raise", "none", "return"):
             raise ConfigurationError(f"errors: {errors!r} must be raise, none or return")
         options = encoded_options(weights=weights, principle=principle, truncate=truncate)
-        with tqdm(total=len(pairs), unit="pair", disable=not progress) as bar:
+        rows = rows_of(pairs)
+        with tqdm(total=len(rows), unit="pair", disable=not progress) as bar:
             async with self._connected() as pool:
                 call = Call(
                     pool, self._replicas, self._limits, self._clock, options, errors == "raise", bar
                 )
-                results = await call.run(pairs)
+                results = await call.run(rows)
         if errors == "none":
             return [result if isinstance(result, Score) else None for result in results]
         return results
@@ -188,11 +200,33 @@ class RewardClient:
     Its requests run on a daemon thread that the first call starts, so it works where an event loop
     is running and after a fork. ``close`` or ``with`` ends the thread early. It can be pickled.
 
-    Takes the arguments of ``AsyncRewardClient``.
+    Takes the arguments of ``AsyncRewardClient``, which describes them.
     """
 
-    def __init__(self, urls: str | Sequence[str] | None = None, **options: Any) -> None:
-        self._core = AsyncRewardClient(urls, **options)
+    def __init__(
+        self,
+        urls: str | Sequence[str] | None = None,
+        *,
+        api_key: str | None = None,
+        batch_size: int = BATCH_SIZE,
+        concurrency: int = CONCURRENCY,
+        deadline_seconds: float = RETRY_SECONDS,
+        timeout_seconds: float = RETRY_SECONDS,
+        priority: int = 0,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._core = AsyncRewardClient(
+            urls,
+            api_key=api_key,
+            batch_size=batch_size,
+            concurrency=concurrency,
+            deadline_seconds=deadline_seconds,
+            timeout_seconds=timeout_seconds,
+            priority=priority,
+            transport=transport,
+            clock=clock,
+        )
         self._start()
 
     def _start(self) -> None:
@@ -239,33 +273,60 @@ class RewardClient:
 
     @overload
     def score(
-        self, pairs: Sequence[PairLike], *, weights: dict[str, float] | None = ...,
-        principle: str | None = ..., truncate: Truncate = ...,
-        errors: Literal["raise"] = ..., progress: bool = ...,
+        self, pairs: Pairs, *, weights: Mapping[str, float] | None = None,
+        principle: str | None = None, truncate: Truncate = "never",
+        errors: Literal["raise"] = "raise", progress: bool = False,
     ) -> list[Score]: ...  # fmt: skip
     @overload
     def score(
-        self, pairs: Sequence[PairLike], *, weights: dict[str, float] | None = ...,
-        principle: str | None = ..., truncate: Truncate = ...,
-        errors: Literal["none"], progress: bool = ...,
+        self, pairs: Pairs, *, weights: Mapping[str, float] | None = None,
+        principle: str | None = None, truncate: Truncate = "never",
+        errors: Literal["none"], progress: bool = False,
     ) -> list[Score | None]: ...  # fmt: skip
     @overload
     def score(
-        self, pairs: Sequence[PairLike], *, weights: dict[str, float] | None = ...,
-        principle: str | None = ..., truncate: Truncate = ...,
-        errors: Literal["return"], progress: bool = ...,
+        self, pairs: Pairs, *, weights: Mapping[str, float] | None = None,
+        principle: str | None = None, truncate: Truncate = "never",
+        errors: Literal["return"], progress: bool = False,
     ) -> list[Score | FivescoreError]: ...  # fmt: skip
-    def score(self, pairs: Sequence[PairLike], **options: Any) -> Any:
+    def score(
+        self,
+        pairs: Pairs,
+        *,
+        weights: Mapping[str, float] | None = None,
+        principle: str | None = None,
+        truncate: Truncate = "never",
+        errors: Errors = "raise",
+        progress: bool = False,
+    ) -> Any:
         """``AsyncRewardClient.score``, blocking; an interrupt of the caller cancels it."""
-        future = self.submit(pairs, **options)
+        future = self.submit(
+            pairs, weights=weights, principle=principle, truncate=truncate, errors=errors,
+            progress=progress,
+        )  # fmt: skip
         try:
             return future.result()
         finally:
             future.cancel()
 
-    def submit(self, pairs: Sequence[PairLike], **options: Any) -> Future[Any]:
+    def submit(
+        self,
+        pairs: Pairs,
+        *,
+        weights: Mapping[str, float] | None = None,
+        principle: str | None = None,
+        truncate: Truncate = "never",
+        errors: Errors = "raise",
+        progress: bool = False,
+    ) -> Future[Any]:
         """``score`` without blocking: returns a future of its result."""
-        return self._running().submit(self._core.score(pairs, **options))
+        rows = rows_of(pairs)  # here, as a generator of the caller belongs to its thread
+        thread = self._running()
+        work = self._core.score(
+            rows, weights=weights, principle=principle, truncate=truncate, errors=errors,
+            progress=progress,
+        )  # fmt: skip
+        return thread.submit(work)
 
 
 _clients: weakref.WeakSet[RewardClient] = weakref.WeakSet()

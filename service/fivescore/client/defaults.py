@@ -11,3 +11,7 @@ FEW_REQUESTS = 4
 another, and other clients are still admitted."""
 RETRY_SECONDS = 600.0
 """Time limit of one request with all its tries: longer than a server takes to load."""
+MOST_PRIORITY = 1000
+"""The highest priority of a request, and its lowest with a minus, as the server takes them."""
+LOW_PRIORITY = 100
+"""Priority of ``fivescore score``: behind trainers, whose requests have 0."""

@@ -4,6 +4,10 @@ Each request has an id of its own (``X-Request-Id``), which a fivescore server r
 and, of ``POST /score``, in the body of its answer. An answer that has the id of another request,
 because it came twice on a kept connection or from somebody's cache, is never read as this one's.
 Where a proxy takes ids away, a request has a connection of its own instead.
+
+A connection whose other end is gone without a word, because its machine or a firewall between has
+lost it, would be waited on until the request's timeout. TCP asks the other end while nothing comes:
+its kernel answers, however long the server computes.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import socket
 import ssl
 import uuid
 from collections.abc import Mapping
@@ -27,6 +32,15 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 """Time limit for opening a connection."""
+SILENT_SECONDS, PROBE_SECONDS, PROBES = 20, 10, 3
+"""A connection on which nothing comes for so long is probed, so often, and is lost when so many
+probes are not answered: after 50 s. Longer than a network takes to find another way."""
+_LIVENESS = {
+    "TCP_KEEPIDLE": SILENT_SECONDS, "TCP_KEEPALIVE": SILENT_SECONDS,  # the name on macOS
+    "TCP_KEEPINTVL": PROBE_SECONDS, "TCP_KEEPCNT": PROBES,
+    # What was sent and is not acknowledged, in milliseconds: it is not probed for. Linux alone.
+    "TCP_USER_TIMEOUT": (SILENT_SECONDS + PROBES * PROBE_SECONDS) * 1000,
+}  # fmt: skip
 MOST_BYTES = 2**20
 """Limit of an answer's size, beside its pairs: a problem document with 100 faults has 0.1 MB."""
 PAIR_BYTES = 2**14
@@ -148,7 +162,10 @@ async def _ask(
 ) -> tuple[Answer, Tie]:
     request_id = f"fivescore-{uuid.uuid4().hex}"
     ours = {**headers, HEADER: request_id, "Accept-Encoding": "identity"}
-    async with http.stream("POST", url, content=content, headers=ours) as response:
+    extensions = {"trace": _keep_alive}
+    async with http.stream(
+        "POST", url, content=content, headers=ours, extensions=extensions
+    ) as response:
         tie = _tie(response.headers.get(HEADER), request_id)
         if tie is Tie.ANOTHER:  # closed unread, as whatever comes on this connection is late too
             return _answer(response, b""), tie
@@ -156,6 +173,19 @@ async def _ask(
     if tie is Tie.UNKNOWN:
         tie = _tie(_id_in(answer), request_id)
     return answer, tie
+
+
+async def _keep_alive(event: str, facts: Mapping[str, Any]) -> None:
+    """Have TCP watch a connection that has just been opened; httpx's hook, with a proxy too."""
+    if event != "connection.connect_tcp.complete":
+        return
+    opened = facts["return_value"].get_extra_info("socket")
+    if opened is None:
+        return
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _LIVENESS.items():
+        if hasattr(socket, name):
+            opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _tie(found: Any, request_id: str) -> Tie:

@@ -78,9 +78,11 @@ def _without_key(url: str) -> str:
 class Replica:
     """One server, and until when no request is sent to it after a failure."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, priority: int = 0) -> None:
         self.url = address.url
         self.headers = {"Content-Type": "application/json"}
+        if priority:
+            self.headers["X-Priority"] = str(priority)
         if address.key is not None:
             self.headers["Authorization"] = f"Bearer {address.key}"
         self.paused_until = 0.0
@@ -126,8 +128,8 @@ class Replicas:
     Every client ranks them alike, and when one goes down only its own prompts move.
     """
 
-    def __init__(self, addresses: Sequence[Address]) -> None:
-        self.all = [Replica(address) for address in addresses]
+    def __init__(self, addresses: Sequence[Address], priority: int = 0) -> None:
+        self.all = [Replica(address, priority) for address in addresses]
 
     def ranked(self, prompt: str) -> list[Replica]:
         """All replicas in the order in which to try them for a prompt."""

@@ -238,6 +238,11 @@ async def test_a_try_that_is_not_answered_in_time_has_failed() -> None:
         await asking(Fleet(never), timeout_seconds=0.01, deadline_seconds=0).score(pairs(1))
 
 
+async def test_no_connection_is_named_with_its_limit() -> None:
+    with pytest.raises(Unreachable, match="http://rm: no connection within 10 s"):
+        await asking(Fleet(httpx.ConnectTimeout("")), deadline_seconds=0).score(pairs(1))
+
+
 @pytest.mark.parametrize(("deadline_seconds", "reward"), [(0.01, None), (600, 0)])
 async def test_no_try_outlasts_the_deadline(deadline_seconds: float, reward: float | None) -> None:
     async def slow(request: Request) -> httpx.Response:
@@ -374,9 +379,13 @@ MALFORMED: tuple[Any, ...] = (
     {"prompt": "Q"},
     {"prompt": math.nan, "response": "A"},
     {"prompt": "Q", "response": "cut \ud83d"},
-    {"prompt": "Q", "response": "A", "label": 1},
+    {"prompt": "Q", "response": "A", "principel": "clarity"},
+    {"prompt": "Q", "response": "A", "tools": ["x"]},
+    {"prompt": "Q", "response": "A", "system": "S", "label": 1},
+    {"question": "Q", "answer": "A", "output": "A", "text": "A"},
     {"prompt": [{"role": "assistant", "content": "Q"}], "response": "A"},
     ("Q",),
+    ["Q", "A", "B"],
     "QA",
     None,
 )

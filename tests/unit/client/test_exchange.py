@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import re
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import psutil
 import pytest
 
-from fivescore.client import AsyncRewardClient, BadAnswer
+from fivescore.client import AsyncRewardClient, BadAnswer, Unreachable
 from fivescore.client.exchange import MOST_BYTES
 from fivescore.errors import FivescoreError, RequestError
 from fivescore.types import Score
@@ -167,6 +171,54 @@ async def test_connections_are_kept_where_every_answer_is_its_own() -> None:
     async with client_of(wire) as client:
         assert await rewards(client) == RIGHT
     assert (wire.connections, wire.requests) == (1, COUNT)
+
+
+async def test_a_lost_connection_is_named_in_the_systems_words() -> None:
+    async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        linger = struct.pack("ii", 1, 0)  # so that closing it resets the connection
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(drop, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, AsyncRewardClient(url, deadline_seconds=0) as client:
+        (error,) = await client.score(pairs(1), errors="return")
+    assert isinstance(error, Unreachable)
+    assert error.detail == f"{url}: [Errno 104] Connection reset by peer"
+
+
+WATCHED = (
+    socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+async def test_a_connection_is_probed_while_nothing_comes(
+    proxied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that is gone without a word is noticed within a minute, not at the request's end."""
+    options: list[int] = []
+
+    def look(answer: bytes, before: list[bytes]) -> bytes:
+        (opened,) = (one for one in psutil.Process().net_connections() if one.raddr == served)
+        with socket.socket(fileno=os.dup(opened.fd)) as sock:
+            options.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+            options.extend(sock.getsockopt(socket.IPPROTO_TCP, name) for name in WATCHED)
+        return answer
+
+    server = await asyncio.start_server(Wire(look).serve, "127.0.0.1", 0)
+    served = server.sockets[0].getsockname()
+    url = f"http://127.0.0.1:{served[1]}"
+    if proxied:
+        monkeypatch.setenv("http_proxy", url)
+        url = "http://rm.example:8000"
+    async with server, AsyncRewardClient(url, clock=Hurry()) as client:
+        assert len(await client.score(pairs(1))) == 1
+    enabled, silent, between, probes, unacknowledged = options
+    assert enabled
+    assert silent + between * probes <= 60
+    assert unacknowledged == 1000 * (silent + between * probes)
 
 
 ENDLESS = {"Content-Length": str(2**40)}

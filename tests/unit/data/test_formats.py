@@ -8,9 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
-from fivescore.data.formats import SUFFIXES, count_rows, read_file
+from fivescore.data.formats import SUFFIXES, arrow_schema, count_rows, read_file
 from fivescore.errors import ConfigurationError
 from tests.unit.data.files import write
 from tests.unit.test_cli import without
@@ -49,6 +51,7 @@ def test_every_format_gives_the_same_rows(suffix: str, tmp_path: Path) -> None:
         ("x.json", b'\xef\xbb\xbf[\n{"a": 1}\r\n]\n', [GOOD]),
         ("x.json", b'{\n"a": 1\n}\n', [GOOD]),
         ("x.json", b"[]", []),
+        ("x.json", b" \n[\n] \n", []),
         ("x.csv", b"\xef\xbb\xbfa,prompt\r\n1,1\r\n\r\n\r\n", [{"a": 1, "prompt": "1"}]),
         ("x.csv", b"a,prompt\n[1],\n", [{"a": [1], "prompt": ""}]),
         ("x.csv", b"prompt\n" + b"x" * 200_000 + b"\n", [{"prompt": "x" * 200_000}]),
@@ -107,6 +110,10 @@ def test_a_bad_line_element_or_row_has_no_value_and_harms_no_other(
         ("x.parquet.gz", GZ[:-9], "ended before"),
         ("x.json", b"", "it is not JSON"),
         ("x.json", b'[{"a": 1},', "it is not JSON"),
+        ("x.json", b'[{"a": 1}', "it is not JSON: the array has no end"),
+        ("x.json", b'[{"a": 1}, ]', "it is not JSON"),
+        ("x.json", b'[{"a": 1} {"a": 1}]', "'{' where a comma is expected"),
+        ("x.json", b'[{"a": 1}] [', "there is more behind the array's end"),
         ("x.json", b'[{"a": "\xe9"}]', "it is not JSON"),
         ("x.json", b"[" * 100_000, "it is not JSON"),
         ("x.csv", b"", "the first line must name each column once"),
@@ -136,14 +143,49 @@ def test_a_corrupt_file_is_one_error_that_names_it(
         assert "\n" not in caught.value.detail
 
 
-@pytest.mark.parametrize("suffix", [".jsonl.gz", ".csv", ".csv.gz"])
-def test_rows_before_a_fault_come_before_it_is_read(suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", range(1, 30))
+def test_an_array_is_the_same_however_it_is_cut_into_chunks(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fivescore.data.formats.CHARACTERS_AT_ONCE", size)
+    rows = [{"a": "é]}, {"}, {"b": [12, -1.5e3, True]}, {}, {"c": {"d": '\\\\"'}}]
+    for indent in (None, 1):
+        (tmp_path / "x.json").write_text(json.dumps(rows, indent=indent, ensure_ascii=False))
+        assert values(tmp_path / "x.json") == rows
+    (tmp_path / "x.json").write_text("[12345, 678]")
+    assert len(values(tmp_path / "x.json")) == 2
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".csv", ".csv.gz", ".json", ".json.gz"])
+def test_rows_before_a_fault_come_before_it_is_read(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fivescore.data.formats.CHARACTERS_AT_ONCE", 10_000)
     file = write(tmp_path / f"x{suffix}", [{"a": f"{number:09}x"} for number in range(20_000)])
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] + b'\xff"')
     rows = read_file(file)
     assert len(list(islice(rows, 1000))) == 1000
     with pytest.raises(ConfigurationError):
         list(rows)
+
+
+def test_an_element_of_an_array_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fivescore.data.formats.CHARACTERS_AT_ONCE", 10)
+    monkeypatch.setattr("fivescore.data.formats.MOST_CHARACTERS", 100)
+    (tmp_path / "x.json").write_text(json.dumps([{"a": "x" * 50}, {"a": "x" * 500}]))
+    rows = read_file(tmp_path / "x.json")
+    assert next(rows).value == {"a": "x" * 50}
+    with pytest.raises(ConfigurationError, match="an element has more than 100 characters"):
+        next(rows)
+
+
+def test_parquet_must_name_each_column_once(tmp_path: Path) -> None:
+    column = pyarrow.array([1])
+    table = pyarrow.table([column, column], names=["a", "a"])
+    parquet.write_table(table, tmp_path / "x.parquet")
+    for read in (values, count_rows, arrow_schema):
+        with pytest.raises(ConfigurationError, match="it must name each column once"):
+            read(tmp_path / "x.parquet")
 
 
 def test_a_name_without_a_format_may_have_a_default(tmp_path: Path) -> None:
@@ -170,7 +212,7 @@ def test_the_base_reads_all_but_parquet_and_says_what_that_needs(tmp_path: Path)
     files = [str(write(tmp_path / suffix / f"x{suffix}", ROWS)) for suffix in SUFFIXES]
     heavy = ("pyarrow", "datasets", "numpy", "scipy", "torch")
     done = without(heavy, *files, program=BASE_ALONE)
-    *others, parquet, compressed = done.stdout.splitlines()
+    *others, whole, compressed = done.stdout.splitlines()
     assert others == ["2"] * 6
-    for told in (parquet, compressed):
+    for told in (whole, compressed):
         assert "pip install 'fivescore[evaluate]'" in told

@@ -2,9 +2,6 @@
 
 ::
 
-    from fivescore.client.integrations.areal import RewardWorkflow
-
-    workflow = RewardWorkflow(gconfig=..., tokenizer=...)  # with FIVESCORE_URL in the environment
     trainer.train(workflow="fivescore.client.integrations.areal.RewardWorkflow",
                   workflow_kwargs={"gconfig": ..., "tokenizer": ..., "urls": "http://rm:8000"})
 
@@ -12,7 +9,8 @@ A function given to AReaL as ``reward_fn`` runs in a small pool of processes. AR
 seconds from the moment a call waits for the pool, tries again three times, and then takes 0 for the
 reward, without an error (areal/api/reward_api.py). This workflow asks from its own event loop
 instead: samples that arrive together share a request, and a pair that cannot be scored raises its
-error. ``with_rewards`` does the same for AReaL's other workflows.
+error. ``with_rewards`` does the same for AReaL's other workflows, in the ``__init__`` of a
+subclass: AReaL's controller is given names and arguments, and makes a workflow for each sample.
 """
 
 from __future__ import annotations
@@ -20,9 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fivescore.client import RewardClient
 from fivescore.client.integrations.conversation import Turn
-from fivescore.client.integrations.gather import Gatherer
+from fivescore.client.integrations.gather import shared_gatherer
 from fivescore.client.integrations.policy import Policy
 from fivescore.errors import ConfigurationError
 
@@ -63,9 +60,9 @@ class Reward:
         truncate: str = "prompt_start",
         stop_token_ids: Iterable[int] = (),
     ) -> None:
-        options = {"weights": dict(weights)} if weights else {}
         self._policy = Policy(tokenizer, stop_token_ids)
-        self._gatherer = Gatherer(RewardClient(urls), truncate=truncate, **options)
+        # AReaL's controller makes a workflow for each sample.
+        self._gatherer = shared_gatherer(urls, weights, truncate)
 
     async def __call__(
         self,

@@ -6,26 +6,31 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fivescore import content
-from fivescore.client.batches import PairLike
+from fivescore.client.rows import PairLike
 from fivescore.content import Unscored
-from fivescore.errors import InvalidPair
+from fivescore.errors import ConfigurationError, InvalidPair
 
 Turn = Mapping[str, Any]
 Text = str | Sequence[Turn]
 
 
 def pair(prompt: Text, completion: Text, row: Mapping[str, Any] | None = None) -> PairLike:
-    """A pair of ``POST /score``, or the error of one that holds more than text.
+    """A pair of ``POST /score``, or the error of one that holds what is never scored.
+
+    Which roles and tool calls the model's template renders is for the server to say.
 
     Args:
         prompt: text, or messages that end with the user's or a tool's.
         completion: text, or the messages that the policy and its tools added. The last one, the
             assistant's, is the response; those before it are part of the prompt. The response to
             no messages is empty.
-        row: further fields of the sample, of which ``tools`` and images are refused too.
+        row: further fields of the sample.
+
+    Raises:
+        ConfigurationError: ``row`` has tools, images or the like, as the others of the data will.
     """
+    check_columns(row or {})
     try:
-        refuse_unscored(row or {})
         turns, response = _split(completion)
         return {"prompt": _prompt(prompt, turns), "response": response}
     except Unscored as error:
@@ -39,32 +44,32 @@ def pairs(
 
     Args:
         columns: the batch's further fields, each with a value per sample or one for all.
-    """
-    known = {name: columns[name] for name in content.OF_ROWS & columns.keys()}
-    made = []
-    for place, both in enumerate(zip(prompts, completions, strict=True)):
-        row = {name: _of_sample(values, place, len(prompts)) for name, values in known.items()}
-        made.append(pair(*both, row))
-    return made
-
-
-def _of_sample(values: Any, place: int, count: int) -> Any:
-    several = isinstance(values, Sequence) and not isinstance(values, str)
-    return values[place] if several and len(values) == count else values
-
-
-def refuse_unscored(row: Mapping[str, Any]) -> None:
-    """Check that the further fields of a sample hold nothing for the model to read.
 
     Raises:
-        Unscored: one of them does.
+        ConfigurationError: a column holds tools, images or the like.
+    """
+    for name in content.OF_ROWS & columns.keys():
+        values = columns[name]
+        several = isinstance(values, Sequence) and not isinstance(values, str)
+        for value in values if several and len(values) == len(prompts) else [values]:
+            check_columns({name: value})
+    return [pair(*both) for both in zip(prompts, completions, strict=True)]
+
+
+def check_columns(row: Mapping[str, Any]) -> None:
+    """Check that a sample has no column that the model would have to read.
+
+    Raises:
+        ConfigurationError: it has one. A run that went on would score something else.
     """
     if (name := content.unscored(row, content.OF_ROWS)) is not None:
-        raise Unscored(name, content.advice(name))
+        raise ConfigurationError(
+            f"{name}: the column {content.advice(name)}; remove the column from the data set"
+        )
 
 
-def _split(completion: Text) -> tuple[list[dict[str, Any]], str]:
-    """The turns of a completion before its last, and the last one's text."""
+def _split(completion: Text) -> tuple[list[dict[str, Any]], str | dict[str, Any]]:
+    """The turns of a completion before its last, and the last one: its text, or with tool calls."""
     if isinstance(completion, str):
         return [], completion
     turns = _turns(completion, "completion")
@@ -73,7 +78,8 @@ def _split(completion: Text) -> tuple[list[dict[str, Any]], str]:
     if turns[-1]["role"] != "assistant":
         last = f"completion.{len(turns) - 1}.role"
         raise Unscored(last, "the last message must be the assistant's: it is scored")
-    return turns[:-1], turns[-1]["content"]
+    said = turns[-1]
+    return turns[:-1], said["content"] if said.keys() == {"role", "content"} else said
 
 
 def _prompt(prompt: Text, added: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
@@ -90,6 +96,6 @@ def _turn(turn: Turn, field: str) -> dict[str, Any]:
     if not isinstance(turn, Mapping):
         raise Unscored(field, "is not a message with role and content")
     try:
-        return {"role": turn.get("role"), "content": content.message_text(turn)}
+        return content.turn_of(turn)
     except Unscored as error:
         raise Unscored(f"{field}.{error.place}", error.detail) from None

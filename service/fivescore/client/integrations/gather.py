@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from fivescore.client import RewardClient
-from fivescore.client.batches import PairLike
 from fivescore.client.defaults import BATCH_SIZE, FEW_REQUESTS
+from fivescore.client.rows import PairLike
 from fivescore.types import Score
 
 Waiting = tuple[PairLike, Future[Score]]
@@ -22,8 +23,8 @@ Waiting = tuple[PairLike, Future[Score]]
 class Gatherer:
     """Sends pairs that arrive in one turn of the event loop together.
 
-    At most ``FEW_REQUESTS`` requests run at a time; what arrives meanwhile shares the next one.
-    There is no timer.
+    At most ``FEW_REQUESTS`` requests run at a time; what arrives meanwhile shares the next one. A
+    request whose callers were all cancelled is cancelled. There is no timer.
 
     Args:
         options: of ``RewardClient.score``, except ``errors``.
@@ -66,8 +67,8 @@ class Gatherer:
         with self._lock:
             while self._waiting and self._requests < FEW_REQUESTS:
                 batch, self._waiting = self._waiting[:BATCH_SIZE], self._waiting[BATCH_SIZE:]
-                batch = [one for one in batch if one[1].set_running_or_notify_cancel()]
-                if batch:  # not all callers were cancelled
+                # Futures stay pending, so that they can be cancelled until their scores are there.
+                if batch := [one for one in batch if not one[1].cancelled()]:
                     self._submit(batch)
 
     def _submit(self, batch: list[Waiting]) -> None:
@@ -79,6 +80,8 @@ class Gatherer:
             return
         self._requests += 1
         request.add_done_callback(partial(self._answer, batch))
+        for _, future in batch:
+            future.add_done_callback(partial(_give_up, batch, request))
 
     def _answer(self, batch: list[Waiting], request: Future[Any]) -> None:
         try:
@@ -92,29 +95,42 @@ class Gatherer:
 
 
 def shared_gatherer(
-    urls: str | None = None,
+    urls: str | Sequence[str] | None = None,
     weights: Mapping[str, float] | None = None,
     truncate: str = "prompt_start",
 ) -> Gatherer:
     """This process's gatherer of these options, for trainers that make an object per sample.
 
     Args:
-        urls, weights, truncate: as ``RewardClient`` and its ``score`` take them.
+        urls, weights, truncate: as ``RewardClient`` and its ``score`` take them; lists and mappings
+            may be OmegaConf's.
     """
-    items = None if weights is None else tuple(sorted(weights.items()))
-    return _gatherer_of(os.getpid(), urls, items, truncate)
+    options = {"weights": weights, "truncate": truncate}
+    return _gatherer_of(os.getpid(), _encoded(urls), _encoded(options))
 
 
 @functools.cache
-def _gatherer_of(
-    process: int, urls: str | None, weights: tuple[tuple[str, float], ...] | None, truncate: str
-) -> Gatherer:
-    options = {} if weights is None else {"weights": dict(weights)}
-    return Gatherer(RewardClient(urls), truncate=truncate, **options)
+def _gatherer_of(process: int, urls: str, options: str) -> Gatherer:
+    return Gatherer(RewardClient(json.loads(urls)), **json.loads(options))
+
+
+def _encoded(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else list(value)
+
+
+def _give_up(batch: list[Waiting], request: Future[Any], _: Future[Score]) -> None:
+    if all(future.cancelled() for _, future in batch):
+        request.cancel()
 
 
 def _settle(batch: list[Waiting], results: Sequence[Any]) -> None:
     for (_, future), result in zip(batch, results, strict=True):
+        if not future.set_running_or_notify_cancel():
+            continue
         if isinstance(result, Score):
             future.set_result(result)
         else:

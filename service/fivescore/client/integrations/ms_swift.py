@@ -9,7 +9,7 @@
 Both return the combined reward of each completion and log the means of the attributes. A
 conversation's messages after its last user message are the completion; the last one, the
 assistant's, is scored, and those before it are part of its prompt. A pair that cannot be scored,
-such as one with tool calls or an image, raises its error, which ends the training.
+such as one with reasoning or an image, raises its error, which ends the training.
 
 ``swift sample --external_plugins plugin.py --orm_model fivescore`` calls the first one; it cannot
 await the other. It keeps only responses with a reward above 0, a threshold of its own: where 0
@@ -25,8 +25,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fivescore.client import AsyncRewardClient, RewardClient
-from fivescore.client.batches import PairLike
 from fivescore.client.integrations.conversation import Turn, pairs
+from fivescore.client.rows import PairLike
 from fivescore.errors import ConfigurationError
 from fivescore.types import Score
 

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
-from fivescore.client.batches import PairLike
-from fivescore.client.integrations.conversation import Text, pair, refuse_unscored
-from fivescore.content import Unscored
+from fivescore.client.integrations.conversation import Text, check_columns, pair
+from fivescore.client.rows import PairLike
 from fivescore.endings import Endings, stop_ids
-from fivescore.errors import InvalidPair
 from fivescore.policy import PolicyTemplate
 
 
@@ -42,16 +40,22 @@ class Policy:
         """
         return pair(prompt, self._endings.cut(sampled), row)
 
+    def rendered(self, prompt: str) -> bool:
+        """Whether a prompt ends as the policy's template ends one.
+
+        Raises:
+            ConfigurationError: the template cannot be taken apart.
+        """
+        return self._template.rendered(prompt)
+
     def rendered_pair(
         self, prompt: str, sampled: str, row: Mapping[str, Any] | None = None
     ) -> PairLike:
         """The pair of a prompt that the policy's template rendered, as the messages that it was.
 
         Raises:
-            ConfigurationError: the template cannot be taken apart.
+            ConfigurationError: the template cannot be taken apart, or ``row`` has more than
+                texts.
         """
-        try:
-            refuse_unscored(row or {})
-        except Unscored as error:
-            return InvalidPair(str(error))
+        check_columns(row or {})
         return self._template.pair(prompt, sampled)

@@ -4,7 +4,7 @@
 
     # run.py, with FIVESCORE_URL in the environment
     from rewardbench import REWARD_MODEL_CONFIG
-    from rewardbench.rewardbench import main
+    from rewardbench.rewardbench import main  # RewardBench 2: from scripts.run_v2 import main
     from fivescore.client.integrations.rewardbench import CONFIG
 
     REWARD_MODEL_CONFIG["fivescore"] = CONFIG

@@ -22,10 +22,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fivescore.client import RewardClient
-from fivescore.client.batches import PairLike
 from fivescore.client.integrations.gather import Gatherer
 from fivescore.client.integrations.policy import Policy
-from fivescore.errors import ConfigurationError, InvalidPair
+from fivescore.client.rows import PairLike
+from fivescore.errors import ConfigurationError
 from fivescore.types import Score
 
 Value = float | dict[str, float]
@@ -94,10 +94,10 @@ def _value(args: Any, score: Score) -> Value:
 def _pair(args: Any, sample: Any) -> PairLike:
     policy = _policy(args.hf_checkpoint)
     row = {**(sample.multimodal_inputs or {}), "tools": (sample.metadata or {}).get("tools")}
-    if isinstance(sample.prompt, str):
-        rendered = policy.rendered_pair(sample.prompt, sample.response, row)
-        if args.apply_chat_template or not isinstance(rendered, InvalidPair):
-            return rendered
+    if isinstance(sample.prompt, str) and (
+        args.apply_chat_template or policy.rendered(sample.prompt)
+    ):
+        return policy.rendered_pair(sample.prompt, sample.response, row)
     return policy.pair(sample.prompt, sample.response, row)
 
 

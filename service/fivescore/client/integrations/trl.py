@@ -21,9 +21,10 @@ Axolotl takes functions by dotted names::
       reward_funcs: ["fivescore.client.integrations.trl.fivescore"]
 
 Prompts and completions may be plain or conversational. Of a completion with several turns the last
-one, the assistant's, is scored, and those before it are part of its prompt. What is not text, such
-as tool calls, reasoning or an image, makes its pair fail. All functions here can be pickled, which
-asynchronous GRPO needs.
+one, the assistant's, is scored, and those before it are part of its prompt. Tool calls and their
+results are scored where the model's template renders them. Reasoning or an image makes its pair
+fail; a column of tools or images ends the training at once. All functions here can be pickled,
+which asynchronous GRPO needs.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from concurrent.futures import Future
 from typing import Any, Generic, Literal, TypeVar
 
 from fivescore.client import AsyncRewardClient, RewardClient
-from fivescore.client.batches import PairLike
 from fivescore.client.integrations.conversation import Text, pairs
+from fivescore.client.rows import PairLike
 from fivescore.types import ATTRIBUTES, Score
 
 KEPT_BATCHES = 16

@@ -9,8 +9,8 @@ verifiers imports judges by the name of a module without dots, so one of yours n
     id = "fivescore_judge"
     urls = "http://rm:8000"
 
-A pair that cannot be scored raises its error. verifiers records it as the rollout's ``TaskError``,
-and gives it no reward of this judge.
+A pair that cannot be scored raises its error. verifiers records it as the rollout's ``TaskError``:
+``trace.rewards`` has None for this judge, and ``trace.ok`` is false.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ class FivescoreJudgeConfig(JudgeConfig):
     truncate: Literal["never", "prompt_start"] = "prompt_start"
     """``prompt_start`` drops the oldest tokens of a pair that is too long; ``never`` refuses it."""
     view: Literal["conversation", "last_reply"] = "conversation"
-    """``conversation`` scores the last message after all others, and refuses reasoning and tool
-    calls. ``last_reply`` scores the text of the last reply to the task's prompt alone."""
+    """``conversation`` scores the last message after all others, tool calls among them where the
+    model's template renders them, and refuses reasoning. ``last_reply`` scores the text of the last
+    reply to the task's prompt alone."""
 
 
 class FivescoreJudge(Judge[float, FivescoreJudgeConfig]):
@@ -107,4 +108,8 @@ def _prompt(task: Any) -> list[dict[str, Any]]:
 
 
 def _turns(messages: Any) -> list[dict[str, Any]]:
-    return [message.model_dump(exclude_none=True) for message in messages]
+    turns = [message.model_dump(exclude_none=True) for message in messages]
+    for turn in turns:
+        if turn["role"] == "assistant":
+            turn.setdefault("content", "")  # verifiers makes None of an empty answer
+    return turns

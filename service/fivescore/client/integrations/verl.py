@@ -26,21 +26,16 @@ manager ``rate_limited`` makes every ``Exception`` and its own time-out a reward
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
-import json
-import os
 from collections.abc import Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from fivescore.client import RewardClient
-from fivescore.client.batches import PairLike
 from fivescore.client.integrations.conversation import pair
-from fivescore.client.integrations.gather import Gatherer
+from fivescore.client.integrations.gather import shared_gatherer
 from fivescore.client.integrations.policy import Policy
+from fivescore.client.rows import PairLike
 from fivescore.errors import ConfigurationError, FivescoreError
-from fivescore.types import Score
 
 
 class _NoVerl:
@@ -135,8 +130,7 @@ def compute_score_sync(
             " errors: set reward.custom_reward_function.name=compute_score"
         )
     one = _pair(data_source, solution_str, extra_info or {})
-    gatherer = _gatherer(os.getpid(), _key(urls=urls, weights=weights, truncate=truncate))
-    return _scores(asyncio.run(gatherer.score(one)))
+    return asyncio.run(_score(one, urls=urls, weights=weights, truncate=truncate))
 
 
 def _pair(data_source: str, response: str, info: Mapping[str, Any]) -> PairLike:
@@ -201,23 +195,5 @@ class RewardManager(RewardManagerBase):
 
 
 async def _score(one: PairLike, **options: Any) -> dict[str, float]:
-    return _scores(await _gatherer(os.getpid(), _key(**options)).score(one))
-
-
-def _scores(score: Score) -> dict[str, float]:
+    score = await shared_gatherer(**options).score(one)
     return {"score": score.reward, **score.attributes}
-
-
-def _key(**options: Any) -> str:
-    return json.dumps(options, sort_keys=True, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    """An OmegaConf mapping or list as a dict or list."""
-    return dict(value) if isinstance(value, Mapping) else list(value)
-
-
-@functools.cache
-def _gatherer(process: int, options: str) -> Gatherer:
-    arguments = {"truncate": "prompt_start", **json.loads(options)}
-    return Gatherer(RewardClient(arguments.pop("urls", None)), **arguments)

@@ -13,7 +13,7 @@ import pytest
 from fivescore.client import client as clients
 from fivescore.client.integrations import areal, ms_swift, trl, verl
 from fivescore.client.integrations.conversation import pair, pairs
-from fivescore.errors import FivescoreError, InvalidPair
+from fivescore.errors import ConfigurationError, FivescoreError, InvalidPair
 from tests.unit.client.fakes import Fleet, Hurry
 from tests.unit.model import policy_tokenizers as policies
 
@@ -23,12 +23,9 @@ SAID = {"role": "assistant", "content": "7"}
 CALL = {"function": {"name": "f", "arguments": "{}"}}
 IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
 IN_MESSAGES: tuple[tuple[Json, str], ...] = (
-    ({"tool_calls": [CALL]}, "tool_calls"),
-    ({"content": None, "tool_calls": [{}]}, "tool_calls"),
     ({"function_call": CALL["function"]}, "function_call"),
     ({"reasoning_content": "because"}, "reasoning_content"),
     ({"thinking": "because"}, "thinking"),
-    ({"name": "somebody"}, "name"),
     ({"images": np.array([[0.5]])}, "images"),
     ({"content": None}, "content"),
     ({"content": [{"type": "text", "text": "x"}, IMAGE]}, "content.1"),
@@ -70,13 +67,22 @@ def test_a_completion_that_a_tool_ends_is_an_error() -> None:
 
 @pytest.mark.parametrize("column", ["tools", "images", "image", "documents", "multi_modal_data"])
 @pytest.mark.parametrize("value", ["x", ["x"], {"image": ["x"]}, object()])
-def test_a_column_that_the_model_would_not_read_is_an_error_of_its_samples(
-    column: str, value: Any
-) -> None:
-    fine, error = pairs(["Q", "Q"], ["7", "8"], {column: [None, value], "answer": ["7", "7"]})
-    assert fine == {"prompt": "Q", "response": "7"}
-    assert isinstance(error, InvalidPair)
-    assert error.detail.startswith(f"{column}: ")
+def test_a_column_that_the_model_would_not_read_ends_the_run(column: str, value: Any) -> None:
+    columns = {column: [None, value], "answer": ["7", "7"]}
+    with pytest.raises(ConfigurationError, match=f"^{column}: the column"):
+        pairs(["Q", "Q"], ["7", "8"], columns)
+    fine = {"prompt": "Q", "response": "7"}
+    assert pairs(["Q", "Q"], ["7", "7"], {**columns, column: [None, None]}) == [fine, fine]
+
+
+def test_tool_calls_and_their_results_are_for_the_server_to_judge() -> None:
+    calling: Json = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    given = {"type": "function", "function": CALL["function"]}
+    sent: Json = {"role": "assistant", "content": "", "tool_calls": [given]}
+    result = {"role": "tool", "content": "x", "name": "f", "tool_call_id": "c"}
+    completion: list[Json] = [calling, {**result, "id": "m"}, SAID]
+    assert pair([USER], completion) == {"prompt": [USER, sent, result], "response": "7"}
+    assert pair([USER], [calling]) == {"prompt": [USER], "response": sent}
 
 
 def _trl(kind: Any) -> Callable[..., Any]:
@@ -102,16 +108,18 @@ CALLS: dict[str, Callable[[Json, Json], Any]] = {
 
 
 @pytest.mark.parametrize(
-    ("turn", "row", "field"),
+    ("turn", "row", "kind", "field"),
     [
-        ({**USER, "tool_calls": [CALL]}, {}, r"prompt\.0\.tool_calls"),
-        ({**USER, "content": [IMAGE]}, {}, r"prompt\.0\.content\.0"),
-        (USER, {"tools": [CALL]}, "tools"),
+        ({**USER, "tool_calls": [CALL]}, {}, InvalidPair, r"prompt\.0\.tool_calls"),
+        ({**USER, "content": [IMAGE]}, {}, InvalidPair, r"prompt\.0\.content\.0"),
+        (USER, {"tools": [CALL]}, ConfigurationError, "tools"),
     ],
 )
 @pytest.mark.parametrize("name", CALLS)
-def test_a_reward_function_raises_the_error(name: str, turn: Json, row: Json, field: str) -> None:
-    with pytest.raises(InvalidPair, match=rf"^(pair [01]: )?{field}: "):
+def test_a_reward_function_raises_the_error(
+    name: str, turn: Json, row: Json, kind: type[FivescoreError], field: str
+) -> None:
+    with pytest.raises(kind, match=rf"^(pair [01]: )?{field}: "):
         CALLS[name](turn, row)
 
 
@@ -123,7 +131,7 @@ def test_trl_may_go_on_without_such_a_sample() -> None:
 
 async def test_verl_raises_the_error() -> None:
     for info in ({"question": [{**USER, "tool_calls": [CALL]}]}, {"question": "Q", "images": [1]}):
-        with pytest.raises(InvalidPair):
+        with pytest.raises((InvalidPair, ConfigurationError)):
             await verl.compute_score("data", "7", extra_info=info)
     for fields in (
         {"raw_prompt": np.array([{**USER, "content": [IMAGE]}])},
@@ -137,4 +145,4 @@ async def test_verl_raises_the_error() -> None:
         manager = verl.RewardManager(SimpleNamespace(reward={}), tokenizer)
         with pytest.raises(FivescoreError) as caught:
             await manager.run_single([sample])
-        assert isinstance(caught.value, InvalidPair)
+        assert isinstance(caught.value, InvalidPair | ConfigurationError)

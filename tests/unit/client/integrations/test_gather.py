@@ -17,6 +17,7 @@ from fivescore.client.integrations.gather import Gatherer
 from fivescore.errors import InvalidPair, InvalidRequest
 from fivescore.types import Score
 from tests.unit.client.fakes import Fleet, Hurry, Request, pairs, problem, scored
+from tests.unit.engines import until
 
 
 @contextmanager
@@ -86,6 +87,23 @@ async def test_a_sample_that_is_given_up_is_not_sent_and_hinders_no_other() -> N
         await asyncio.gather(*tasks[1:])
     assert ["77"] not in [request.responses for request in fleet.requests]
     assert sum(len(request.pairs) for request in fleet.requests) == FEW_REQUESTS + 3
+
+
+async def test_a_request_that_nobody_waits_for_any_more_is_given_up() -> None:
+    async def never(request: Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        return scored(request)
+
+    fleet = Fleet(*[never] * FEW_REQUESTS)
+    with gathering(fleet) as gatherer:
+        tasks = await busy(gatherer)
+        both = [asyncio.create_task(gatherer.score(pairs(500)[number])) for number in (10, 11)]
+        await until(lambda: fleet.inflight == FEW_REQUESTS)
+        tasks[0].cancel()
+        assert [score.reward for score in await asyncio.gather(*both)] == [10, 11]
+        for task in tasks:
+            task.cancel()
+        await until(lambda: fleet.inflight == 0)
 
 
 async def test_a_sample_that_fails_fails_alone_and_a_request_that_fails_fails_its_samples() -> None:

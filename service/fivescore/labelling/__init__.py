@@ -1,0 +1,1 @@
+"""Scores whole files: reads rows, asks running servers, and writes the rows with their scores."""
