@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from transformers import AutoTokenizer
 
+from fivescore.settings import DEMO
 from tests.e2e.server import Server
 from tests.e2e.server import running as serving
 from tests.trainers.samples import Sample
@@ -31,18 +33,32 @@ class Reference:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self._tokenizer = AutoTokenizer.from_pretrained(DEMO)
         self._known: dict[str, float] = {}
 
-    def rewards(self, samples: list[Sample]) -> list[float]:
-        """The rewards of samples, in order; the server must be ready unless they are known."""
-        new = [one for one in samples if json.dumps(one) not in self._known]
+    def rewards(self, samples: list[Sample], rendered: bool = False) -> list[float]:
+        """The rewards of samples, in order; the server must be ready unless they are known.
+
+        Args:
+            rendered: whether the trainer sends what the reward model's template wrote.
+        """
+        pairs = [self._pair(one, rendered) for one in samples]
+        new = [one for one in pairs if json.dumps(one) not in self._known]
         if new:
             self.server.until_ready()
-            pairs = [{"prompt": one["messages"], "response": one["response"]} for one in new]
-            scores = self.server.score(pairs, truncate="prompt_start")
+            scores = self.server.score(new, truncate="prompt_start")
             for one, score in zip(new, scores, strict=True):
                 self._known[json.dumps(one)] = score["reward"]
-        return [self._known[json.dumps(one)] for one in samples]
+        return [self._known[json.dumps(one)] for one in pairs]
+
+    def _pair(self, sample: Sample, rendered: bool) -> dict[str, Any]:
+        """Prompt and response; of a rendered sample its text, where that is not the same."""
+        messages, response = sample["messages"], sample["response"]
+        special = any(token in str(sample) for token in self._tokenizer.all_special_tokens)
+        if rendered and (special or messages[-1]["role"] == "assistant"):
+            turns = [*messages, {"role": "assistant", "content": response}]
+            return {"text": self._tokenizer.apply_chat_template(turns, tokenize=False)}
+        return {"prompt": messages, "response": response}
 
     def restart(self) -> None:
         """Stop the server and start it; it listens and is not ready yet."""
@@ -102,8 +118,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RECORDS] = {}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """pytest-xdist: take over what one of its workers found."""
+    node.config.stash[RECORDS].update(getattr(node, "workeroutput", {}).get("trainers", {}))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.config.getoption("--record", default=False):
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["trainers"] = config.stash[RECORDS]
+    elif config.getoption("--record", default=False):
         known = results() if RESULT.exists() else {}
-        known.update(session.config.stash[RECORDS])
+        known.update(config.stash[RECORDS])
         RESULT.write_text(json.dumps(known, indent=1, sort_keys=True, ensure_ascii=False) + "\n")

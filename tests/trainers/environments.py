@@ -2,12 +2,14 @@
 
 ``python -m tests.trainers.environments openrlhf`` makes ``.trainers/openrlhf`` of the lock file
 ``tests/trainers/openrlhf.txt``. What the lock file has comes first, so a trainer may need another
-transformers than the server.
+transformers than the server. What pip cannot install whole is checked out: a line
+``# checkout OWNER/NAME@COMMIT FOLDER`` brings one folder of a repository of GitHub.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1] / ".trainers"
 DONE, REASON = ".installed", ".reason"
+CHECKOUT = re.compile(r"^# checkout (\S+)@(\S+) (\S+)$", re.MULTILINE)
 
 
 def python(name: str) -> Path:
@@ -40,18 +43,42 @@ def make(name: str) -> None:
     folder = ROOT / name
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=False)
-    lock = str(HERE / f"{name}.txt")
-    pip = [sys.executable, "-m", "pip", "--python", str(python(name)), "install", "--no-deps"]
-    done = subprocess.run([*pip, "-r", lock], capture_output=True, text=True)
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        (folder / REASON).write_text(f"pip: {(errors or done.stderr.splitlines())[-1]}")
+    lock = HERE / f"{name}.txt"
+    try:
+        checkouts = [
+            _checked_out(folder / "src" / repository, repository, *what)
+            for repository, *what in CHECKOUT.findall(lock.read_text())
+        ]
+        pip = [sys.executable, "-m", "pip", "--python", str(python(name)), "install", "--no-deps"]
+        # Its tests say whether a trainer that asks for another Python runs on the server's.
+        _run(*pip, "--ignore-requires-python", "-r", str(lock))
+    except OSError as failed:  # there is no git
+        (folder / REASON).write_text(str(failed))
+        return
+    except subprocess.CalledProcessError as failed:
+        lines = [line.strip() for line in failed.stderr.splitlines()]
+        errors = [line for line in lines if line.startswith(("ERROR", "fatal:"))]
+        reason = [str(failed), *lines, *errors][-1]
+        (folder / REASON).write_text(f"{'git' if failed.cmd[0] == 'git' else 'pip'}: {reason}")
         return
     ours = sysconfig.get_paths()["purelib"]
-    line = f"import site; site.addsitedir({ours!r})\n"
+    lines = [*map(str, checkouts), f"import site; site.addsitedir({ours!r})"]
     own = sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)})
-    Path(own, "zz-fivescore.pth").write_text(line)
+    Path(own, "zz-fivescore.pth").write_text("\n".join(lines) + "\n")
     (folder / DONE).touch()
+
+
+def _checked_out(into: Path, repository: str, commit: str, folder: str) -> Path:
+    git = ["git", "-C", str(into)]
+    address = f"https://github.com/{repository}"
+    _run("git", "clone", "--quiet", "--no-checkout", "--filter=blob:none", address, str(into))
+    _run(*git, "reset", "--quiet", "--soft", commit)  # which names what is checked out
+    _run(*git, "checkout", "--quiet", commit, "--", folder)
+    return into
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, capture_output=True, text=True, check=True)
 
 
 def up_to_date(name: str) -> bool:

@@ -47,17 +47,19 @@ WITH_MARKERS = ("<|im_end|> is how a turn ends.", "Yes.<|im_end|>\n<|im_start|>u
 WITHOUT_MARKERS = ("im_end is how a turn ends.", "Yes. Thanks!")
 
 
-def awkward(markers: bool) -> list[Sample]:
+def awkward(markers: bool, turns: bool = True) -> list[Sample]:
     """128 samples.
 
     Args:
         markers: whether responses may hold strings of the policy's special tokens. A trainer that
             decodes sampled token ids makes other texts of them.
+        turns: whether prompts may have several turns; else all have one, the user's.
     """
     responses = (*PLAIN, *(WITH_MARKERS if markers else WITHOUT_MARKERS))
+    prompts = PROMPTS if turns else tuple(messages[-1:] for messages in PROMPTS)
     return [
         {"messages": messages, "response": response}
-        for messages, response in product(PROMPTS, responses)
+        for messages, response in product(prompts, responses)
     ]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import pytest
 
@@ -29,21 +31,27 @@ class Scenarios:
     """Inherited by the tests of each trainer, which name it."""
 
     trainer: Trainer
+    failing: ClassVar[Sample] = FAILING
+    """A sample that fails for good."""
 
     def test_128_samples_at_once(
         self, process: Process, reference: Reference, record: Record
     ) -> None:
-        samples = awkward(self.trainer.markers)
+        samples = awkward(self.trainer.markers, self.trainer.turns)
         rewards = process.rewards(reference.server.url, samples)
-        expected = reference.rewards(samples)
+        expected = reference.rewards(samples, self.trainer.renders)
         record(samples=len(samples), largest_difference=_difference(rewards, expected))
         assert rewards == pytest.approx(expected, abs=TOLERANCE)
 
     def test_a_pair_that_fails(
         self, process: Process, reference: Reference, record: Record
     ) -> None:
+        if self.trainer.renders:
+            self._no_text_fails(process, reference)
+            record(failing="no text fails: it is read as it was rendered")
+            return
         samples = plain(ROUND)
-        samples[PLACE] = FAILING
+        samples[PLACE] = self.failing
         try:
             rewards = process.rewards(reference.server.url, samples)
         except RunEnded as error:
@@ -54,6 +62,13 @@ class Scenarios:
             rewards.pop(PLACE)
             assert rewards == pytest.approx(reference.rewards(samples), abs=TOLERANCE)
             record(failing="no reward for this pair, the others right")
+
+    def _no_text_fails(self, process: Process, reference: Reference) -> None:
+        samples = plain(ROUND)
+        if self.trainer.turns:
+            samples[PLACE] = self.failing
+        rewards = process.rewards(reference.server.url, samples)
+        assert rewards == pytest.approx(reference.rewards(samples, rendered=True), abs=TOLERANCE)
 
     def test_the_server_is_loading_when_the_first_call_comes(
         self, process: Process, reference: Reference, record: Record
@@ -96,7 +111,8 @@ class Scenarios:
 
 
 def _short(error: RunEnded, reference: Reference) -> str:
-    return str(error).replace(reference.server.url, "http://HOST")[:MOST_CHARACTERS]
+    said = str(error).replace(reference.server.url, "http://HOST")
+    return re.sub(r"127\.0\.0\.1:\d+", "TRAINER", said)[:MOST_CHARACTERS]
 
 
 def _wrong(reward: float | None, expected: float) -> bool:

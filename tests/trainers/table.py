@@ -77,14 +77,19 @@ def _row(key: str, facts: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _short(name: str, found: Results) -> str:
-    """The cell of README's row: versions and the day."""
+    """The cell of README's row: versions, with names where the row has several, and the day."""
     run = [facts for facts in found.values() if facts.get("row") == name]
     if not run:
         return "-"
     ran = [facts for facts in run if "not_run" not in facts]
     if not ran:
         return "NOT RUN"
-    versions = ", ".join(facts["version"] for facts in ran)
+    several = ", " in name
+    versions = ", ".join(
+        dict.fromkeys(
+            f"{facts['title']} {facts['version']}" if several else facts["version"] for facts in ran
+        )
+    )
     return f"{versions}; {max(facts['date'] for facts in ran)}"
 
 

@@ -29,26 +29,38 @@ class Trainer:
     """A trainer that is run with its own code."""
 
     key: str
-    """The name of its lock file, its driver and its result."""
+    """The name of its driver and its result."""
     name: str
     """What people call it."""
     called: str
     """What of its own code asks for the rewards."""
     row: str = ""
     """Of README's table, where it is not the name."""
+    environment: str = ""
+    """The name of its lock file, where it is not the key."""
     own_environment: bool = True
     """False where fivescore's own installation has it."""
     markers: bool = False
     """Whether it carries the policy's texts as they are, not as decoded token ids."""
+    turns: bool = True
+    """Whether a prompt may have several turns; else it is one text, the user's."""
+    renders: bool = False
+    """Whether it renders with the reward model's tokenizer, so that special tokens are read as
+    such."""
     emulated: str = ""
     """What of it is not its own code, and why."""
     loses: str = ""
     """What its run sees of a restart that it does not survive; empty where nothing is lost."""
 
     @property
+    def lock(self) -> str:
+        """The name of its lock file, and of the environment that is made of it."""
+        return self.environment or self.key
+
+    @property
     def missing(self) -> str | None:
         """Why it cannot be run here; None where it can."""
-        return environments.missing(self.key) if self.own_environment else None
+        return environments.missing(self.lock) if self.own_environment else None
 
 
 class Process:
@@ -60,7 +72,7 @@ class Process:
     """
 
     def __init__(self, trainer: Trainer, policy: Path, log: Path) -> None:
-        python = environments.python(trainer.key) if trainer.own_environment else sys.executable
+        python = environments.python(trainer.lock) if trainer.own_environment else sys.executable
         self._policy = str(policy)
         self._log = log
         with log.open("ab") as output:

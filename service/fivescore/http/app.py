@@ -18,14 +18,17 @@ from fivescore import __version__
 from fivescore.errors import ConfigurationError, FivescoreError
 from fivescore.http import health, page, problems, routes
 from fivescore.http.auth import OPEN, Keys, open_routes
+from fivescore.http.beside import Beside
+from fivescore.http.budget import Budget
 from fivescore.http.context import RequestContext
 from fivescore.http.holding import Holding
+from fivescore.http.hosts import Hosts
 from fivescore.http.keyring import Keyring
 from fivescore.http.openapi import describe
 from fivescore.http.protocols import llama_factory, nemo_gym, openai, openrlhf, slime, tei, vllm
-from fivescore.http.protocols.protocol import respond
+from fivescore.http.protocols.protocol import Translated, answer, context_of
 from fivescore.http.ratelimit import RateLimit
-from fivescore.http.request import body_of
+from fivescore.http.request import body_of, read
 from fivescore.http.schema import Description, described, either
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import Settings
@@ -50,14 +53,20 @@ async def score(request: Request) -> Response:
     In an answer to fivescore's own body a pair that fails has its error in its place, and its
     neighbours are not affected.
     """
-    body = await body_of(request)
-    if vllm.asks_for_score(body):
-        answer = respond(request, body, vllm.scores)
-    else:  # until here an error had the form of both
-        problems.use_protocol_errors(request.scope, False)
-        answer = routes.score(request, body)
-    del body  # or it would take memory until the answer
-    return await answer
+    received = await body_of(request)
+    context = context_of(request)
+
+    def parse(body: Any) -> Translated | routes.Asked:
+        if vllm.asks_for_score(body):
+            return vllm.scores(body, context)
+        problems.use_protocol_errors(request.scope, False)  # until here it had the form of both
+        return routes.parse(body)
+
+    asked = await read(request, received, parse)
+    del received  # or it would take memory until the answer
+    if isinstance(asked, Translated):
+        return await answer(request, asked)
+    return await routes.score(request, asked)
 
 
 REWARD = "/reward"
@@ -106,11 +115,13 @@ def create_app(
     settings: Settings,
     scorer: Scorer,
     tracing: Tracing | None = None,
+    address: str | None = None,
 ) -> FastAPI:
     """The service's app. Its lifespan starts loading the model; it answers meanwhile.
 
     Args:
         tracing: makes a span of every request; closed at the end of the lifespan.
+        address: what the service listens on; by default the setting's host.
 
     Raises:
         ConfigurationError: the settings name a path that clashes or does not exist, or the file of
@@ -141,16 +152,29 @@ def create_app(
     app.state.scorer = scorer
     app.state.settings = settings
     app.state.holding = Holding(scorer.service, settings)
+    most_bytes = max(settings.max_receiving_bytes, settings.max_body_bytes)
+    refused = scorer.service.metrics.rejections.labels("bytes").inc
+    app.state.budget = Budget(most_bytes, refused)
+    app.state.beside = Beside(most_bytes, refused)
+    scorer.service.metrics.receiving.set_function(lambda: app.state.budget.held)
     app.state.rate_limit = RateLimit(settings.key_pairs_per_second)
     _add_routes(app, settings.reward_path)
     paths_of_protocols = {"/score", settings.reward_path, *(path for _, path, _ in PROTOCOLS)}
     paths = {path for route in app.routes if (path := getattr(route, "path", None))}
+    app.add_middleware(
+        Hosts,
+        address=address or settings.host,
+        name=settings.host,
+        allowed=settings.allowed_hosts,
+        guarded=settings.guarded,
+    )
     app.add_middleware(Keys, keyring=keyring, open_routes=open_routes(settings.open_routes, paths))
     app.add_middleware(
         RequestContext,
         metrics=scorer.service.metrics,
         tracing=tracing,
         log_texts=settings.log_texts,
+        paths=paths,
         protocol_paths=paths_of_protocols,
     )
     app.add_exception_handler(FivescoreError, problems.on_error)

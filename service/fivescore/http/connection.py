@@ -35,6 +35,9 @@ RESERVE = 64
 LINGER_SECONDS = 5.0
 """How long a refused client may go on sending: after a reset it could not read the answer."""
 
+CHUNK_BYTES = 32
+"""What a chunk's size and line ends take at most, without extensions."""
+
 Phase = Literal["idle", "head", "body", "rest", "answer", "writing", "refused"]
 
 
@@ -127,6 +130,8 @@ class Connection(HttpToolsProtocol):
         self._head_began = 0
         """How many bytes were received up to the chunk in which the head begins."""
         self._head_bytes = 0
+        self._framing = 0
+        """Bytes of the request's body that are neither content nor sizes: extensions, trailers."""
         self._body_came = False
         self._over_limit = False
         window = limits.client_timeout_seconds
@@ -156,6 +161,7 @@ class Connection(HttpToolsProtocol):
         if self._phase == "idle":
             self._phase, self._head_began = "head", self._received
         self._received += len(data)
+        self._framing += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -168,6 +174,9 @@ class Connection(HttpToolsProtocol):
         unparsed = self._received - self._head_began
         if self._phase == "head" and unparsed > self._limits.max_header_bytes:
             self._refuse(_head_too_large(self._limits))
+            return
+        if self._phase in ("body", "rest") and self._framing > self._limits.max_header_bytes:
+            self._refuse(_framing_too_large(self._limits))
             return
         self._start_clock()
 
@@ -184,6 +193,8 @@ class Connection(HttpToolsProtocol):
             raise _Refused(_target_too_long(most))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._phase != "head":  # a trailer: it comes when its request is served already
+            return
         super().on_header(name, value)
         self._head_bytes += len(name) + len(value)
         limits = self._limits
@@ -196,14 +207,21 @@ class Connection(HttpToolsProtocol):
         over = self._over_limit and len(self.connections) > self._limits.max_connections
         if over and not self.url.startswith(PROBES):
             raise _Refused(_too_many(self._limits))
+        if (fault := _fault_of_head(self.headers, self.parser.get_http_version())) is not None:
+            raise _Refused(fault)
         super().on_headers_complete()
         self.cycle.transport = _Whole(self.transport, self.cycle)  # type: ignore[assignment]
         if over:
             self.cycle.keep_alive = False
-        self._phase = "body"
+        self._phase, self._framing = "body", 0
+
+    def on_chunk_header(self) -> None:
+        """A chunk's size has come, with whatever extensions."""
+        self._framing -= CHUNK_BYTES
 
     def on_body(self, body: bytes) -> None:
         self._body_came = True
+        self._framing -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -356,8 +374,21 @@ class Connection(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", bytes(answer.body)])
 
 
-def _malformed() -> Refusal:
-    return Refusal("malformed", 400, "malformed_http", "this is not a valid HTTP/1.1 request")
+def _malformed(detail: str = "this is not a valid HTTP/1.1 request") -> Refusal:
+    return Refusal("malformed", 400, "malformed_http", detail)
+
+
+def _fault_of_head(headers: list[tuple[bytes, bytes]], version: str) -> Refusal | None:
+    """What the parser takes and HTTP forbids, or two servers may read differently."""
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) > 1 or (not hosts and version != "1.0"):
+        return _malformed(f"the request has {len(hosts)} Host headers: send one")
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    if codings and version == "1.0":
+        return _malformed("Transfer-Encoding: HTTP/1.0 has none: send HTTP/1.1")
+    if codings and [coding.strip().lower() for coding in codings] != [b"chunked"]:
+        return _transfer_coded()
+    return None
 
 
 def _target_too_long(most: int) -> Refusal:
@@ -381,6 +412,21 @@ def _encoded() -> Refusal:
         "encoding", 415, "unsupported_encoding",
         "Content-Encoding: the service does not decompress bodies: send the body uncompressed,"
         " without this header",
+    )  # fmt: skip
+
+
+def _transfer_coded() -> Refusal:
+    return Refusal(
+        "encoding", 501, "unsupported_encoding",
+        "Transfer-Encoding: the service reads chunked alone: send the body uncompressed",
+    )  # fmt: skip
+
+
+def _framing_too_large(limits: Settings) -> Refusal:
+    return Refusal(
+        "head_too_large", 431, "header_too_large",
+        "the extensions of the body's chunks and its trailers are larger than"
+        f" {limits.max_header_bytes} bytes (max_header_bytes): they are not read, leave them out",
     )  # fmt: skip
 
 

@@ -9,7 +9,6 @@ import time
 import uuid
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,9 +29,8 @@ log = logging.getLogger(__name__)
 HEADER = b"x-request-id"
 SERVER_TIMING = b"server-timing"
 _ACCEPTED = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_QUERY = re.compile(r"[?&;].*|api_key.*", re.IGNORECASE | re.DOTALL)
-"""A query inside the path, from a client that escaped or forgot the question mark."""
-MOST_PATH_CHARACTERS = 200
+UNKNOWN = "unknown"
+"""What logs and metrics call a path that is no route: it may hold a key or a text."""
 _QUIET = ("/health", "/metrics")
 """Paths that probes and scrapers ask every few seconds; logged at debug."""
 
@@ -41,6 +39,7 @@ class RequestContext:
     """The outermost ASGI middleware.
 
     Args:
+        paths: those of the routes; the log shows no other.
         protocol_paths: paths whose errors have the form that clients of protocols understand.
         tracing: makes a span of each request.
         log_texts: whether the log shows the message of an unexpected error, which may hold texts.
@@ -52,9 +51,11 @@ class RequestContext:
         metrics: Metrics,
         tracing: Tracing | None = None,
         log_texts: bool = False,
+        paths: Collection[str] = (),
         protocol_paths: Collection[str] = (),
     ) -> None:
         self._app = app
+        self._paths = frozenset(paths)
         self._protocol_paths = frozenset(protocol_paths)
         self._log_texts = log_texts
         self._metrics = metrics
@@ -122,13 +123,13 @@ class RequestContext:
         log.error(text, fields)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unknown")
+        route = getattr(scope.get("route"), "path", UNKNOWN)
         self._metrics.http_seconds.labels(_method(scope), route, str(status)).observe(seconds)
         usage = scope.get("fivescore.usage", {})
         trace = trace_of(scope)
         fields = {
-            "method": scope["method"],
-            "path": _path(scope),
+            "method": _method(scope),
+            "path": scope["path"] if scope["path"] in self._paths else UNKNOWN,
             "status": status,
             "ms": round(seconds * 1e3, 3),
             "route": route,
@@ -140,11 +141,6 @@ class RequestContext:
         }
         level = logging.DEBUG if scope["path"].startswith(_QUIET) else logging.INFO
         log.log(level, "%(method)s %(path)s %(status)d %(ms).1f ms", fields)
-
-
-def _path(scope: Scope) -> str:
-    """The path for the log: bounded, in one line, and without a key that got into it."""
-    return quote(_QUERY.sub("", scope["path"])[:MOST_PATH_CHARACTERS], safe="/:@!$'()*,+=~")
 
 
 def _server_timing(trace: Trace) -> bytes:

@@ -10,13 +10,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from fivescore.errors import EngineDead, Loading
-from fivescore.http.body import checked_json, read_body
+from fivescore.http.body import Body, read_body
 from fivescore.http.disconnect import until_gone
 from fivescore.scoring.lifecycle import Service
 from fivescore.settings import Settings
@@ -39,13 +38,13 @@ class Holding:
         service.metrics.held.set_function(lambda: self._waiting)
 
     async def answer(
-        self, request: Request, respond: Callable[[Any], Awaitable[Response]]
+        self, request: Request, respond: Callable[[Body], Awaitable[Response]]
     ) -> Response:
-        """What ``respond`` makes of the request's JSON body, once there is an engine for it.
+        """What ``respond`` makes of the request's body, once there is an engine for it.
 
         Raises:
             ServiceUnavailable: there is none within ``hold_seconds``, or there will not be any.
-            FivescoreError: what ``read_body``, ``checked_json`` and ``respond`` raise.
+            FivescoreError: what ``read_body`` and ``respond`` raise.
         """
         body = await read_body(request, self._settings)
         give_up_at = time.monotonic() + self._settings.hold_seconds
@@ -55,7 +54,7 @@ class Holding:
                     await self._until_available(request, give_up_at)
                 self._service.check_available()
                 try:
-                    return await respond(checked_json(body, self._settings))
+                    return await respond(body)
                 except (Loading, EngineDead):
                     if not kept or time.monotonic() >= give_up_at:
                         raise

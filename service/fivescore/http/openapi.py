@@ -31,11 +31,13 @@ PROBLEM = obj(
 )  # fmt: skip
 ERRORS = {
     400: "Not valid HTTP/1.1",
+    403: "Without keys: another host was asked for, or a page of another site asked",
     408: "The request came too slowly",
     414: "The target is too long",
     415: "The body is compressed",
     431: "The head is too large",
     500: "The service failed, or a score is not a finite number",
+    501: "The body has a Transfer-Encoding other than chunked",
     503: "Unavailable: see Retry-After",
 }
 """Errors of every route."""

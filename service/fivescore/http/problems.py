@@ -24,6 +24,8 @@ _STATUS = {
     "too_many_pairs": (413, "Too many pairs in one request"),
     "body_too_large": (413, "The request body is too large"),
     "unauthorized": (401, "The key is missing or wrong"),
+    "foreign_host": (403, "Another host was asked for"),
+    "foreign_origin": (403, "A page of another site sent the request"),
     "client_gone": (CLIENT_CLOSED, "The client closed the connection"),
     "overloaded": (429, "Too much in flight"),
     "rate_limited": (429, "More pairs than the key's rate allows"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import models_json_schema
@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fivescore import content
-from fivescore.errors import FivescoreError, InvalidRequest
+from fivescore.errors import FivescoreError, InvalidPair, InvalidRequest
 from fivescore.http.body import json_response
 from fivescore.http.priority import priority_of
 from fivescore.http.problems import item, request_id_of
@@ -80,16 +80,26 @@ ANSWERS: tuple[Schema, ...] = (
 ERRORS = {429: "Too much is in flight: see Retry-After"}
 
 
-async def score(request: Request, body: Any) -> Response:
+class Asked(NamedTuple):
+    """What a body asks for.
+
+    Args:
+        bare: whether the body is one pair, and so is the answer.
+    """
+
+    pairs: list[Pair | InvalidPair]
+    options: Options
+    bare: bool
+
+
+async def score(request: Request, asked: Asked) -> Response:
     """Score the pairs of a body. A pair that fails has its error in its place.
 
     Raises:
         FivescoreError: the request as a whole, or its one bare pair, failed.
     """
-    items, options, bare = parse(body)
+    pairs, options, bare = asked
     options = replace(options, priority=priority_of(request))
-    pairs = [parse_pair(value) for value in items]
-    del body, items  # or they would take memory until the answer
     results = await score_pairs(request, pairs, options)
     if bare and isinstance(results[0], FivescoreError):
         raise results[0]
@@ -107,8 +117,8 @@ async def score(request: Request, body: Any) -> Response:
     )
 
 
-def parse(body: Any) -> tuple[list[Any], Options, bool]:
-    """The raw pairs, the request's options, and whether the body is one bare pair.
+def parse(body: Any) -> Asked:
+    """The pairs of a body, each of which may be an error, and the request's options.
 
     Raises:
         InvalidRequest: the body as a whole is malformed; names every fault.
@@ -139,7 +149,7 @@ def parse(body: Any) -> tuple[list[Any], Options, bool]:
         principle=options.principle,
         timeout_seconds=options.timeout_seconds,
     )
-    return pairs, chosen, bare
+    return Asked([parse_pair(value) for value in pairs], chosen, bare)
 
 
 def entry(result: Score | FivescoreError) -> dict[str, Any]:

@@ -48,7 +48,12 @@ METHODS: dict[type, dict[str, tuple[str, ...]]] = {
         "on_response_complete": (),
         "_unset_keepalive_if_required": (),
     },
-    Server: {"run": ("sockets",), "capture_signals": (), "handle_exit": ("sig", "frame")},
+    Server: {
+        "run": ("sockets",),
+        "serve": ("sockets",),
+        "capture_signals": (),
+        "handle_exit": ("sig", "frame"),
+    },
 }
 """The methods that are overridden or called, and their parameters.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
 from operator import getitem
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -237,3 +238,15 @@ def assert_refused(response: httpx.Response, status: int, code: str) -> Json:
 async def post(service: Service, protocol: Protocol, *bodies: Any) -> httpx.Response:
     (body,) = bodies or (protocol.one(),)
     return await service.http.post(protocol.path, content=encoded(body))
+
+
+def demo_with_template(folder: Path, template: str) -> str:
+    """A folder with the demo checkpoint and another chat template."""
+    for file in Path(DEMO).iterdir():
+        (folder / file.name).symlink_to(file)
+    manifest = json.loads((folder / "reward.json").read_text())
+    del manifest["proof"]  # which is of the demo's own template
+    for name, text in (("chat_template.jinja", template), ("reward.json", json.dumps(manifest))):
+        (folder / name).unlink()
+        (folder / name).write_text(text)
+    return str(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fivescore.http.slices import MOST_DEPTH
 from tests.integration.protocols.protocols import (
     PROTOCOLS,
     Protocol,
@@ -72,6 +74,27 @@ async def check(service: Service, protocol: Protocol, body: Any) -> None:
         assert_problem(response, 422, response.json()["code"])
     else:
         assert_refused(response, 422, response.json()["code"])
+
+
+def _deep(levels: int, opening: str) -> str:
+    closing = "]" if opening == "[" else "}"
+    return opening * levels + "1" + closing * levels
+
+
+@every
+async def test_no_field_that_is_deep_is_an_error_of_the_service(
+    service: Service, protocol: Protocol
+) -> None:
+    good = protocol.one()
+    for name in sorted({*NAMES, *good}):
+        for opening in ("[", '{"type":'):
+            for levels in (MOST_DEPTH - 1, 1000):
+                deep = _deep(levels, opening)
+                rest = json.dumps({key: value for key, value in good.items() if key != name})
+                body = f'{{"{name}": {deep}, {rest[1:]}'.replace(", }", "}")
+                response = await service.http.post(protocol.path, content=body)
+                assert response.status_code in (200, 422), (name, opening, levels)
+                assert levels < MOST_DEPTH or response.json()["limit"] == MOST_DEPTH
 
 
 @every

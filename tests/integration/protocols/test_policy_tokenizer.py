@@ -80,6 +80,16 @@ async def test_slimes_response_loses_one_end_of_turn_whatever_its_prompt_is(
             assert answered(await post(service, "/reward", body)) == score["reward"]
 
 
+async def test_a_rendered_prompt_that_ends_with_the_assistants_turn_is_refused_by_slimes_route(
+    service: Service, policy: Any
+) -> None:
+    prompt = prompt_of(policy, [QUESTION, {"role": "assistant", "content": "2"}])
+    problem = assert_refused(
+        await post(service, "/reward", {"prompt": prompt, "response": "3"}), 422, "invalid_pair"
+    )
+    assert "last message of prompt" in problem["detail"]
+
+
 async def test_a_query_that_does_not_go_on_from_its_prompt_fails_and_is_told_by_its_place(
     service: Service, policy: Any
 ) -> None:

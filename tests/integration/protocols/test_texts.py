@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from transformers import AutoTokenizer
 
 from tests.integration.protocols.protocols import (
     PAIRS,
+    PROTOCOLS,
     QUESTION,
+    Protocol,
     answered,
     conversation,
+    demo_with_template,
     encoded,
     rendered,
     token_ids,
@@ -168,3 +172,37 @@ async def test_vllms_score_takes_multimodal_items_of_text(recording: Service, fo
     asked = ("/v1/score", lambda pair: {"text_1": item(pair["prompt"]),
                                         "text_2": [item(pair["response"])]})  # fmt: skip
     assert await read(recording, asked, PAIRS[0]) == token_ids(PAIRS[0])
+
+
+PLAIN = (
+    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+    "{{ m.content }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def untrimmed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Service, str]]:
+    """A model whose template, unlike the demo's, leaves the white space around texts."""
+    folder = demo_with_template(tmp_path_factory.mktemp("untrimmed"), PLAIN)
+    async with serving(ENGINE, model=folder) as service:
+        yield service, folder
+
+
+@pytest.mark.parametrize(
+    "response", ["7", " 7", "7 ", "\n7\n\n", "\t 7 \r\n", " ", "\n", ""], ids=repr
+)
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda one: one.name)
+async def test_white_space_is_read_to_the_letter_by_every_protocol(
+    untrimmed: tuple[Service, str],
+    monkeypatch: pytest.MonkeyPatch,
+    protocol: Protocol,
+    response: str,
+) -> None:
+    service, folder = untrimmed
+    own = AutoTokenizer.from_pretrained(folder)
+    monkeypatch.setattr("tests.integration.protocols.protocols.tokenizer", lambda: own)
+    for prompt in ("Q", " Q", "Q\n", "\n\nQ  "):
+        pair = {"prompt": prompt, "response": response}
+        asked = (protocol.path, lambda _, one=pair: protocol.one(one))
+        assert await read(service, asked, None) == token_ids(pair)

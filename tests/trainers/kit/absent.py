@@ -9,7 +9,14 @@ from types import ModuleType
 from typing import Any
 
 
-class _Thing:
+class _Kind(type):
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Thing
+
+
+class _Thing(metaclass=_Kind):
     """A class, a decorator or a function of an absent package."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+# At this share Ray kills a worker, whoever has filled the machine's memory.
+os.environ["RAY_memory_usage_threshold"] = "0.98"  # noqa: SIM112  # that is its name
 
 import ray
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import distribution
 from typing import Any, NamedTuple
 
 
@@ -48,6 +50,18 @@ def main(version: str, rewards: Callable[[Job], Rewards]) -> None:
             _say({"rewards": [None if one is None else float(one) for one in values]})
         except BaseException as error:
             _say({"error": f"{type(error).__name__}: {error}"})
+
+
+def commit(name: str) -> str:
+    """The start of the commit that a package was installed from."""
+    source = json.loads(distribution(name).read_text("direct_url.json") or "{}")
+    return str(source["vcs_info"]["commit_id"][:8])
+
+
+def checked_out(repository: str) -> str:
+    """The start of the commit that was checked out."""
+    git = ["git", "-C", f"{sys.prefix}/src/{repository}", "rev-parse", "--short=8", "HEAD"]
+    return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _say(answer: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from tests.integration.service import Service, serving, strict
 
 
 async def test_the_manifest_in_force_and_the_versions_are_shown(service: Service) -> None:
+    await service.until(lambda: service.scorer.service.digest is not None)
     shown = strict(await service.http.get("/manifest"))
     written = json.loads((Path(DEMO) / "reward.json").read_text())
     del written["proof"]  # a megabyte perhaps; whether it holds is shown instead

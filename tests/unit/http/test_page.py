@@ -106,7 +106,7 @@ async def test_the_page_is_open_and_says_whether_a_key_is_wanted(keys: object, s
 )
 async def test_with_the_page_open_everything_else_still_wants_the_key(path: str) -> None:
     async with serving(api_key=KEY) as service:
-        response = await service.http.get(httpx.URL(f"http://test{path}"))
+        response = await service.http.get(httpx.URL(f"http://localhost{path}"))
         assert_problem(response, 401, "unauthorized")
 
 

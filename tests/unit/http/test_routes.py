@@ -6,34 +6,42 @@ from typing import Any
 
 import pytest
 
-from fivescore.errors import InvalidRequest
-from fivescore.http.routes import parse
+from fivescore.errors import InvalidPair, InvalidRequest
+from fivescore.http.routes import Asked, parse
 from fivescore.scoring.scorer import Options
+from fivescore.types import Pair, parse_pair
 
 PAIR = {"prompt": "Q", "response": "A"}
 
 
+def pair(**fields: Any) -> Pair | InvalidPair:
+    return parse_pair(fields)
+
+
 def test_a_batch_is_its_pairs_and_the_default_options() -> None:
-    assert parse({"pairs": [PAIR, 1]}) == ([PAIR, 1], Options(), False)
+    asked = parse({"pairs": [PAIR, 1]})
+    assert (asked.pairs[0], asked.options, asked.bare) == (pair(**PAIR), Options(), False)
+    assert isinstance(asked.pairs[1], InvalidPair)
 
 
 def test_a_bare_pair_is_one_pair() -> None:
-    assert parse(PAIR) == ([PAIR], Options(), True)
-    assert parse({"token_ids": [1]}) == ([{"token_ids": [1]}], Options(), True)
+    assert parse(PAIR) == Asked([pair(**PAIR)], Options(), True)
+    assert parse({"token_ids": [1]}) == Asked([pair(token_ids=[1])], Options(), True)
 
 
 def test_options_stand_beside_the_pairs_in_both_forms() -> None:
     options = {"weights": {"a": 1}, "truncate": "prompt_start", "timeout_seconds": 2}
     expected = Options({"a": 1.0}, "prompt_start", 2.0)
-    assert parse({"pairs": [], **options}) == ([], expected, False)
-    assert parse({**PAIR, **options}) == ([PAIR], expected, True)
+    assert parse({"pairs": [], **options}) == Asked([], expected, False)
+    assert parse({**PAIR, **options}) == Asked([pair(**PAIR)], expected, True)
 
 
 def test_a_principle_is_a_bare_pairs_own_and_a_batchs_option() -> None:
     judged = {**PAIR, "principle": "honesty"}
-    assert parse(judged) == ([judged], Options(), True)
+    assert parse(judged) == Asked([pair(**judged)], Options(), True)
     expected = Options(principle="honesty")
-    assert parse({"pairs": [PAIR], "principle": "honesty"}) == ([PAIR], expected, False)
+    batch = parse({"pairs": [PAIR], "principle": "honesty"})
+    assert batch == Asked([pair(**PAIR)], expected, False)
 
 
 def test_the_body_is_left_as_it_was() -> None:

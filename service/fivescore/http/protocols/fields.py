@@ -12,14 +12,27 @@ from fivescore.errors import InvalidPair, InvalidRequest
 from fivescore.http.protocols.protocol import Context
 from fivescore.http.schema import COUNT, NUMBER, STRING, Schema, either, list_of, obj
 from fivescore.model import roles
-from fivescore.types import ROLES, Pair, Score, parse_pair
+from fivescore.model.conversation import NO_CALLS
+from fivescore.types import MOST_TURNS, ROLES, Pair, Score, parse_pair
 
 TEXTS = either(STRING, list_of(STRING))
 TOKEN_IDS = list_of({"type": "integer", "minimum": 0, "exclusiveMaximum": 2**31}, 1)
 INPUTS = either(STRING, list_of(STRING), TOKEN_IDS, list_of(TOKEN_IDS))
 ROLE: Schema = {"type": "string", "enum": list(ROLES)}
 CONTENT = either(STRING, list_of(obj(("text",), text=STRING), 1))
-MESSAGES = list_of(obj(("role", "content"), role=ROLE, content=CONTENT), 1)
+CALLS = list_of(
+    obj(
+        ("function",),
+        id=STRING,
+        type={"type": "string", "enum": ["function"]},
+        function=obj(("name",), name={**STRING, "minLength": 1},
+                     arguments=either(STRING, {"type": "object"})),
+    )
+)  # fmt: skip
+MESSAGES = list_of(
+    obj(("role",), role=ROLE, content=CONTENT, tool_calls=CALLS, tool_call_id=STRING, name=STRING),
+    1,
+)
 USAGE = obj(("total_tokens",), prompt_tokens=COUNT, total_tokens=COUNT)
 VECTOR = list_of(NUMBER, 1)
 
@@ -95,23 +108,36 @@ def dialogue(messages: Any, field: str, context: Context) -> Pair | InvalidPair:
         raise malformed(
             field, "the last message must be the assistant's: it is the response that is scored"
         )
-    return parse_pair({"prompt": turns[:-1], "response": turns[-1]["content"]})
+    return parse_pair({"prompt": turns[:-1], "response": turns[-1]})
 
 
 def prompt_turns(messages: Any, field: str, context: Context) -> list[dict[str, Any]]:
-    """Messages reduced to role and text: clients add ids, times and more.
+    """Messages reduced to what the model reads: clients add ids, times and more.
 
     Raises:
-        InvalidRequest: ``messages`` is not a list of messages of text in roles that the model
-            knows, or one of them holds more that would not be scored.
+        InvalidRequest: ``messages`` is not a list of messages in roles that the model knows, or one
+            of them holds more that would not be scored.
     """
     if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
         raise malformed(field, "must be a list of messages with role and content")
+    check_turns(messages, field)
     return [turn_of(turn, f"{field}.{i}", context) for i, turn in enumerate(messages)]
 
 
-def turn_of(turn: dict[str, Any], field: str, context: Context) -> dict[str, str]:
-    """A message reduced to role and text.
+def check_turns(turns: list[Any], field: str) -> None:
+    """Check the number of messages before each is looked at.
+
+    Raises:
+        InvalidRequest: they are more than ``MOST_TURNS``.
+    """
+    if len(turns) > MOST_TURNS:
+        raise malformed(
+            field, f"has {len(turns)} messages, the limit is {MOST_TURNS}: leave the oldest out"
+        )
+
+
+def turn_of(turn: dict[str, Any], field: str, context: Context) -> dict[str, Any]:
+    """A message reduced to what the model reads: role, text, tool calls, and whose result it is.
 
     Raises:
         InvalidRequest: its role is unknown to the model, or it holds more that would not be scored.
@@ -122,18 +148,21 @@ def turn_of(turn: dict[str, Any], field: str, context: Context) -> dict[str, str
     known = roles.as_known_role(role, conversation.roles)
     if known not in conversation.roles:
         raise malformed(f"{field}.role", roles.unknown(known, conversation.roles))
-    ignored = content.BY_TEMPLATE - conversation.rendered_fields
-    return {"role": known, "content": message_text(turn, field, ignored)}
+    with _named(field):
+        read = content.turn_of(turn)
+    if content.CALLS in read and not conversation.takes_calls:
+        raise malformed(f"{field}.{content.CALLS}", NO_CALLS)
+    return {**read, "role": known}
 
 
-def message_text(message: dict[str, Any], field: str, ignored: Collection[str] = ()) -> str:
+def message_text(message: dict[str, Any], field: str) -> str:
     """The text of a message that holds nothing else.
 
     Raises:
         InvalidRequest: it has no text, or holds more, such as tool calls or an image.
     """
     with _named(field):
-        return content.message_text(message, ignored)
+        return content.message_text(message)
 
 
 def text_of(value: Any, field: str) -> str:
@@ -144,6 +173,16 @@ def text_of(value: Any, field: str) -> str:
     """
     with _named(field):
         return content.text_of(value)
+
+
+def response_of(value: Any, field: str) -> str:
+    """The text of a response that stands alone, not in a message.
+
+    Raises:
+        InvalidRequest: as for ``text_of``, or the value is several responses.
+    """
+    with _named(field):
+        return content.response_of(value)
 
 
 def part_of(part: Any, field: str) -> str:

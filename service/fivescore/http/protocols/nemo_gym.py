@@ -6,6 +6,7 @@ The attributes themselves are further members of the answer.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from starlette.requests import Request
@@ -13,10 +14,11 @@ from starlette.responses import Response
 
 from fivescore import content
 from fivescore.errors import printable
-from fivescore.http.body import json_response
+from fivescore.http.body import json_response, json_written
 from fivescore.http.protocols.fields import (
     CONTENT,
     ROLE,
+    check_turns,
     malformed,
     members,
     text_of,
@@ -33,12 +35,24 @@ from fivescore.http.schema import (
     list_of,
     obj,
 )
+from fivescore.http.slices import dumps, written
+from fivescore.model.conversation import NO_CALLS
 from fivescore.model.manifest import Affine, Manifest
 from fivescore.types import Score, parse_pair
 
 _PARAMETERS = "responses_create_params"
 _INPUT, _OUTPUT = f"{_PARAMETERS}.input", "response.output"
-_ITEMS = either(STRING, list_of(obj((), type=STRING, role=ROLE, content=CONTENT)))
+_ITEMS = either(
+    STRING,
+    list_of(
+        obj(
+            (), type=STRING, role=ROLE, content=CONTENT, call_id=STRING, name=STRING,
+            arguments=STRING, output=CONTENT,
+        )
+    ),
+)  # fmt: skip
+_CALL, _RESULT = "function_call", "function_call_output"
+"""Types of the Responses API's items for a call and what it gave."""
 _NUMBERS = {"type": "object", "additionalProperties": NUMBER}
 _MESSAGE = {
     "type": "message",
@@ -68,9 +82,10 @@ _MESSAGE = {
 def verify(body: Any, context: Context) -> Translated:
     """NeMo-Gym: the body, with `reward`, its `reward_components` and the attributes added.
 
-    The response that is scored is the last message of the output that is the assistant's, a refusal
-    too; messages before it are part of the prompt, and what follows it is not read. Reasoning and
-    tool calls are refused. An output without an item is scored as an empty response.
+    The response that is scored is the last turn of the assistant in the output, a refusal too: its
+    message, and the function calls beside it. What is before it is part of the prompt, and what
+    follows it is not read. Reasoning is refused. An output without an item is scored as an empty
+    response.
     """
     body = members(body, "responses_create_params", "response", refused=content.OF_ROWS)
     created, response = (body[name] for name in ("responses_create_params", "response"))
@@ -81,14 +96,23 @@ def verify(body: Any, context: Context) -> Translated:
     output = _messages(_until_assistant(response.get("output") or []), _OUTPUT, context)
     if output and output[-1]["role"] != "assistant":
         raise malformed(_OUTPUT, "has no message of the assistant, which would be scored")
-    said = output.pop()["content"] if output else ""
+    said = output.pop() if output else ""
     pair = parse_pair({"prompt": [*prompt, *output], "response": said})
 
-    def answer(scores: list[Score]) -> dict[str, Any]:
+    manifest = context.model.manifest
+    ours = {*manifest.attributes, "truncated", "reward", "reward_components"}
+    echo = written({name: value for name, value in body.items() if name not in ours})
+
+    def answer(scores: list[Score]) -> Response:
         (score,) = scores
-        components = reward_components(score, context.model.manifest)
-        rewards = {"reward": score.reward, "reward_components": components}
-        return {**body, **score.attributes, "truncated": score.truncated, **rewards}
+        added = {
+            **score.attributes,
+            "truncated": score.truncated,
+            "reward": score.reward,
+            "reward_components": reward_components(score, manifest),
+        }
+        echo[-1:] = b"," + dumps(added)[1:]  # the body holds two members at least
+        return json_written(echo)
 
     return Translated(_OUTPUT, [pair], answer)
 
@@ -123,15 +147,17 @@ def _instructions(created: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _until_assistant(items: Any) -> Any:
-    """The items up to the last message of the assistant, of which a refusal is the text."""
+    """The items up to the assistant's last message or call; a message's refusal is its text."""
     if not isinstance(items, list):
         return items
     said = [
         place
         for place, item in enumerate(items)
         if isinstance(item, dict)
-        and item.get("role") == "assistant"
-        and item.get("type", "message") in ("message", None)
+        and (
+            item.get("type") == _CALL
+            or (item.get("role") == "assistant" and item.get("type") in ("message", None))
+        )
     ]
     return [_with_refusals(item) for item in items[: said[-1] + 1]] if said else items
 
@@ -151,16 +177,53 @@ def _with_refusals(item: Any) -> Any:
 
 
 def _messages(items: Any, field: str, context: Context) -> list[dict[str, Any]]:
-    """The messages that the items of the Responses API are; a bare text is one of the user."""
+    """The messages that the items of the Responses API are; a bare text is one of the user.
+
+    A function's call belongs to the assistant's turn that it follows.
+    """
     if isinstance(items, str):
         return [{"role": "user", "content": items}]
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise malformed(field, "must be a text or a list of items")
-    turns = []
+    check_turns(items, field)
+    turns: list[dict[str, Any]] = []
     for place, item in enumerate(items):
-        if _is_message(item, f"{field}.{place}"):
-            turns.append(turn_of(item, f"{field}.{place}", context))
+        where = f"{field}.{place}"
+        if item.get("type") == _CALL:
+            if not context.model.conversation.takes_calls:
+                raise malformed(where, f"is a {_CALL}: {NO_CALLS}")
+            (call,) = turn_of(_calling(item, where), where, context)[content.CALLS]
+            if not turns or turns[-1]["role"] != "assistant":
+                turns.append({"role": "assistant", "content": ""})
+            turns[-1] = {**turns[-1], content.CALLS: [*turns[-1].get(content.CALLS, ()), call]}
+        elif item.get("type") == _RESULT:
+            turns.append(turn_of(_result(item, where), where, context))
+        elif _is_message(item, where):
+            turns.append(turn_of(item, where, context))
     return turns
+
+
+def _calling(item: dict[str, Any], field: str) -> dict[str, Any]:
+    """The assistant's message that a function's call is."""
+    call = {"id": item.get("call_id"), "type": "function",
+            "function": {name: item.get(name) for name in ("name", "arguments")}}  # fmt: skip
+    _check_others(item, ("call_id", "name", "arguments"), field)
+    if not isinstance(item.get("name"), str):
+        raise malformed(f"{field}.name", "is missing: send the function's name")
+    return {"role": "assistant", content.CALLS: [call]}
+
+
+def _result(item: dict[str, Any], field: str) -> dict[str, Any]:
+    """The tool's message that the output of a function's call is."""
+    _check_others(item, ("call_id", "output"), field)
+    said = text_of(item.get("output"), f"{field}.output")
+    return {"role": "tool", "content": said, "tool_call_id": item.get("call_id")}
+
+
+def _check_others(item: dict[str, Any], read: Collection[str], field: str) -> None:
+    others = {name: value for name, value in item.items() if name not in read}
+    if name := content.in_message(others):
+        raise malformed(f"{field}.{name}", content.advice(name))
 
 
 def _is_message(item: dict[str, Any], field: str) -> bool:

@@ -52,12 +52,17 @@ def chat_completions(body: Any, context: Context) -> Translated:
     choices = 1 if body.get("n") is None else body["n"]
     if not isinstance(choices, int) or not 1 <= choices <= MOST_CHOICES:
         raise malformed("n", f"must be a whole number from 1 to {MOST_CHOICES}")
-    requested = str(body.get("model"))
-    alone = requested.endswith(SCALAR) and requested != context.model.name
+    requested = body.get("model")
+    streams = bool(body.get("stream"))
+    alone = (
+        isinstance(requested, str)
+        and requested.endswith(SCALAR)
+        and requested != context.model.name
+    )
 
     def answer(scores: list[Score]) -> Any:
         completion = _completion(scores[0], alone, choices, context)
-        return _streamed(completion) if body.get("stream") else completion
+        return _streamed(completion) if streams else completion
 
     return Translated("messages", [dialogue(body["messages"], "messages", context)], answer)
 

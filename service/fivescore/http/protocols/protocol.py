@@ -7,9 +7,8 @@ request fail, and too much work in flight is a 503 instead of a 429.
 
 from __future__ import annotations
 
-import asyncio
 import copy
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,11 +16,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fivescore.errors import FivescoreError, InvalidPair
-from fivescore.http.body import json_response
+from fivescore.http.body import Body, json_response
 from fivescore.http.holding import Holding
 from fivescore.http.priority import priority_of
 from fivescore.http.problems import request_id_of
-from fivescore.http.request import body_of, score_pairs, service_of, settings_of, summarise
+from fivescore.http.request import (
+    body_of,
+    read,
+    score_pairs,
+    service_of,
+    settings_of,
+    summarise,
+    written_beside,
+)
 from fivescore.http.schema import Description, described
 from fivescore.model.checkpoint import Model
 from fivescore.scoring.scorer import Options
@@ -50,12 +57,13 @@ class Translated:
     Args:
         field: the body's field that holds the pairs, for error texts; empty where the fields of
             the body are those of its one pair.
-        answer: makes JSON content, or a whole response, of the scores.
+        answer: makes JSON content, or a whole response, of the scores; holds no list or object of
+            the body, which are emptied once it is translated.
         truncate, max_tokens: the request's own, where it sets them.
     """
 
     field: str
-    pairs: Sequence[Pair | InvalidPair]
+    pairs: list[Pair | InvalidPair]
     answer: Callable[[list[Score]], Any]
     truncate: Truncate | None = None
     max_tokens: int | None = None
@@ -85,18 +93,33 @@ def protocol(description: Description, *, held: bool = False) -> Callable[[Trans
     return wrap
 
 
-async def respond(request: Request, body: Any, translate: Translate) -> Response:
-    """Score the pairs that ``translate`` finds in ``body``, and answer in its form.
+def context_of(request: Request) -> Context:
+    """What a translation of the request's body may use."""
+    model = service_of(request).model
+    return Context(model, settings_of(request), request_id_of(request.scope))
+
+
+async def respond(request: Request, body: Body, translate: Translate) -> Response:
+    """Score the pairs that ``translate`` finds in the JSON of a body, and answer in its form.
 
     Raises:
         FivescoreError: the first failed pair's error; no trainer can use half an answer.
     """
+    context = context_of(request)
+    # To parse long policy texts takes milliseconds, which must not block the event loop.
+    slow = context.model.policy is not None
+    translated = await read(request, body, lambda content: translate(content, context), slow=slow)
+    del body  # or it would take memory until the answer
+    return await answer(request, translated)
+
+
+async def answer(request: Request, translated: Translated) -> Response:
+    """Score what a body was translated to, and answer in its form.
+
+    Raises:
+        FivescoreError: the first failed pair's error.
+    """
     settings = settings_of(request)
-    context = Context(service_of(request).model, settings, request_id_of(request.scope))
-    if context.model.policy is None:
-        translated = translate(body, context)
-    else:  # parsing long policy texts takes milliseconds, which must not block the event loop
-        translated = await asyncio.to_thread(translate, body, context)
     options = Options(
         truncate=translated.truncate or settings.trainer_truncate,
         max_tokens=translated.max_tokens,
@@ -109,11 +132,14 @@ async def respond(request: Request, body: Any, translate: Translate) -> Response
         _score(result, f"{translated.field}.{place}" if several else translated.field)
         for place, result in enumerate(results)
     ]
-    answer = translated.answer(scores)
-    response = answer if isinstance(answer, Response) else json_response(answer)
+    response = await written_beside(request, lambda: _response(translated.answer(scores)))
     if truncated := sum(score.truncated for score in scores):
         response.headers[TRUNCATED] = str(truncated)
     return response
+
+
+def _response(content: Any) -> Response:
+    return content if isinstance(content, Response) else json_response(content)
 
 
 def _score(result: Score | FivescoreError, field: str) -> Score:

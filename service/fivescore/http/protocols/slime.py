@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fivescore.errors import InvalidPair
-from fivescore.http.protocols.fields import MESSAGES, members, prompt_turns, text_of
+from fivescore.http.protocols.fields import MESSAGES, members, prompt_turns, response_of
 from fivescore.http.protocols.protocol import Context, Translated, protocol
 from fivescore.http.schema import NUMBER, STRING, Description, either, obj
 from fivescore.types import Pair, parse_pair
@@ -30,17 +30,15 @@ def reward(body: Any, context: Context) -> Translated:
     slime rendered. What ends the response, such as `<|im_end|>`, is cut off it.
     """
     body = members(body, "prompt", "response")
-    response = text_of(body["response"], "response")
+    response = response_of(body["response"], "response")
     pair = _pair(body["prompt"], response, context)
     return Translated("", [pair], lambda scores: scores[0].reward)
 
 
 def _pair(prompt: Any, response: str, context: Context) -> Pair | InvalidPair:
     policy = context.model.policy
-    if isinstance(prompt, str) and policy:
-        parsed = policy.pair(prompt, response)
-        if isinstance(parsed, Pair):
-            return parsed
+    if isinstance(prompt, str) and policy and policy.rendered(prompt):
+        return policy.pair(prompt, response)
     response = context.model.endings.cut(response)
     if isinstance(prompt, str):
         return parse_pair({"prompt": prompt, "response": response})

@@ -9,9 +9,14 @@ from __future__ import annotations
 import base64
 import time
 from array import array
+from collections.abc import Collection
 from typing import Any
 
-from fivescore.errors import InvalidPair
+import orjson
+from starlette.responses import Response
+
+from fivescore.errors import InvalidPair, printable
+from fivescore.http.body import json_written
 from fivescore.http.protocols import sglang
 from fivescore.http.protocols.fields import (
     INPUTS,
@@ -26,19 +31,23 @@ from fivescore.http.protocols.fields import (
     message_text,
     one_of,
     part_of,
-    text_of,
+    response_of,
     texts,
     usage,
     vector,
 )
 from fivescore.http.protocols.protocol import Context, Translated, Truncate, protocol
 from fivescore.http.schema import COUNT, NUMBER, STRING, Description, either, list_of, obj
+from fivescore.http.slices import dumps, written
+from fivescore.scoring.chunks import check_repeated
 from fivescore.types import PAIR_FIELDS, Pair, Score, parse_pair
 
 LEFT = ("text_1", "queries", "data_1", "query")
 """Names of the prompts in vLLM's ``/score``, over its versions."""
 RIGHT = ("text_2", "documents", "items", "data_2")
 """Names of the responses."""
+TASKS = ("classify", "score")
+"""vLLM's pooling tasks that give one vector for each text; the second is the older name."""
 NATIVE_FIELDS = PAIR_FIELDS | {"pairs"}
 
 SIDES = (
@@ -88,7 +97,7 @@ def classify(body: Any, context: Context) -> Translated:
     `input` or `messages` is vLLM's: the answer has `data[].probs`, the last of which is the reward.
     `text` or `input_ids` is SGLang's: the answer has `embedding` and `meta_info`.
     """
-    body = members(body, read=("messages",))
+    body = _asked(body, read=("messages",))
     if body.get("text") is not None or body.get("input_ids") is not None:
         return sglang.classify(body, context)
 
@@ -119,12 +128,12 @@ def embeddings(body: Any, context: Context) -> Translated:
 
 def scores(body: Any, context: Context) -> Translated:
     """vLLM: scores of prompts and responses; one prompt or response may stand for all."""
-    body = members(body, read=RIGHT)
+    body = _asked(body, read=RIGHT)
     (left_field, left), (field, right) = _side(body, LEFT), _side(body, RIGHT)
     if len(left) == 1:
-        left = left * len(right)
+        left = _repeated(left, len(right), left_field)
     elif len(right) == 1:
-        right = right * len(left)
+        right = _repeated(right, len(left), field)
     if len(left) != len(right):
         raise malformed(
             field,
@@ -149,26 +158,30 @@ score = protocol(SCORE)(scores)
 @protocol(_RERANK)
 def rerank(body: Any, context: Context) -> Translated:
     """vLLM: responses (`documents`) to one prompt (`query`), the best first."""
-    body = members(body, "query", "documents", read=("documents",))
+    body = _asked(body, "query", "documents", read=("documents",))
     (query,), (_, documents) = texts([body["query"]], "query"), _side(body, ("documents",))
+    check_repeated("query", len(query), len(documents))
     top = body.get("top_n") or len(documents)
     if not isinstance(top, int) or top < 0:
         raise malformed("top_n", "must be a whole number of at least 0")
 
-    def answer(scores: list[Score]) -> dict[str, Any]:
+    pairs = [_pair(query, document) for document in documents]
+    texts_written = [bytes(written({"text": document})) for document in documents]
+
+    def answer(scores: list[Score]) -> Response:
         order = sorted(range(len(scores)), key=lambda i: scores[i].reward, reverse=True)
-        results = [
-            {
+        answered = bytearray(dumps(_head("rerank", "list", context))[:-1] + b',"results":[')
+        for place, i in enumerate(order[:top]):
+            result = {
                 "index": i,
-                "document": {"text": documents[i]},
+                "document": orjson.Fragment(texts_written[i]),
                 "relevance_score": scores[i].reward,
                 "truncated": scores[i].truncated,
             }
-            for i in order[:top]
-        ]
-        return {**_head("rerank", "list", context), "results": results, "usage": usage(scores)}
+            answered += (b"," if place else b"") + dumps(result)
+        answered += b'],"usage":' + dumps(usage(scores)) + b"}"
+        return json_written(answered)
 
-    pairs = [_pair(query, document) for document in documents]
     return Translated("documents", pairs, answer, *_truncation(body))
 
 
@@ -185,6 +198,16 @@ def _pair(prompt: str, response: str) -> Pair | InvalidPair:
     return parse_pair({"prompt": prompt, "response": response})
 
 
+def _repeated(text: list[str], times: int, field: str) -> list[str]:
+    """The one text, as often as there are texts on the other side.
+
+    Raises:
+        BodyTooLarge: it is too long to be repeated so often.
+    """
+    check_repeated(field, len(text[0]), times)
+    return text * times
+
+
 def _side(body: dict[str, Any], names: tuple[str, ...]) -> tuple[str, list[str]]:
     """The one of ``names`` that the body has, and its texts."""
     name = one_of(body, names)
@@ -198,11 +221,30 @@ def _item(item: Any, field: str) -> str:
     """A text, a message without a role, or a part of one."""
     if isinstance(item, dict) and "content" in item:
         return message_text(item, field)
-    return part_of(item, field) if isinstance(item, dict) else text_of(item, field)
+    return part_of(item, field) if isinstance(item, dict) else response_of(item, field)
+
+
+def _asked(
+    body: Any, *required: str, read: Collection[str], tasks: Collection[str] = TASKS
+) -> dict[str, Any]:
+    """The body, as ``members`` reads it, of a request for one vector or score for each text.
+
+    Raises:
+        InvalidRequest: it asks for another pooling task, such as a vector for each token.
+    """
+    read_body = members(body, *required, read=read)
+    if (task := read_body.get("task")) and task not in tasks:
+        raise malformed(
+            "task",
+            f"{printable(str(task))[:40]} is not what a reward model gives, which is one vector for"
+            f" each text and nothing for its tokens: send {TASKS[0]}, or leave it out",
+        )
+    return read_body
 
 
 def _vectors(body: Any, context: Context, kind: str, field: str) -> Translated:
-    body = members(body, read=("messages",))
+    tasks = (*TASKS, "embed") if kind == "embedding" else TASKS
+    body = _asked(body, read=("messages",), tasks=tasks)
     encoding = body.get("encoding_format") or "float"
     if encoding not in ("float", "base64"):
         raise malformed("encoding_format", "must be float or base64")

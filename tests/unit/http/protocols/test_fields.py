@@ -20,7 +20,7 @@ from fivescore.model.checkpoint import Model
 from fivescore.model.conversation import Conversation
 from fivescore.model.manifest import PRESETS, PromptFormat
 from fivescore.settings import Settings
-from fivescore.types import Message, Pair, Score
+from fivescore.types import MOST_TURNS, Message, Pair, Score
 from tests.unit.engines import DEMO_INFO
 from tests.unit.model import sample_tokenizers as samples
 
@@ -28,7 +28,7 @@ MODEL = Model(
     name="judge",
     info=DEMO_INFO,
     manifest=PRESETS["helpsteer2"],
-    conversation=SimpleNamespace(roles=roles.BASIC, rendered_fields=frozenset()),  # type: ignore[arg-type]  # a translation renders nothing
+    conversation=SimpleNamespace(roles=roles.BASIC, takes_calls=False),  # type: ignore[arg-type]  # a translation renders nothing
     max_tokens=4096,
     max_characters=2**20,
     endings=Endings(SimpleNamespace(eos_token=None, pad_token=None, added_tokens_decoder={})),
@@ -39,6 +39,13 @@ SCORE = Score(ATTRIBUTES, 1.64, tokens=7, cached_tokens=4)
 
 def context(**settings: Any) -> Context:
     return Context(MODEL, Settings(**settings), "abc")
+
+
+@pytest.mark.parametrize("read", [dialogue, nemo_gym._messages])
+def test_more_messages_than_the_limit_are_refused_before_any_is_read(read: Any) -> None:
+    unread: list[Any] = [{"role": "assistant", "unknown": object()}] * (MOST_TURNS + 1)
+    with pytest.raises(InvalidRequest, match=f"^x.y: has {MOST_TURNS + 1} messages, the limit is"):
+        read(unread, "x.y", context())
 
 
 @pytest.mark.parametrize(
@@ -107,7 +114,7 @@ def test_a_dialogue_is_its_turns_and_the_last_of_them_as_the_response() -> None:
         {"role": "user", "content": ["Q"], "id": 1},
         {"role": "assistant", "content": "A", "tool_calls": []},
     ]
-    prompt = [Message(role="system", content="s"), Message(role="user", content="Q")]
+    prompt = [Message(role="system", content="s", name="x"), Message(role="user", content="Q")]
     assert dialogue(turns, "messages", context()) == Pair(prompt=prompt, response="A")
     assert len(turns) == 3
 

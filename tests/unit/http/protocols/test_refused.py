@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from fivescore.settings import DEMO
-from tests.integration.protocols.protocols import PAIRS, PROTOCOLS, assert_refused
+from fivescore.content import CALLS
+from tests.integration.protocols.protocols import (
+    PAIRS,
+    PROTOCOLS,
+    assert_refused,
+    demo_with_template,
+)
 from tests.integration.service import Json, Service, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -58,7 +60,10 @@ AUDIO = {"type": "input_audio", "input_audio": {"data": "x", "format": "wav"}}
 SAID = {"type": "text", "text": "A"}
 IN_MESSAGES: tuple[tuple[Json, str], ...] = (
     ({"tool_calls": [CALL]}, "tool_calls"),
-    ({"tool_calls": [{}]}, "tool_calls"),
+    ({"tool_calls": [{}]}, "tool_calls.0.name"),
+    ({"tool_calls": [{**CALL, "type": "custom"}]}, "tool_calls.0.type"),
+    ({"tool_calls": [{"function": {"name": "f", "arguments": [1]}}]},
+     "tool_calls.0.function.arguments"),
     ({"content": None, "tool_calls": [CALL]}, "tool_calls"),
     ({"function_call": CALL["function"]}, "function_call"),
     *(({name: "because"}, name) for name in (
@@ -150,15 +155,15 @@ async def test_a_message_that_is_more_than_text_is_refused(
 ) -> None:
     path, body, messages = BY_MESSAGES[name]
     for place in (0, 1):
-        # A content of the native route is a text, which its fault names as a whole.
-        named = field.partition(".")[0] if name == "native" else field
+        # Only an assistant's message may have calls, whatever they are.
+        named = CALLS if place == 0 and CALLS in change else field
         await refused(shared, path, body(with_turn(place, change)), f"{messages}.{place}.{named}")
 
 
 @pytest.mark.parametrize("name", BY_MESSAGES)
 async def test_a_response_that_is_more_than_text_is_refused(shared: Service, name: str) -> None:
     path, body, messages = BY_MESSAGES[name]
-    if name in ("slime", "native"):
+    if name in ("slime", "native"):  # whose response is no message here
         turns = with_turn(3, {"content": [SAID, IMAGE]})
         await refused(shared, path, body(turns), "response", exact=False)
         return
@@ -252,9 +257,15 @@ async def test_nemo_gyms_items_and_parameters_that_are_no_texts_are_refused(
          "documents.0.title"),
         ("/v1/score", {"text_1": "x", "text_2": [{"content": [SAID, IMAGE]}]},
          "text_2.0.content.1"),
+        *((path, {**body, "task": task}, "task")
+          for path, body in (("/pooling", {"input": "x"}), ("/classify", {"input": "x"}),
+                             ("/v1/embeddings", {"input": "x"}),
+                             ("/rerank", {"query": "x", "documents": ["y"]}),
+                             ("/v1/score", {"text_1": "x", "text_2": "y"}))
+          for task in ("token_classify", "token_embed", "plugin", ["classify"])),
     ],
 )  # fmt: skip
-async def test_of_two_inputs_none_is_left_out(
+async def test_another_input_or_task_beside_the_first_is_refused(
     shared: Service, path: str, body: Json, field: str
 ) -> None:
     await refused(shared, path, body, field)
@@ -263,21 +274,13 @@ async def test_of_two_inputs_none_is_left_out(
 @pytest.fixture(scope="module")
 def strict_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The demo with a template that raises on other roles, and renders names."""
-    folder = tmp_path_factory.mktemp("strict")
-    for file in Path(DEMO).iterdir():
-        os.symlink(file, folder / file.name)
-    (folder / "chat_template.jinja").unlink()
-    (folder / "chat_template.jinja").write_text(
+    return demo_with_template(
+        tmp_path_factory.mktemp("strict"),
         "{% for m in messages %}{% if m.role not in ('system', 'user', 'assistant') %}"
         "{{ raise_exception('no') }}{% endif %}"
         "<|start_header_id|>{{ m.role }} {{ m.name }}<|end_header_id|>{{ m.content }}<|eot_id|>"
-        "{% endfor %}"
+        "{% endfor %}",
     )
-    manifest = json.loads((folder / "reward.json").read_text())
-    del manifest["proof"]  # which is of the demo's own template
-    (folder / "reward.json").unlink()
-    (folder / "reward.json").write_text(json.dumps(manifest))
-    return str(folder)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -301,4 +304,5 @@ async def test_roles_and_names_are_what_the_models_template_knows(
     await refused(strict, path, body(turns), f"{messages}.2.role")
     answer = await strict.http.post(path, json=body(turns))
     assert "knows system, user, assistant" in answer.json()["detail"]
-    await refused(strict, path, body(with_turn(0, {"name": "x"})), f"{messages}.0.name")
+    named = await strict.http.post(path, json=body(with_turn(0, {"name": "x"})))
+    assert rewards(named.json()) != rewards((await strict.http.post(path, json=body(TURNS))).json())
