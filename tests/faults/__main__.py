@@ -10,6 +10,7 @@ import resource
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tests.faults import report
@@ -26,7 +27,9 @@ def main(arguments: Sequence[str]) -> int:
     with contextlib.ExitStack() as stack:
         logs = given.logs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         logs.mkdir(parents=True, exist_ok=True)
-        bench = Bench(SHORT if given.short else FULL, logs)
+        scale = SHORT if given.short else FULL
+        scale = replace(scale, soak_seconds=given.soak_seconds or scale.soak_seconds)
+        bench = Bench(scale, logs)
         where = report.surroundings(arguments)
         finished = asyncio.run(_run(chosen, bench, given.output, where))
     return int(any(one.result.faults for one in finished))
@@ -60,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "--only", nargs="+", metavar="NAME", choices=[one.name for one in SCENARIOS],
         help=f"of {', '.join(one.name for one in SCENARIOS)}",
     )  # fmt: skip
+    parser.add_argument("--soak-seconds", type=float, metavar="N", help="how long the soak is")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="for faults.md, faults.json")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keeps the servers' logs there")
     return parser

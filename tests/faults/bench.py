@@ -49,6 +49,8 @@ class Scale:
     soak_seconds: float
     quiet_seconds: float
     job_pairs: int
+    network_seconds: float
+    cut_seconds: float
     growth: float
     """Of memory, as a ratio that may not be passed."""
 
@@ -63,6 +65,7 @@ FULL = Scale(
     idle_connections=2000, slow_connections=200, traffic_seconds=30,
     soak_seconds=1800,
     quiet_seconds=15, job_pairs=50_000,
+    network_seconds=24, cut_seconds=30,
     growth=1.05,
 )  # fmt: skip
 SHORT = Scale(
@@ -75,6 +78,7 @@ SHORT = Scale(
     idle_connections=500, slow_connections=50, traffic_seconds=4,
     soak_seconds=24,
     quiet_seconds=6, job_pairs=2500,
+    network_seconds=3, cut_seconds=3,
     growth=1.15,
 )  # fmt: skip
 

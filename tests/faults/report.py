@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from tests.faults.result import Result
 from tests.faults.scenarios import Finished
 
 COLUMNS = (
@@ -107,8 +108,14 @@ def _row(finished: Finished) -> tuple[str, ...]:
     return (
         finished.scenario.number, finished.scenario.name, result.done, f"{tally.requests}",
         f"{tally.pairs}{left}", f"{tally.right}", _counted(tally.errors), f"{tally.lost}",
-        f"{tally.wrong}", recovery, f"**missed: {faults}**" if faults else held,
+        f"{tally.wrong}", recovery, _verdict(result, faults) or held,
     )  # fmt: skip
+
+
+def _verdict(result: Result, faults: str) -> str:
+    if result.not_run:
+        return f"**{faults}**"
+    return f"**missed: {faults}**" if faults else ""
 
 
 def _counted(errors: Counter[str]) -> str:

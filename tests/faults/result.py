@@ -18,6 +18,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
+class NotRun(Exception):
+    """This machine, or this user, cannot do what the scenario needs; says what."""
+
+
 @dataclass
 class Tally:
     requests: int = 0
@@ -90,10 +94,15 @@ class Result:
     numbers: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     """What went otherwise than it must, in words; none may be left."""
+    series: dict[str, list[float]] = field(default_factory=dict)
+    """Numbers over the time, for the JSON alone."""
+    not_run: str = ""
+    """What this machine cannot do, so that the scenario was not run: it has not passed."""
 
     @property
     def faults(self) -> list[str]:
         """Why the scenario failed; empty when it did not."""
         counts = {"lost": self.tally.lost, "wrong": self.tally.wrong}
         counted = [f"{count} {name}" for name, count in counts.items() if count]
+        counted += [f"NOT RUN: {self.not_run}"] if self.not_run else []
         return counted + self.notes + [str(bound) for bound in self.bounds if not bound.met]

@@ -11,14 +11,18 @@ from tests.faults import (
     connections,
     hostile,
     lost_engine,
+    lost_rank,
     neighbours,
+    network,
+    other_weights,
     overload,
     soak,
     startup,
+    surroundings,
     termination,
 )
 from tests.faults.bench import Bench
-from tests.faults.result import Result
+from tests.faults.result import NotRun, Result
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Scenario:
     name: str
     run: Callable[[Bench], Awaitable[Result]]
     measures: bool = False
+    in_ci: bool = True
+    """Whether ``make test`` has the time for it."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Finished:
 
 SCENARIOS = (
     Scenario("2", "killed-engine", lost_engine.killed),
+    Scenario("2b", "killed-fork-server", lost_engine.orphaned),
+    Scenario("2c", "killed-service", lost_engine.abandoned),
     Scenario("3", "hung-engine", lost_engine.hung),
     Scenario("5", "disconnects", connections.gone),
     Scenario("6", "slow-clients", connections.slow),
@@ -50,10 +58,24 @@ SCENARIOS = (
     Scenario("10", "neighbours", neighbours.noisy, measures=True),
     Scenario("4a", "drain", termination.drained),
     Scenario("4b", "second-sigterm", termination.hastened),
+    Scenario("2d", "other-weights", other_weights.replaced),
     Scenario("4c", "rolling-restart", termination.rolled),
+    Scenario("2e", "killed-rank", lost_rank.killed, in_ci=False),
+    Scenario("3b", "hung-rank", lost_rank.hung, in_ci=False),
     Scenario("1", "overload", overload.overload, measures=True),
     Scenario("8", "start-up", startup.started),
     Scenario("9", "soak", soak.soak, measures=True),
+    Scenario("11a", "lossy-network", network.lossy, in_ci=False),
+    Scenario("11b", "resets", network.reset, in_ci=False),
+    Scenario("11c", "half-open", network.half_open, in_ci=False),
+    Scenario("11d", "cut-off", network.cut_off, in_ci=False),
+    Scenario("11e", "name-service", network.nameless, in_ci=False),
+    Scenario("12", "clock-jumps", surroundings.clock_jumps, in_ci=False),
+    Scenario("13", "full-shared-memory", surroundings.shared_memory_full, in_ci=False),
+    Scenario("14", "memory-group", surroundings.memory_group, in_ci=False),
+    Scenario("15", "full-disk", surroundings.disk_fills, in_ci=False),
+    Scenario("16", "nameless-user", surroundings.nameless_user, in_ci=False),
+    Scenario("17", "optimised", surroundings.optimised, in_ci=False),
 )
 
 
@@ -63,6 +85,8 @@ async def finish(scenario: Scenario, bench: Bench) -> Finished:
     began = time.monotonic()
     try:
         result = await scenario.run(bench)
+    except NotRun as reason:
+        result = Result(scenario.name, not_run=str(reason))
     except Exception as error:
         result = Result(scenario.name, notes=[f"{type(error).__name__}: {error}"])
         with contextlib.suppress(Exception):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
+from typing import TypeVar
 
 from tests.faults.asking import Answer, Asker
 from tests.faults.bench import Bench
 from tests.faults.known import SEED, Known
 from tests.faults.load import batches_of, closed_loop, quantile
-from tests.faults.result import Result, Tally, at_most, only, total
-from tests.faults.target import Target
+from tests.faults.result import Bound, Result, Tally, at_most, only, total
+from tests.faults.target import Target, Usage
+
+Value = TypeVar("Value")
 
 SHARE = 0.4
 """Of the capacity: much, and not so much that a queue grows."""
@@ -24,6 +27,10 @@ CONCURRENCY = 8
 WINDOWS = 3
 """The first third is compared with the last."""
 SLOWER = 1.5
+MUCH_SLOWER = 3.0
+"""How many times as long the slowest one in a hundred may take."""
+MORE = 8
+"""Open files and threads that may be more in the last third."""
 SAMPLES = 60
 
 
@@ -36,40 +43,73 @@ async def soak(bench: Bench) -> Result:
         await target.until("no work", target.idle)
         rate = SHARE * calm.right_per_second / (sum(SIZES) / len(SIZES))
         samples, (answers, left) = await asyncio.gather(
-            _memory(target, scale.soak_seconds), _mixed(asker, known, rate, scale.soak_seconds)
+            _usages(target, scale.soak_seconds), _mixed(asker, known, rate, scale.soak_seconds)
         )
     tally = total([calm.tally, left, *(answer.tally for answer in answers)])
-    first, last = _ends(samples)
     singles = [answer.seconds for answer in answers if answer.tally.pairs == 1]
-    early, late = _ends(singles)
     return Result(
         f"{scale.soak_seconds:.0f} s of mixed requests at {SHARE:.0%} of the capacity, one in"
         " twenty without waiting for its answer",
         tally,
-        [
-            only(tally),
-            at_most("memory, x the first third's,", last / first, scale.growth),
-            at_most("p50 of single pairs, x the first third's,", late / early, SLOWER),
-        ],
+        [only(tally), *_flat(samples, singles, scale.growth)],
         numbers={
-            "memory at the end, MB": last / 1e6,
-            "p50 at first, s": early,
-            "p50 at the end, s": late,
+            "seconds": scale.soak_seconds,
+            "requests a second": rate,
             "p99, s": quantile(singles, 0.99),
         },
+        series=_series(samples, singles),
     )
 
 
-def _ends(values: Sequence[float]) -> tuple[float, float]:
-    """Medians of the first and of the last part."""
+def _flat(samples: Sequence[Usage], singles: Sequence[float], growth: float) -> list[Bound]:
+    """The last third is held to the first one."""
+
+    def grown(value: Callable[[Usage], int]) -> float:
+        first, last = (median(map(value, part)) for part in _ends(samples))
+        return last / first
+
+    def more(value: Callable[[Usage], int]) -> float:
+        first, last = (median(map(value, part)) for part in _ends(samples))
+        return last - first
+
+    def slower(share: float) -> float:
+        first, last = (quantile(part, share) for part in _ends(singles))
+        return last / first
+
+    return [
+        at_most("memory, x the first third's,", grown(lambda one: one.memory), growth),
+        at_most("the service's own, x the first third's,", grown(lambda one: one.own), growth),
+        at_most("more open files than in the first third", more(lambda one: one.files), MORE),
+        at_most("more threads than in the first third", more(lambda one: one.threads), MORE),
+        at_most("p50 of single pairs, x the first third's,", slower(0.5), SLOWER),
+        at_most("p99 of single pairs, x the first third's,", slower(0.99), MUCH_SLOWER),
+    ]
+
+
+def _ends(values: Sequence[Value]) -> tuple[Sequence[Value], Sequence[Value]]:
+    """The first and the last third."""
     part = len(values) // WINDOWS
-    return median(values[:part]), median(values[-part:])
+    return values[:part], values[-part:]
 
 
-async def _memory(target: Target, seconds: float) -> list[float]:
+def _series(samples: Sequence[Usage], singles: Sequence[float]) -> dict[str, list[float]]:
+    """What was seen over the time, each in ``SAMPLES`` steps: megabytes, counts, seconds."""
+    step = max(1, len(singles) // SAMPLES)
+    parts = [singles[start : start + step] for start in range(0, len(singles), step)]
+    return {
+        "memory, MB": [round(one.memory / 1e6, 1) for one in samples],
+        "the service's own, MB": [round(one.own / 1e6, 1) for one in samples],
+        "open files": [one.files for one in samples],
+        "threads": [one.threads for one in samples],
+        "p50 of single pairs, s": [round(quantile(part, 0.5), 4) for part in parts],
+        "p99 of single pairs, s": [round(quantile(part, 0.99), 4) for part in parts],
+    }
+
+
+async def _usages(target: Target, seconds: float) -> list[Usage]:
     samples = []
     for _ in range(SAMPLES):
-        samples.append(float((await asyncio.to_thread(target.usage)).memory))
+        samples.append(await asyncio.to_thread(target.usage))
         await asyncio.sleep(seconds / SAMPLES)
     return samples
 

@@ -89,10 +89,11 @@ def _fail(start: Start, folder: Path) -> tuple[list[str], float]:
     seconds = time.monotonic() - began
     output = ended.stdout + ended.stderr
     (folder / "output.log").write_text(output)
-    return _faults(start.name, start.named, ended.returncode, output), seconds
+    return faults_of(start.name, start.named, ended.returncode, output), seconds
 
 
-def _faults(name: str, named: Sequence[str], status: int, output: str) -> list[str]:
+def faults_of(name: str, named: Sequence[str], status: int, output: str) -> list[str]:
+    """What is wrong with how a start failed: it must be one line, which has the words ``named``."""
     lines = [line for line in output.splitlines() if line.startswith(ERROR)]
     told = lines[-1] if lines else ""
     missing = [word for word in named if word not in told]
@@ -117,7 +118,7 @@ async def _on_full_disk(folder: Path, known: Sequence[Known]) -> tuple[Tally, li
     if tally is not None:
         return tally, []
     status = process.returncode
-    return Tally(), _faults("a full disk", ("space",), status, log.read_text(errors="replace"))
+    return Tally(), faults_of("a full disk", ("space",), status, log.read_text(errors="replace"))
 
 
 async def _with_full_log(known: Sequence[Known]) -> tuple[Tally, list[str]]:

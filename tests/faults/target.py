@@ -17,6 +17,7 @@ PATIENCE_SECONDS = 600.0
 LOOK_SECONDS = 0.02
 ENGINE = "EngineCore"
 """How vLLM titles the process of its engine."""
+FORK_SERVER = "fivescore::ForkServer"
 
 
 class Usage(NamedTuple):
@@ -75,16 +76,34 @@ class Target:
             assert time.monotonic() < give_up, f"never: {what}\n{self.server.tail()}"
             await asyncio.sleep(LOOK_SECONDS)
 
-    def engine(self) -> psutil.Process:
-        """The process of vLLM's engine.
+    def below(self) -> list[psutil.Process]:
+        """All processes that it has started, and theirs."""
+        try:
+            return list(psutil.Process(self.server.process.pid).children(recursive=True))
+        except psutil.NoSuchProcess:
+            return []
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Those below it with this in their titles."""
+        return [one for one in self.below() if title in _title(one)]
+
+    def process(self, title: str) -> psutil.Process:
+        """The first of them.
 
         Raises:
             LookupError: there is none.
         """
-        for child in psutil.Process(self.server.process.pid).children(recursive=True):
-            if ENGINE in " ".join(child.cmdline()):
-                return child
-        raise LookupError("the server has no engine process")
+        for found in self.processes(title):
+            return found
+        raise LookupError(f"the server has no process {title}")
+
+    def engines(self) -> list[psutil.Process]:
+        """The processes of vLLM's engines."""
+        return self.processes(ENGINE)
+
+    def engine(self) -> psutil.Process:
+        """The process of vLLM's engine, as ``process``."""
+        return self.process(ENGINE)
 
     def usage(self) -> Usage:
         own = psutil.Process(self.server.process.pid)
@@ -117,6 +136,13 @@ class Target:
 
     async def stop(self) -> None:
         await asyncio.to_thread(self.server.stop)
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def is_there(process: psutil.Process) -> bool:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 from fivescore.client.errors import Unreachable
 from fivescore.errors import EngineError, FivescoreError
 from fivescore.types import Score
+from tests.faults.bench import SHORT, Bench
 from tests.faults.judging import counted, judged
 from tests.faults.known import TOLERANCE, Known
 from tests.faults.load import Load, quantile
+from tests.faults.network import Watched
 from tests.faults.report import as_json, line, table
-from tests.faults.result import Result, Tally, at_least, at_most, only
-from tests.faults.scenarios import Finished, Scenario
+from tests.faults.result import NotRun, Result, Tally, at_least, at_most, only
+from tests.faults.scenarios import Finished, Scenario, finish
 
 KNOWN = [
     Known("p", "a", Score({"helpfulness": 1.0}, 2.0, tokens=3)),
@@ -123,3 +127,23 @@ def test_the_line_and_the_table_show_what_was_missed() -> None:
     (found,) = json.loads(as_json([finished], where))["scenarios"]
     assert (found["faults"], found["tally"]["errors"]) == (["2 lost"], {"draining": 2})
     assert found["bounds"] == [{"what": "x", "value": 2, "sign": "<=", "limit": 3, "met": True}]
+
+
+def test_a_place_with_two_results_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watched, "twice", 0)
+    unused: Any = None
+    call = Watched(unused, unused, unused, unused, "", False, tqdm(disable=True))
+    call._settle([0, 1], [KNOWN[0].score, KNOWN[1].score])
+    assert Watched.twice == 0
+    call._settle([1, 2, 2], [KNOWN[1].score] * 3)
+    assert Watched.twice == 2
+
+
+async def test_what_a_machine_cannot_do_has_not_passed(tmp_path: Path) -> None:
+    async def run(bench: Bench) -> Result:
+        raise NotRun("no network namespaces here")
+
+    finished = await finish(Scenario("11", "net", run), Bench(SHORT, tmp_path))
+    assert finished.result.faults == ["NOT RUN: no network namespaces here"]
+    where = {"command": "c", "date": "d", "machine": "m", "versions": "v"}
+    assert "| **NOT RUN: no network namespaces here** |" in table([finished], where)

@@ -65,6 +65,8 @@ NO_JSON: dict[str, bytes] = {
     "deep open lists": b"[" * DEEP,
     "deep objects": b'{"a":' * DEEP + b"1" + b"}" * DEEP,
     "deep after a surrogate": b'["\\ud800",' + b"[" * DEEP + b"]" * DEEP + b"]",
+    "deep model": b'{"prompt": "Q", "response": "A", "messages": [], "model": '
+        + b"[" * 1000 + b"]" * 1000 + b"}",
     "deep prompt": b'{"prompt": ' + b"[" * 2000 + b"]" * 2000 + b', "response": "A"}',
     "quotes without an end": b'"' + b'\\"' * 2**20,
     "number": b"1", "null": b"null", "text": b'"prompt"', "true": b"true", "list": b"[]",
@@ -109,7 +111,7 @@ VALUES: dict[str, Any] = {
     "message of null": [{"role": "user", "content": None}],
     "message of a list": [{"role": "user", "content": [[]]}],
     "image": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
-    "proto": {"__proto__": {"x": 1}, "constructor": 1}, "deep": _deep(300),
+    "proto": {"__proto__": {"x": 1}, "constructor": 1}, "deep": _deep(90),
     "10,001 texts": ["x"] * 10_001, "10,001 objects": [{}] * 10_001,
 }  # fmt: skip
 """In place of every part of a good body; the short form has a third of them on trainers' routes."""

@@ -84,12 +84,11 @@ def test_bytes(body: bytes) -> None:
 def test_requests(body: Any, pair: Any, options: dict[str, Any]) -> None:
     for value in (body, {**pair, **options}, {"pairs": [pair, body], **options}):
         try:
-            pairs, _, _ = routes.parse(value)
+            asked = routes.parse(value)
         except FivescoreError as error:
             _check(error)
             continue
-        for one in pairs:
-            assert isinstance(parse_pair(one), Pair | InvalidPair)
+        assert all(isinstance(one, Pair | InvalidPair) for one in asked.pairs)
 
 
 CONVERSATIONS: dict[str, tuple[Callable[[], Any], PromptFormat]] = {
