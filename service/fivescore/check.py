@@ -22,6 +22,7 @@ from fivescore.data.formats import read_file
 from fivescore.engine.base import Engine
 from fivescore.engine.vllm import entrance
 from fivescore.errors import ConfigurationError, FivescoreError, InvalidPair, NotProved
+from fivescore.exhaustion import LEAST_ADDRESSES_OF_VLLM, check_addresses
 from fivescore.model import manifest as manifests
 from fivescore.model import proof
 from fivescore.model.checkpoint import Checkpoint, Model
@@ -71,6 +72,7 @@ def check(flags: dict[str, Any]) -> int:
     check_model(settings.model)
     if settings.backend != "vllm":
         raise ConfigurationError("--backend fake makes its scores up: there is nothing to check")
+    check_addresses(LEAST_ADDRESSES_OF_VLLM)
     target = _target(settings) if write else None
     pairs = proof.PAIRS if file is None else _pairs(file, write)
     if not sys.stderr.isatty():

@@ -4,43 +4,95 @@ and ``inspect``."""
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from fivescore import __version__
+from fivescore import __version__, streams
 from fivescore.errors import ConfigurationError, FivescoreError
+from fivescore.exhaustion import LEAST_ADDRESSES, check_addresses, plain_reason
+from fivescore.leaving import leave, skip_finalization
+
+LIGHT = ("score", "evaluate")
+"""Commands that ask a server, and do not import what computes."""
+
+WITHOUT_DOCSTRINGS = 2
+"""The value of PYTHONOPTIMIZE from which on there are no docstrings; 1 takes assertions away."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    Returns the exit status: 0, 1 after a failure (one line on standard error), 2 for wrong usage,
-    130 when interrupted.
+    Returns the exit status: 0, 1 after a failure (one line on standard error, or on standard output
+    where that is closed), 2 for wrong usage, 130 when interrupted.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    streams.open_missing()
+    return leave(_status_of(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _status_of(arguments: list[str]) -> int:
     try:
-        serving = arguments[:1] in (["serve"], ["check"])
-        engine = _take_engine_flags(arguments) if serving else {}
-        flags = vars(_parser(serving).parse_args(arguments))
-        run = flags.pop("run")
-        if engine:
-            flags["engine"] = engine
-        return int(run(flags))
-    except ConfigurationError as error:
-        print(f"fivescore: error: {error.detail}", file=sys.stderr)
-        return 1
+        status = _exit_status(arguments)
+        sys.stdout.flush()
+        return status
+    except FivescoreError as error:
+        streams.say(f"fivescore: error: {error}")
+    except BrokenPipeError:  # who read the output has read enough
+        pass
+    except Exception as error:
+        if (reason := plain_reason(error)) is None:
+            raise
+        streams.say(f"fivescore: error: {reason}")
     except KeyboardInterrupt:
         return 130
+    streams.settle(sys.stdout)
+    return 1
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        with redirect_stderr(streams.for_errors()):
+            super().error(message)
+
+
+def _exit_status(arguments: list[str]) -> int:
+    try:
+        return _run(arguments)
+    except SystemExit as ended:  # after the help, the version or wrong usage
+        return int(ended.code or 0)
+
+
+def _run(arguments: list[str]) -> int:
+    serving = arguments[:1] in (["serve"], ["check"])
+    engine = _take_engine_flags(arguments) if serving else {}
+    flags = vars(_parser(serving).parse_args(arguments))
+    run = flags.pop("run")
+    if engine:
+        flags["engine"] = engine
+    if arguments[0] not in LIGHT:
+        check_addresses(LEAST_ADDRESSES)
+        _check_docstrings()
+    return int(run(flags))
+
+
+def _check_docstrings() -> None:
+    """Refuse an interpreter that has none: transformers reads those of its models.
+
+    Raises:
+        ConfigurationError: it has none.
+    """
+    if sys.flags.optimize >= WITHOUT_DOCSTRINGS:
+        raise ConfigurationError(
+            f"PYTHONOPTIMIZE={sys.flags.optimize} (python -OO) takes docstrings away, and"
+            " transformers reads those of its models: set it to 1, or leave it out"
+        )
 
 
 def _parser(serving: bool) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fivescore", description="A reward-model service.")
+    parser = _Parser(prog="fivescore", description="A reward-model service.")
     parser.add_argument("--version", action="version", version=f"fivescore {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(
@@ -71,11 +123,12 @@ def _parser(serving: bool) -> argparse.ArgumentParser:
         _add_settings(serve)
         _add_settings(check, but="model")
     if not serving:  # these import what a server does not need
-        _add_score(commands)
         from fivescore.evaluation.command import add_command as add_evaluate
+        from fivescore.labelling.command import add_command as add_score
         from fivescore.model.importers.command import add_commands as add_import
         from fivescore.training.command import add_command as add_train
 
+        add_score(commands)
         add_evaluate(commands)
         add_train(commands)
         add_import(commands)
@@ -138,41 +191,6 @@ def _add_once(engine: dict[str, Any], name: str, value: Any) -> None:
     engine[name] = value
 
 
-def _add_score(commands: Any) -> None:
-    from fivescore.client.defaults import BATCH_SIZE, FEW_REQUESTS, RETRY_SECONDS
-
-    score = commands.add_parser(
-        "score",
-        help="score pairs on a running server",
-        description="Score one pair, or a file of pairs (prompt and response), on a running"
-        " server. The file is JSON Lines unless its name ends in .json, .csv or .parquet; each may"
-        " be compressed (.gz). The output is JSON Lines, one line per row. A run that is started"
-        " again continues where it stopped.",
-        allow_abbrev=False,
-    )
-    score.add_argument("file", nargs="?", type=Path, help="the file of pairs to score")
-    score.add_argument("-o", "--output", type=Path, help="the file for the scores")
-    score.add_argument("--prompt", help="the prompt of a single pair")
-    score.add_argument("--response", help="the response of a single pair")
-    score.add_argument(
-        "--url",
-        help="the server's address, or several separated by commas; also FIVESCORE_URL"
-        " [http://127.0.0.1:8000]; FIVESCORE_API_KEY holds its key",
-    )
-    score.add_argument("--principle", help="what pairs are judged by that have none of their own,"
-                       " where the model is asked about one")  # fmt: skip
-    score.add_argument("--truncate", choices=("never", "prompt_start"), default="never",
-                       help="what to do with a pair that is too long [never]")  # fmt: skip
-    score.add_argument("--batch-size", type=int, default=BATCH_SIZE,
-                       help=f"pairs per request [{BATCH_SIZE}]")  # fmt: skip
-    score.add_argument("--concurrency", type=int, default=FEW_REQUESTS,
-                       help=f"concurrent requests [{FEW_REQUESTS}]")  # fmt: skip
-    score.add_argument("--retry", type=float, metavar="SECONDS",
-                       help="time limit of one request with all its tries; 0 tries once"
-                       f" [0 for a pair, {RETRY_SECONDS:.0f} for a file]")  # fmt: skip
-    score.set_defaults(run=lambda flags: _score(score, flags))
-
-
 def _check(flags: dict[str, Any]) -> int:
     with _server_extra():
         from fivescore.check import check
@@ -180,6 +198,7 @@ def _check(flags: dict[str, Any]) -> int:
 
 
 def _serve(flags: dict[str, Any]) -> int:
+    skip_finalization()
     with _server_extra():
         from fivescore.serve import serve
     return serve(flags)
@@ -194,58 +213,3 @@ def _server_extra() -> Iterator[None]:
             f"the server is not installed ({error.name} is missing):"
             " pip install 'fivescore[cpu]' or 'fivescore[gpu]'"
         ) from error
-
-
-def _score(parser: argparse.ArgumentParser, flags: dict[str, Any]) -> int:
-    one = flags["prompt"] is not None and flags["response"] is not None
-    many = flags["file"] is not None and flags["output"] is not None
-    if one == many:
-        parser.error("give --prompt and --response, or a file and -o")
-    if min(flags["batch_size"], flags["concurrency"]) < 1:
-        parser.error("--batch-size and --concurrency must be at least 1")
-    try:
-        return asyncio.run(_score_one(flags) if one else _score_many(flags))
-    except (FivescoreError, OSError) as error:
-        print(f"fivescore: error: {error}", file=sys.stderr)
-        return 1
-
-
-async def _score_one(flags: dict[str, Any]) -> int:
-    from fivescore.client.client import AsyncRewardClient
-    from fivescore.client.files import row_of
-
-    client = AsyncRewardClient(flags["url"], deadline_seconds=flags["retry"] or 0)
-    pair = {"prompt": flags["prompt"], "response": flags["response"]}
-    (result,) = await client.score(
-        [pair], principle=flags["principle"], truncate=flags["truncate"], errors="return"
-    )
-    row = row_of(result)
-    print(json.dumps(row, indent=1))
-    return 1 if "error" in row else 0
-
-
-async def _score_many(flags: dict[str, Any]) -> int:
-    from fivescore.client.client import AsyncRewardClient
-    from fivescore.client.defaults import RETRY_SECONDS
-    from fivescore.client.files import score_file
-
-    retry = RETRY_SECONDS if flags["retry"] is None else flags["retry"]
-    async with AsyncRewardClient(
-        flags["url"],
-        batch_size=flags["batch_size"],
-        concurrency=flags["concurrency"],
-        deadline_seconds=retry,
-    ) as client:
-        scored = await score_file(
-            client,
-            flags["file"],
-            flags["output"],
-            batch_size=flags["batch_size"],
-            concurrency=flags["concurrency"],
-            principle=flags["principle"],
-            truncate=flags["truncate"],
-        )
-    print(f"{flags['output']}: {scored.rows} lines, {scored.failed} with an error", file=sys.stderr)
-    for code, count in scored.bad.counts.most_common():
-        print(f"  {count} with {code} (first: {scored.bad.first[code]})", file=sys.stderr)
-    return 0

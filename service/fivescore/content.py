@@ -7,8 +7,11 @@ score of what is left would be the score of something else.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+Read = TypeVar("Read")
 
 RENDERING = frozenset({
     "chat_template", "chat_template_kwargs", "continue_final_message", "add_generation_prompt",
@@ -48,10 +51,20 @@ WITHOUT_INFLUENCE = frozenset({
     "model", "language", "message_id", "parent_id", "cache_control", "phase",
 })  # fmt: skip
 """Fields of a message or a part that are read, or that describe it and no template renders."""
-BY_TEMPLATE = frozenset({"name", "tool_call_id"})
-"""Fields of a message that some chat templates render, and most ignore."""
+CALLS = "tool_calls"
+BY_TEMPLATE = frozenset({"name", "tool_call_id", CALLS})
+"""Fields of a message beside its text that chat templates render. Most ignore the first two."""
 TEXT_PARTS = frozenset({None, "text", "input_text", "output_text"})
 """Types of the parts of a content that are text (OpenAI's chat completions and responses)."""
+ONLY_ASSISTANTS = "only an assistant's message has them: leave them out"
+OF_CALLS = frozenset({"id", "type", "index", "function"})
+"""Fields of a tool call: those that are read, and the place that streams give it."""
+MOST_CALLS = 128
+"""Tool calls of one message: OpenAI's limit on the tools of a request."""
+MOST_PARTS = 10_000
+"""Limit on the text parts of one content."""
+MOST_ARGUMENTS, MOST_NAME = 2**20, 256
+"""Characters in the arguments of one tool call, and in a function's name or a call's id."""
 MOST_DEPTH = 8
 """Objects in objects that are searched for something; anything deeper counts as something."""
 
@@ -155,7 +168,22 @@ def text_of(content: Any) -> str:
         raise Unscored("", "must be a text or a list of text parts")
     if not content:
         raise Unscored("", "has no parts: send a text, which may be empty")
+    if len(content) > MOST_PARTS:
+        raise Unscored("", f"has {len(content)} parts, the limit is {MOST_PARTS}: join them")
     return "".join(_at(str(place), part_of, part) for place, part in enumerate(content))
+
+
+def response_of(content: Any) -> str:
+    """The text of a response that stands alone, not in a message.
+
+    Raises:
+        Unscored: as for ``text_of``; or it is a list of strings, which are several responses rather
+            than the parts of one.
+    """
+    several = isinstance(content, Sequence) and not isinstance(content, str)
+    if several and any(isinstance(part, str) for part in content):
+        raise Unscored("", "must be one text: each response is a pair of its own")
+    return text_of(content)
 
 
 def part_of(part: Any) -> str:
@@ -174,7 +202,7 @@ def part_of(part: Any) -> str:
     return text
 
 
-def _at(place: str, read: Callable[[Any], str], value: Any) -> str:
+def _at(place: str, read: Callable[[Any], Read], value: Any) -> Read:
     try:
         return read(value)
     except Unscored as error:
@@ -186,16 +214,98 @@ def _is_text(kind: Any) -> bool:
     return kind is None or (isinstance(kind, str) and kind in TEXT_PARTS)
 
 
-def message_text(message: Mapping[str, Any], ignored: Collection[str] = ()) -> str:
+def message_text(message: Mapping[str, Any]) -> str:
     """The text of a message that holds nothing else.
-
-    Args:
-        ignored: fields of ``BY_TEMPLATE`` that the model's template does not render. Who does not
-            know the template leaves them to be refused.
 
     Raises:
         Unscored: the message has no content, or holds more than text.
     """
-    if name := in_message(message, ignored):
+    if name := in_message(message):
         raise Unscored(name, advice(name))
     return _at("content", text_of, message.get("content"))
+
+
+def turn_of(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message reduced to what ``POST /score`` takes: role, text and ``BY_TEMPLATE``.
+
+    Clients add ids, times and more. Whether the model's template renders tool calls is for who
+    knows the template.
+
+    Raises:
+        Unscored: the message has neither content nor tool calls, or holds something else.
+    """
+    if name := in_message(message, BY_TEMPLATE):
+        raise Unscored(name, advice(name))
+    rest = {name: message[name] for name in BY_TEMPLATE & message.keys() if carries(message[name])}
+    role, content = message.get("role"), message.get("content")
+    if CALLS in rest:
+        if role != "assistant":
+            raise Unscored(CALLS, ONLY_ASSISTANTS)
+        rest[CALLS] = _at(CALLS, tool_calls_of, rest[CALLS])
+        content = "" if content is None or content == [] else content
+    return {"role": role, "content": _at("content", text_of, content), **rest}
+
+
+def tool_calls_of(calls: Any) -> list[dict[str, Any]]:
+    """Tool calls in OpenAI's form, with arguments as JSON text.
+
+    Hugging Face's form has the arguments as an object, and may have no ``function`` around them and
+    the name. Arguments that are a text stay what they are: what the policy wrote.
+
+    Raises:
+        Unscored: they are not calls of functions, hold something else, or pass a limit.
+    """
+    if not isinstance(calls, Sequence) or isinstance(calls, str | bytes):
+        raise Unscored("", "must be a list of calls of functions")
+    if len(calls) > MOST_CALLS:
+        raise Unscored("", f"has {len(calls)} calls, the limit is {MOST_CALLS}: send fewer")
+    return [_at(str(place), _call_of, call) for place, call in enumerate(calls)]
+
+
+def _call_of(call: Any) -> dict[str, Any]:
+    if not isinstance(call, Mapping):
+        raise Unscored("", "must be an object with a function")
+    if call.get("type") not in (None, "function"):
+        raise Unscored("type", "must be function: calls of other tools are not scored")
+    flat = call.get("function") is None
+    function = {key: call[key] for key in call.keys() - OF_CALLS} if flat else call["function"]
+    if not flat and (name := in_message({k: call[k] for k in call.keys() - OF_CALLS})):
+        raise Unscored(name, advice(name))
+    read = function_of(function) if flat else _at("function", function_of, function)
+    id_ = call.get("id")
+    return {**({} if id_ is None else {"id": id_}), "type": "function", "function": read}
+
+
+def function_of(function: Any) -> dict[str, str]:
+    """The name and the arguments, as JSON text, of a function's call.
+
+    Raises:
+        Unscored: it has no name, holds something else, or passes a limit.
+    """
+    if not isinstance(function, Mapping):
+        raise Unscored("", "must be an object with name and arguments")
+    if not isinstance(function.get("name"), str):
+        raise Unscored("name", "is missing: send the function's name")
+    others = {key: function[key] for key in function.keys() - {"name", "arguments"}}
+    if name := in_message(others):
+        raise Unscored(name, advice(name))
+    arguments = _at("arguments", _as_json, function.get("arguments"))
+    if len(arguments) > MOST_ARGUMENTS:
+        raise Unscored(
+            "arguments",
+            f"has {len(arguments)} characters, the limit is {MOST_ARGUMENTS}: shorten it",
+        )
+    return {"name": function["name"], "arguments": arguments}
+
+
+def _as_json(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return "{}"
+    if not isinstance(value, Mapping):
+        raise Unscored("", "must be an object, or its JSON text")
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Unscored("", f"cannot be written as JSON: {str(error)[:80]}") from error

@@ -11,6 +11,9 @@ FivescoreError
 │   ├── TooManyPairs          too_many_pairs      the request has more pairs than the limit
 │   ├── BodyTooLarge          body_too_large      the request has more bytes than the limit
 │   ├── Unauthorized          unauthorized        the request has no key, or a wrong one
+│   ├── ForeignSite                               without keys: another site may have sent it
+│   │   ├── ForeignHost       foreign_host        it asks for a host that is not this service
+│   │   └── ForeignOrigin     foreign_origin      a web page of another site sent it
 │   └── ClientGone            client_gone         the client closed the connection
 ├── ServiceUnavailable                            another replica, or the same one later
 │   ├── Overloaded            overloaded          too many pairs or tokens in flight
@@ -95,6 +98,18 @@ class BodyTooLarge(RequestError):
 
 class Unauthorized(RequestError):
     code = "unauthorized"
+
+
+class ForeignSite(RequestError):
+    code = "foreign_site"
+
+
+class ForeignHost(ForeignSite):
+    code = "foreign_host"
+
+
+class ForeignOrigin(ForeignSite):
+    code = "foreign_origin"
 
 
 class ClientGone(RequestError):

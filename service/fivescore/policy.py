@@ -131,14 +131,21 @@ class PolicyTemplate:
         response = self.endings.cut(response)
         if not self._dialogues:
             return parse_pair({"prompt": prompt, "response": response})
-        dialogue, header, prefill = self._without_bos(prompt).rpartition(self._generation)
-        if not header or self._user_header in prefill:
+        if not self.rendered(prompt):
             return InvalidPair(
                 "the prompt does not end with the generation prompt of the policy's chat template"
                 f" ({self._named})"
             )
+        dialogue, _, prefill = self._without_bos(prompt).rpartition(self._generation)
         response = (prefill + response).removeprefix(self._lead)
         return parse_pair({"prompt": self._messages(dialogue), "response": response})
+
+    def rendered(self, prompt: str) -> bool:
+        """Whether a prompt ends with the generation prompt of the policy's chat template."""
+        if not self._dialogues:
+            return False
+        _, header, prefill = prompt.rpartition(self._generation)
+        return bool(header) and self._user_header not in prefill
 
     def _messages(self, dialogue: str) -> list[dict[str, str]]:
         first, at = self._take_start(dialogue)

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import ipaddress
 import logging
+import os
 import resource
 import signal
 import socket
@@ -18,9 +19,11 @@ from fivescore.engine.base import Engine
 from fivescore.engine.gated import GatedEngine
 from fivescore.engine.vllm import entrance
 from fivescore.errors import ConfigurationError
+from fivescore.exhaustion import LEAST_ADDRESSES_OF_VLLM, check_addresses, plain_reason
 from fivescore.http.app import create_app
 from fivescore.http.connection import RESERVE, limited
 from fivescore.http.uvicorn_internals import Server
+from fivescore.leaving import Unwaited, leave_within
 from fivescore.model.checkpoint import check
 from fivescore.model.head import GatedHead, OwnHead
 from fivescore.scoring.lifecycle import Service
@@ -40,6 +43,8 @@ FILES_BESIDE_CONNECTIONS = 192
 """Open files that the process itself needs for libraries, logs and pipes to the engine."""
 YOUNG_OBJECTS = 10_000
 """New objects between two garbage collections; with Python's 700 nearly every request has one."""
+LAST_SECONDS = 0.5
+"""How long everything may still take once a second signal has come."""
 FLUSH_SECONDS = 5
 """How long answers may still be written once the last pair is scored."""
 
@@ -66,8 +71,9 @@ def serve(flags: dict[str, Any]) -> int:
             )
         settings = _within_file_limit(settings, _raise_file_limit())
         if settings.backend == "vllm":
+            check_addresses(LEAST_ADDRESSES_OF_VLLM)
             entrance.prepare(settings)
-        return _Server(settings).run_on(listener)
+        return _Server(settings, host).run_on(listener)
 
 
 def warn_of_open_access(settings: Settings, host: str, port: int) -> None:
@@ -93,16 +99,17 @@ def warn_of_open_access(settings: Settings, host: str, port: int) -> None:
 class _Server(Server):
     """uvicorn's server, which drains the scorer before it stops."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, address: str | None = None) -> None:
         metrics = Metrics()
         metrics.open_connections.set_function(lambda: len(self.server_state.connections))
         self._failure: Exception | None = None
         service = Service(settings, make_engine, metrics, freeze_heap, self._stop_for)
         self._scorer = Scorer(service)
+        self._settings = settings
         self._grace_seconds = settings.shutdown_grace_seconds
         self._drainage: asyncio.Task[None] | None = None
         tracing = start_tracing(settings.otlp_traces_endpoint)
-        app = create_app(settings, self._scorer, tracing)
+        app = create_app(settings, self._scorer, tracing, address)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -121,15 +128,38 @@ class _Server(Server):
         """Serve until a signal or a failure; returns the exit status."""
         # uvicorn handles signals only while it runs. After its shutdown it raises the one that
         # stopped it again, which must not change the exit status.
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "should_exit", True))
-        with contextlib.suppress(KeyboardInterrupt):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: setattr(self, "should_exit", True))
+        try:
             self.run(sockets=[listener])
-        gc.unfreeze()  # otherwise triton's library reports its objects as leaked at exit
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: os._exit(self._end_at_once()))
+            self._end_processes()
         if isinstance(self._failure, ConfigurationError):
             raise self._failure
         if self._failure is not None:
+            if reason := plain_reason(self._failure):
+                raise ConfigurationError(reason) from self._failure
             log.error("the service has failed and stops", exc_info=self._failure)
+        return self._status
+
+    @property
+    def _status(self) -> int:
         return 1 if self._failure else 0
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's; a load that nobody needs any more does not hold up the end."""
+        asyncio.get_running_loop().set_default_executor(Unwaited())
+        await super().serve(sockets)
+
+    def _end_processes(self, **how: float) -> None:
+        if self._settings.backend == "vllm":
+            entrance.end_processes(**how)
+
+    def _end_at_once(self) -> int:
+        self._end_processes(seconds=0)
+        return self._status
 
     def _stop_for(self, failure: Exception) -> None:
         self._failure = failure
@@ -137,12 +167,13 @@ class _Server(Server):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Refuse new requests and finish the accepted ones; a second signal stops at once."""
-        first = self._scorer.service.state != "draining"
+        first = self._scorer.service.state != "draining" and not self.should_exit
         self._scorer.service.drain()
         if first:
             loop = asyncio.get_running_loop()
             loop.call_soon_threadsafe(self._start_drainage, sig, frame)
         else:
+            leave_within(LAST_SECONDS, self._end_at_once)
             self._exit(sig, frame, seconds=0)
 
     def _start_drainage(self, sig: int, frame: Any) -> None:
@@ -186,7 +217,16 @@ def _raise_file_limit() -> int:
 
 
 def _within_file_limit(settings: Settings, files: int) -> Settings:
-    """Returns the settings with ``max_connections`` lowered to what ``files`` open files allow."""
+    """Returns the settings with ``max_connections`` lowered to what ``files`` open files allow.
+
+    Raises:
+        ConfigurationError: they do not even allow what the process itself needs.
+    """
+    if files != resource.RLIM_INFINITY and files <= FILES_BESIDE_CONNECTIONS:
+        raise ConfigurationError(
+            f"ulimit -n allows this process {files} open files, and it needs"
+            f" {FILES_BESIDE_CONNECTIONS} and one more for each connection: raise that limit"
+        )
     room = max(1, files - FILES_BESIDE_CONNECTIONS - RESERVE)
     if files == resource.RLIM_INFINITY or settings.max_connections <= room:
         return settings

@@ -26,6 +26,8 @@ _ENDPOINT = r"^https?://[^\s/@?#]+(/[^\s?#]*)?$"
 """A URL without user and query, which would hold keys: OTEL_EXPORTER_OTLP_HEADERS is for those."""
 KEY = re.compile(r"[!-+\--~]{1,512}")
 KEY_RULE = "a key is 1 to 512 visible ASCII characters without a comma"
+HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
+"""A host's name or address; IPv6 addresses may have brackets."""
 DEMO = str(Path(__file__).parent / "demo" / "fivescore-demo")
 
 MOST_SECONDS = 10**9
@@ -66,6 +68,11 @@ class Settings(BaseSettings):
     max_pairs: Annotated[int, Field(ge=1)] = Field(10_000, description="pairs per request")
     max_body_bytes: Annotated[int, Field(ge=1)] = Field(
         64 * 2**20, description="bytes per request body"
+    )
+    max_receiving_bytes: Annotated[int, Field(ge=1)] = Field(
+        2**29,
+        description="bytes of all bodies together that are being received, and of all large ones"
+        " that wait to be read",
     )
     max_connections: Annotated[int, Field(ge=1)] = Field(
         8192, description="connections open at once; beyond them only probes are answered"
@@ -121,6 +128,11 @@ class Settings(BaseSettings):
         (),
         description="routes that need no key, beside the probes and the page, separated by commas,"
         " such as /metrics [none]",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="hosts, without ports and separated by commas, by which a service without keys"
+        " may be asked beside localhost and its address, such as a proxy's [none]",
     )
     key_pairs_per_second: Annotated[float, Field(ge=1e-3, allow_inf_nan=False)] | None = Field(
         None,
@@ -183,7 +195,7 @@ class Settings(BaseSettings):
             raise ValueError("the name is empty: give one, or leave it out for the model's own")
         return name
 
-    @field_validator("api_key", "open_routes", "score_range", mode="before")
+    @field_validator("api_key", "open_routes", "allowed_hosts", "score_range", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
@@ -194,6 +206,13 @@ class Settings(BaseSettings):
         if any(not KEY.fullmatch(key.get_secret_value()) for key in keys):
             raise ValueError(KEY_RULE)
         return keys
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not HOST.fullmatch(host) for host in hosts):
+            raise ValueError("give names or addresses of hosts, without scheme and port")
+        return hosts
 
     @field_validator("score_range")
     @classmethod

@@ -2,70 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from array import array
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     Tag,
     ValidationError,
+    WrapValidator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from fivescore import content
+from fivescore.content import Unscored
 from fivescore.errors import InvalidPair, printable, without_kind
+from fivescore.messages import ROLES as ROLES
+from fivescore.messages import Message as Message
+from fivescore.messages import ResponseText
+from fivescore.messages import Role as Role
+from fivescore.messages import Text as Text
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 """HelpSteer2's five attributes in the data set's order (arXiv 2406.08673)."""
 _UNION_TAGS = _AS_TEXT, _AS_MESSAGES = "(text)", "(messages)"
 """What pydantic puts into the place of a prompt's fault; the fields have other names."""
+MOST_TURNS = 10_000
+"""Limit on the messages of one prompt."""
+MOST_TOKEN_IDS = 2**20
+"""Limit on the token ids of one pair: the longest context that models are made for."""
+IDS_AT_ONCE = 2**16
+"""Token ids that are looked at in one call, which no other thread can interrupt."""
 MOST_FAULTS = 100
 """The most faults that an error lists, to limit its time and size."""
-
-
-def _refuse_surrogates(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"character {error.start} is half of a surrogate pair: send valid Unicode"
-        ) from error
-    return text
-
-
-Text = Annotated[str, AfterValidator(_refuse_surrogates)]
-"""A string of valid Unicode; JSON can also encode halves of surrogate pairs."""
-
-
-Role = Literal["system", "user", "assistant", "developer", "tool"]
-ROLES: tuple[Role, ...] = get_args(Role)
-
-
-class Message(BaseModel):
-    """One turn of a conversation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    role: Role
-    content: Text
 
 
 def _prompt_kind(value: Any) -> str:
     return _AS_MESSAGES if isinstance(value, list | tuple) else _AS_TEXT
 
 
+def _response_kind(value: Any) -> str:
+    return _AS_MESSAGES if isinstance(value, Mapping | Message) else _AS_TEXT
+
+
+def _assistants(value: Any) -> Any:
+    return {"role": "assistant", **value} if isinstance(value, Mapping) else value
+
+
+def _text_alone(message: Message) -> str | Message:
+    if message.role != "assistant":
+        raise Unscored("role", "must be assistant")
+    return message.content if message.is_plain else message
+
+
 Prompt = Annotated[
     Annotated[Text, Tag(_AS_TEXT)]
-    | Annotated[list[Message], Field(min_length=1, fail_fast=True), Tag(_AS_MESSAGES)],
+    | Annotated[
+        list[Message],
+        Field(min_length=1, max_length=MOST_TURNS, fail_fast=True),
+        Tag(_AS_MESSAGES),
+    ],
     Discriminator(_prompt_kind),
 ]
+Response = Annotated[
+    Annotated[ResponseText, Tag(_AS_TEXT)]
+    | Annotated[
+        Message, BeforeValidator(_assistants), AfterValidator(_text_alone), Tag(_AS_MESSAGES)
+    ],
+    Discriminator(_response_kind),
+]
+
+
+def _many_ids(value: Any, validate: Callable[[Any], list[int]]) -> list[int]:
+    """Token ids; pydantic would keep all threads waiting while it looks at very many."""
+    if not isinstance(value, list) or not IDS_AT_ONCE < len(value) <= MOST_TOKEN_IDS:
+        return validate(value)
+    parts = (value[at : at + IDS_AT_ONCE] for at in range(0, len(value), IDS_AT_ONCE))
+    if all(set(map(type, part)) == {int} and 0 <= min(part) <= max(part) < 2**31 for part in parts):
+        return value.copy()
+    return validate(value)
+
+
 TokenIds = Annotated[
-    list[Annotated[int, Field(strict=True, ge=0, lt=2**31)]], Field(min_length=1, fail_fast=True)
+    list[Annotated[int, Field(strict=True, ge=0, lt=2**31)]],
+    Field(min_length=1, max_length=MOST_TOKEN_IDS, fail_fast=True),
+    WrapValidator(_many_ids),
 ]
 
 
@@ -77,7 +105,10 @@ class Pair(BaseModel):
     prompt: Prompt | None = Field(
         default=None, description="Text, or messages of which the last is the user's or a tool's."
     )
-    response: Text | None = Field(default=None, description="The assistant's text; may be empty.")
+    response: Response | None = Field(
+        default=None,
+        description="The assistant's text, which may be empty, or its message with tool calls.",
+    )
     text: Annotated[Text, Field(min_length=1)] | None = Field(
         default=None,
         description="The whole conversation as its renderer wrote it, special tokens included,"
@@ -109,6 +140,30 @@ class Pair(BaseModel):
             return self
         return self.model_copy(update={"principle": principle})
 
+    def compact(self) -> None:
+        """Take less memory, and less of the time of each garbage collection.
+
+        Token ids become an array; messages share what pydantic keeps beside their fields.
+        """
+        if self.token_ids is not None:
+            object.__setattr__(self, "token_ids", array("i", self.token_ids))
+        for turn in self.prompt if isinstance(self.prompt, list) else ():
+            object.__setattr__(turn, "__pydantic_fields_set__", _MESSAGE_FIELDS_SET)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has texts alone, beside roles: no tool calls, names or ids."""
+        if isinstance(self.response, Message):
+            return False
+        return not isinstance(self.prompt, list) or all(turn.is_plain for turn in self.prompt)
+
+    @property
+    def answer(self) -> Message:
+        """The response as the assistant's message, of a pair that has one."""
+        if isinstance(self.response, Message):
+            return self.response
+        return Message(role="assistant", content=self.response or "")
+
     def _check_turns(self) -> Pair:
         if isinstance(self.prompt, list) and self.prompt[-1].role not in ("user", "tool"):
             raise ValueError(
@@ -121,6 +176,7 @@ class Pair(BaseModel):
 PAIR_FIELDS = frozenset(Pair.model_fields)
 _FIELDS_SET = set(PAIR_FIELDS)
 """Shared by all pairs as pydantic's ``__pydantic_fields_set__``."""
+_MESSAGE_FIELDS_SET = set(Message.model_fields)
 FORMS = ({"prompt", "response"}, {"text"}, {"token_ids"})
 """The fields of a pair's three forms; the first may have a principle beside them."""
 
@@ -178,15 +234,18 @@ def faults(error: ValidationError) -> list[dict[str, str]]:
     """
     if (count := error.error_count()) > MOST_FAULTS:
         return [{"field": "", "detail": f"{count} fields are unknown or wrong"}]
-    return [
-        {
-            "field": ".".join(printable(str(p)) for p in fault["loc"] if p not in _UNION_TAGS),
-            "detail": _unknown(fault["loc"][-1])
-            if fault["type"] == "extra_forbidden"
-            else without_kind(fault["msg"]),
-        }
-        for fault in error.errors(include_url=False)
-    ]
+    return [_fault(fault) for fault in error.errors(include_url=False)]
+
+
+def _fault(fault: ErrorDetails) -> dict[str, str]:
+    places = [str(place) for place in fault["loc"] if place not in _UNION_TAGS]
+    detail = without_kind(fault["msg"])
+    if fault["type"] == "extra_forbidden":
+        detail = _unknown(fault["loc"][-1])
+    elif isinstance(unscored := fault.get("ctx", {}).get("error"), Unscored):
+        places += filter(None, [unscored.place])
+        detail = unscored.detail
+    return {"field": ".".join(map(printable, places)), "detail": detail}
 
 
 def _unknown(name: int | str) -> str:
@@ -216,6 +275,16 @@ class Score:
     cached_tokens: int = 0
     truncated: bool = False
 
+    def to_dict(self) -> dict[str, Any]:
+        """The score in the form of ``POST /score``'s answer: one flat member per attribute."""
+        return {
+            **self.attributes,
+            "reward": self.reward,
+            "tokens": self.tokens,
+            "cached_tokens": self.cached_tokens,
+            "truncated": self.truncated,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
@@ -235,7 +304,9 @@ class ModelInfo:
     """Whether the outputs are made up, so that no reference can agree with them."""
     step_sequences: int = 128
     step_tokens: int = 2048
-    """The most sequences and tokens of one engine step; the defaults are vLLM's on a CPU."""
+    """The most sequences and tokens of one step of one rank; the defaults are vLLM's on a CPU."""
+    ranks: int = 1
+    """Copies of the model that compute beside each other, in data parallel."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,7 @@ import pytest
 from tests.trainers import table
 
 FOUND = table.results()
-TESTS = sorted(
-    path.stem.removeprefix("test_") for path in Path(table.__file__).parent.glob("test_*.py")
-)
+DRIVERS = sorted(path.stem for path in Path(table.__file__).parent.glob("drivers/*.py"))
 RAN = sorted(key for key, facts in FOUND.items() if "not_run" not in facts)
 
 
@@ -27,8 +25,8 @@ def test_the_details_show_the_run() -> None:
     assert table.MARKED.findall(text) == [table.details(FOUND)]
 
 
-def test_every_trainer_that_is_tested_has_its_result_and_no_other() -> None:
-    assert sorted(FOUND) == TESTS
+def test_every_driver_has_its_result_and_nothing_else_has() -> None:
+    assert sorted(FOUND) == DRIVERS
 
 
 @pytest.mark.parametrize("key", RAN)

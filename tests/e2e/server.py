@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,26 @@ def free_port() -> int:
 
 
 class Server:
-    """A server process; its output goes to ``log``."""
+    """A server process; its output goes to ``log``.
 
-    def __init__(self, log: Path, *flags: str, module: str = "fivescore") -> None:
+    Args:
+        before: a command that becomes the server, which comes after it.
+        variables: of its environment, beside this process's own.
+    """
+
+    def __init__(
+        self,
+        log: Path,
+        *flags: str,
+        module: str = "fivescore",
+        before: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.log = log
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command = command("--port", str(self.port), *flags, module=module)
+        self._command = [*before, *command("--port", str(self.port), *flags, module=module)]
+        self._environment = environment(variables)
         self.process = self._start()
         self.http = httpx.Client(base_url=self.url, timeout=ANSWER_SECONDS, trust_env=False)
 
@@ -57,7 +70,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=environment(),
+                env=self._environment,
             )
 
     def restart(self) -> None:

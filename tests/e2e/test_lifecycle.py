@@ -7,7 +7,6 @@ import json
 import os
 import select
 import shutil
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -230,30 +229,6 @@ def fail_to_start(failure: Failure) -> str:
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
 def test_a_start_that_fails_says_why_in_one_line(failure: Failure) -> None:
     fail_to_start(failure)
-
-
-def test_an_engine_that_dies_after_its_weights_were_replaced_is_the_last(tmp_path: Path) -> None:
-    model = Path(shutil.copytree(DEMO, tmp_path / "model"))
-    with running(tmp_path / "server.log", "--model", str(model)) as server:
-        server.until_ready()
-        digest = server.http.get("/manifest").json()["digest"]
-
-        def lose_engine() -> None:
-            (engine,) = (pid for pid in children(server.process.pid) if title(pid) == ENGINE)
-            os.kill(engine, signal.SIGKILL)
-
-        lose_engine()
-        server.until("it restarts", lambda: server.status("/health/ready") == 503)
-        server.until_ready()
-        assert server.http.get("/manifest").json()["digest"] == digest
-
-        weights = model / "model.safetensors"
-        weights.write_bytes(weights.read_bytes()[:-4] + b"zero")
-        lose_engine()
-        assert server.process.wait(START_SECONDS) == 1
-        last = server.tail(1)
-        assert last.startswith("fivescore: error: ")
-        assert "model.safetensors was changed since the model was loaded" in last
 
 
 def test_port_in_use() -> None:

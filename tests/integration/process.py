@@ -15,11 +15,18 @@ SERVE = (sys.executable, "-m", "fivescore", "serve", "--backend", "fake", "--por
 
 
 class ServerProcess:
-    """``fivescore serve`` on a free port; a thread reads its log so that it never blocks."""
+    """``fivescore serve`` on a free port; a thread reads its log so that it never blocks.
 
-    def __init__(self, *flags: str) -> None:
+    Args:
+        redirections: those of a shell that becomes it.
+    """
+
+    def __init__(self, *flags: str, redirections: str = "") -> None:
         self._process = subprocess.Popen(
-            [*SERVE, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            ["sh", "-c", f'exec "$@" {redirections}', "sh", *SERVE, *flags],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self._lines: list[str] = []
         self._news = threading.Condition()
@@ -80,8 +87,8 @@ class ServerProcess:
 
 
 @contextmanager
-def server(*flags: str) -> Iterator[ServerProcess]:
-    process = ServerProcess(*flags)
+def server(*flags: str, redirections: str = "") -> Iterator[ServerProcess]:
+    process = ServerProcess(*flags, redirections=redirections)
     try:
         yield process
     finally:

@@ -49,7 +49,7 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 def url(path: str) -> httpx.URL:
     """As it is: what begins with two slashes is still a path."""
-    return httpx.URL(f"http://test{path}")
+    return httpx.URL(f"http://localhost{path}")
 
 
 def assert_unauthorized(response: httpx.Response) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 
 from fivescore.cli import main
 from fivescore.client import AsyncRewardClient
-from fivescore.client.files import row_of, score_file
-from fivescore.data.formats import SUFFIXES
+from fivescore.client.answers import row_of
+from fivescore.data.formats import SUFFIXES, read_file
 from fivescore.errors import (
     FivescoreError,
     InvalidPair,
@@ -24,7 +25,6 @@ from fivescore.errors import (
 )
 from fivescore.types import Score
 from tests.integration.service import OTHER, PAIR, Json
-from tests.unit.client.fakes import Fleet, Hurry, pairs, problem, scored
 from tests.unit.data.files import write as write_as
 
 NOWHERE = "http://127.0.0.1:9"
@@ -129,10 +129,6 @@ def read(file: Path) -> list[Json]:
     return [json.loads(line) for line in file.read_bytes().splitlines()]
 
 
-def without_input(row: Json) -> Json:
-    return {name: value for name, value in row.items() if name != "input"}
-
-
 def score(url: str, source: Path, target: Path, *flags: str) -> int:
     return main(
         ["score", str(source), "-o", str(target), "--url", url, "--retry", "0",
@@ -144,21 +140,25 @@ async def alone(url: str, *pairs: Json) -> list[Json]:
     return [row_of(score) for score in await AsyncRewardClient(url).score(pairs)]
 
 
-def test_a_file_is_scored_in_its_order(url: str, tmp_path: Path) -> None:
-    pairs = rows(50)
-    source, target = write(tmp_path / "in.jsonl", *pairs), tmp_path / "out.jsonl"
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_of_any_format_is_scored_in_its_order(url: str, suffix: str, tmp_path: Path) -> None:
+    pairs = rows(20)
+    source, target = write_as(tmp_path / f"in{suffix}", pairs), tmp_path / f"out{suffix}"
     assert score(url, source, target) == 0
-    scored = read(target)
     sent = [{"prompt": pair["prompt"], "response": pair["response"]} for pair in pairs]
-    assert list(map(without_input, scored)) == asyncio.run(alone(url, *sent))
-    assert all(len(row["input"]) == 16 for row in scored)
+    expected = asyncio.run(alone(url, *sent))
+    for pair, answer, row in zip(pairs, expected, read_file(target), strict=True):
+        del answer["cached_tokens"]
+        assert row.value is not None
+        found = {name: value for name, value in row.value.items() if name != "error"}
+        assert {**found, "id": int(found["id"])} == {**pair, **answer}
 
 
 def test_every_form_of_pair_is_sent_and_other_fields_are_not(url: str, tmp_path: Path) -> None:
     messages = [{"role": "user", "content": PAIR["prompt"]}]
     source = write(
         tmp_path / "in.jsonl",
-        {**PAIR, "label": 3, "helpfulness": 4},
+        {**PAIR, "label": 3},
         {"prompt": messages, "response": PAIR["response"]},
         {"token_ids": [1, 2, 3], "prompt": None},
     )
@@ -169,7 +169,7 @@ def test_every_form_of_pair_is_sent_and_other_fields_are_not(url: str, tmp_path:
 
 
 MALFORMED: tuple[bytes, ...] = (
-    b"", b"not json", b"[1, 2]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"prompt": "Q"',
+    b"not json", b"[1, 2]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"prompt": "Q"',
     b'{"prompt": "Q"}', b'{"prompt": "Q", "response": 1}', b'{"token_ids": [1e999]}',
     b'{"prompt": NaN, "response": "A"}', b'{"prompt": "Q", "response": Infinity}',
     b'{"prompt": "Q", "response": "cut \\ud83d"}',
@@ -181,75 +181,15 @@ MALFORMED: tuple[bytes, ...] = (
 def test_a_malformed_line_keeps_its_place_as_an_error(
     url: str, tmp_path: Path, line: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = write(tmp_path / "in.jsonl", PAIR, line, OTHER)
-    assert score(url, source, tmp_path / "out.jsonl") == 0
+    source = write(tmp_path / "in.jsonl", PAIR, b"", line, OTHER)
+    assert score(url, source, tmp_path / "out.jsonl") == 1
     first, error, other = read(tmp_path / "out.jsonl")
     assert "reward" in first
     assert "reward" in other
-    assert error["error"]["code"]
-    assert error["error"]["detail"]
+    assert (error["id"], set(error["error"])) == (2, {"code", "detail"})
     err = capsys.readouterr().err
-    assert "3 lines, 1 with an error" in err
-    assert f"  1 with {error['error']['code']} (first: {source}:2)" in err
-
-
-@pytest.mark.parametrize("kept_bytes", [0, 1, 30, 700, 2000, -1, -2])
-def test_a_run_that_was_stopped_goes_on_and_equals_a_whole_one(
-    url: str, tmp_path: Path, kept_bytes: int
-) -> None:
-    source = write(tmp_path / "in.jsonl", *rows(20), b"not json", *rows(30))
-    whole, stopped = tmp_path / "whole.jsonl", tmp_path / "stopped.jsonl"
-    assert score(url, source, whole) == 0
-    stopped.write_bytes(whole.read_bytes()[:kept_bytes])
-    assert score(url, source, stopped) == 0
-    assert stopped.read_bytes() == whole.read_bytes()
-
-
-def from_memory(fleet: Fleet) -> AsyncRewardClient:
-    return AsyncRewardClient("http://rm", transport=fleet, clock=Hurry(), deadline_seconds=0)
-
-
-async def test_a_run_that_goes_on_asks_only_for_the_rest(tmp_path: Path) -> None:
-    source, target = write(tmp_path / "in.jsonl", *pairs(3)), tmp_path / "out.jsonl"
-    fleet = Fleet(scored, problem(500, "broken"))
-    with pytest.raises(FivescoreError, match="told broken"):
-        await score_file(from_memory(fleet), source, target, batch_size=1, concurrency=1)
-    assert [row["reward"] for row in read(target)] == [0]  # what was scored is kept
-    done = await score_file(from_memory(fleet), source, target, batch_size=1, concurrency=1)
-    assert (done.rows, done.failed) == (3, 0)
-    assert [row["reward"] for row in read(target)] == [0, 1, 2]
-    assert [request.responses for request in fleet.requests] == [["0"], ["1"], ["1"], ["2"]]
-
-
-async def test_lines_that_are_too_much_for_one_request_go_in_halves(tmp_path: Path) -> None:
-    source, target = write(tmp_path / "in.jsonl", *pairs(3)), tmp_path / "out.jsonl"
-    too_much = problem(413, "body_too_large")
-    client = from_memory(Fleet(too_much, scored, too_much, too_much))
-    done = await score_file(client, source, target, batch_size=3, concurrency=1)
-    assert (done.rows, done.failed) == (3, 1)
-    first, middle, last = read(target)
-    assert (first["reward"], last["reward"]) == (0, 2)
-    assert middle["error"]["code"] == "body_too_large"
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_of_any_format_is_scored_and_a_stopped_run_goes_on(
-    url: str, suffix: str, tmp_path: Path
-) -> None:
-    pairs = [{**pair, "label": None} for pair in rows(12)]
-    lines, target = write(tmp_path / "lines", *pairs), tmp_path / "out.jsonl"
-    source = write_as(tmp_path / f"in{suffix}", pairs)
-    assert score(url, lines, tmp_path / "expected.jsonl", "--concurrency", "1") == 0
-    assert score(url, source, target) == 0
-    whole = read(target)
-    assert list(map(without_input, whole)) == list(
-        map(without_input, read(tmp_path / "expected.jsonl"))
-    )
-    target.write_bytes(target.read_bytes()[:-700])
-    assert score(url, source, target) == 0
-    assert read(target) == whole
-    other = write_as(tmp_path / "other" / f"in{suffix}", pairs[1:])
-    assert score(url, other, target) == 1
+    assert "3 rows, 1 failed" in err
+    assert f"  1 with {error['error']['code']} (first: {source}:3: " in err
 
 
 @pytest.mark.parametrize(
@@ -267,86 +207,57 @@ def test_a_row_that_is_no_pair_keeps_its_place_in_every_format(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     (tmp_path / name).write_bytes(content)
-    assert score(url, tmp_path / name, tmp_path / "out.jsonl") == 0
+    assert score(url, tmp_path / name, tmp_path / "out.jsonl") == 1
     assert [row.get("error", {}).get("code") for row in read(tmp_path / "out.jsonl")] == [
         None, code, None,
     ]  # fmt: skip
-    assert f"1 with {code} (first: {tmp_path / name}:{place})" in capsys.readouterr().err
+    assert f"1 with {code} (first: {tmp_path / name}:{place}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cut", [0, 9, 200])
 def test_a_corrupt_input_is_one_line_before_anything_is_written(
-    cut: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    url: str, cut: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_as(tmp_path / "in.jsonl.gz", [{"a": f"{n * n:x}"} for n in range(400)])
     source.write_bytes(source.read_bytes()[:cut])
-    assert score(NOWHERE, source, tmp_path / "out.jsonl") == 1
+    assert score(url, source, tmp_path / "out.jsonl") == 1
     err = capsys.readouterr().err
     assert err.startswith(f"fivescore: error: {source}: it cannot be read: ")
     assert err.count("\n") == 1
-    assert not (tmp_path / "out.jsonl").exists()
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_a_finished_run_is_left_as_it_is(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, target = write(tmp_path / "in.jsonl", *rows(10), b"not json"), tmp_path / "out.jsonl"
-    score(url, source, target)
+    source, target = write(tmp_path / "in.jsonl", *rows(10)), tmp_path / "out.jsonl"
+    assert score(url, source, target) == 0
     before = target.read_bytes()
     capsys.readouterr()
-    assert score(NOWHERE, source, target) == 0  # there is nothing left to ask a server
-    assert "11 lines, 1 with an error" in capsys.readouterr().err
+    assert score(url, source, target) == 0
+    assert capsys.readouterr().err == f"{target}: 10 rows (10 scored earlier), 0 failed\n"
     assert target.read_bytes() == before
+    assert score(NOWHERE, source, target) == 1  # nobody knows which model it has
 
 
-FOREIGN: tuple[bytes, ...] = (
-    b'{"input": "0123456789abcdef", "reward": 1.0}\n',
-    b'{"reward": 1.0}\n',
-    b"[]\n",
-    b"my notes\nof last week\n",
-    b"a single line of notes without its end",
-)
-
-
-@pytest.mark.parametrize("content", FOREIGN)
-def test_a_file_that_is_not_this_inputs_output_is_refused_and_kept(
-    url: str, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_is_recognised_by_its_manifest(url: str, tmp_path: Path) -> None:
     source, target = write(tmp_path / "in.jsonl", *rows(3)), tmp_path / "out.jsonl"
-    target.write_bytes(content)
-    assert score(url, source, target) == 1
-    assert target.read_bytes() == content
-    err = capsys.readouterr().err
-    assert err.startswith("fivescore: error: ")
-    assert str(target) in err
+    assert score(url, source, target, "--weights", "helpfulness=1") == 0
+    assert [row["reward"] == row["helpfulness"] for row in read(target)] == [True] * 3
+    assert score(url, source, target, "--weights", "helpfulness=2") == 1
+    assert score(url, source, tmp_path / "x.jsonl", "--weights", "humor=1") == 1
+    assert score(url, source, tmp_path / "x.jsonl", "--principle", "clarity") == 1
+    assert not (tmp_path / "x.jsonl").exists()
 
 
-def test_another_inputs_output_and_the_input_itself_are_refused(
-    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source, target = write(tmp_path / "in.jsonl", *rows(3)), tmp_path / "out.jsonl"
-    score(url, source, target)
-    another = write(tmp_path / "another.jsonl", *rows(2), PAIR)
-    capsys.readouterr()
-    assert score(url, another, target) == 1
-    assert "line 3 does not answer" in capsys.readouterr().err
-    shorter = write(tmp_path / "shorter.jsonl", *rows(2))
-    assert score(url, shorter, target) == 1
-    assert score(url, source, source) == 1
-    assert read(source) == rows(3)
-
-
-def test_an_empty_input_gives_an_empty_output(url: str, tmp_path: Path) -> None:
-    assert score(url, write(tmp_path / "in.jsonl"), tmp_path / "out.jsonl") == 0
-    assert (tmp_path / "out.jsonl").read_bytes() == b""
-
-
-def test_a_last_line_without_its_end_is_a_line(url: str, tmp_path: Path) -> None:
-    source = tmp_path / "in.jsonl"
-    source.write_text(json.dumps(PAIR) + "\n" + json.dumps(OTHER))
-    assert score(url, source, tmp_path / "out.jsonl") == 0
-    assert [set(row) & {"error"} for row in read(tmp_path / "out.jsonl")] == [set(), set()]
-    # Its end may come later, with more lines: the run then goes on.
-    source.write_text("".join(json.dumps(pair) + "\n" for pair in (PAIR, OTHER, PAIR)))
-    assert score(url, source, tmp_path / "out.jsonl") == 0
-    assert len(read(tmp_path / "out.jsonl")) == 3
+def test_standard_streams_are_a_filter(url: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fivescore", "score", "-", "-o", "-", "--url", url]
+    lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows(20))
+    done = subprocess.run(command, input=lines, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == list(range(20))
+    assert b"-: 20 rows, 0 failed" in done.stderr
+    closed = f"{' '.join(map(shlex.quote, command))} | head -1"
+    done = subprocess.run(["bash", "-c", f"{closed}; exit ${{PIPESTATUS[0]}}"], input=lines,
+                          capture_output=True, timeout=60, check=False)  # fmt: skip
+    assert b"Traceback" not in done.stderr

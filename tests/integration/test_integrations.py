@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from fivescore.client import RewardClient
-from fivescore.client.integrations import areal, ms_swift, rewardbench, slime, trl, verl
+from fivescore.client.integrations import areal, gather, ms_swift, rewardbench, slime, trl, verl
 from fivescore.client.integrations.conversation import pair
 from fivescore.errors import ConfigurationError, InvalidPair, InvalidRequest, TooLong
 from fivescore.model.manifest import ATTRIBUTES
@@ -49,9 +49,9 @@ def found(url: str) -> Callable[..., list[Score]]:
 def at_server(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """FIVESCORE_URL for what can be told the address in no other way."""
     monkeypatch.setenv("FIVESCORE_URL", url)
-    verl._gatherer.cache_clear()
+    gather._gatherer_of.cache_clear()
     yield
-    verl._gatherer.cache_clear()
+    gather._gatherer_of.cache_clear()
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
@@ -448,17 +448,13 @@ async def test_under_verls_rate_limits_no_failure_becomes_a_reward(
 
 
 async def test_under_verls_rate_limits_its_time_out_is_no_reward(
-    rate_limited: type[RateLimited], monkeypatch: pytest.MonkeyPatch
+    rate_limited: type[RateLimited],
 ) -> None:
-    verl._gatherer.cache_clear()
-    with RewardClient(NOWHERE) as client:  # closed, or it would go on trying
-        monkeypatch.setattr(verl, "RewardClient", lambda _: client)
-        given = {**sample("7", question=USER["content"]), "urls": NOWHERE}
-        with pytest.raises(verl.RewardFailed, match=r"reward\.timeout"):
-            await rate_limited(verl.compute_score, timeout=0.2).reward(given)
-        with pytest.raises(asyncio.TimeoutError):  # another manager's stays what it is
-            await asyncio.wait_for(verl.compute_score(**given), 0.2)
-    verl._gatherer.cache_clear()
+    given = {**sample("7", question=USER["content"]), "urls": NOWHERE}
+    with pytest.raises(verl.RewardFailed, match=r"reward\.timeout"):
+        await rate_limited(verl.compute_score, timeout=0.2).reward(given)
+    with pytest.raises(asyncio.TimeoutError):  # another manager's stays what it is
+        await asyncio.wait_for(verl.compute_score(**given), 0.2)
 
 
 @pytest.mark.usefixtures("at_server")
@@ -552,13 +548,20 @@ async def test_any_workflow_of_areal_gets_rewards_and_options(
         areal.with_rewards(SimpleNamespace(), **options)
 
 
+@pytest.mark.usefixtures("at_server")
+def test_workflows_of_areal_which_makes_one_a_sample_share_requests() -> None:
+    for _ in range(2):
+        areal.RewardWorkflow(tokenizer=POLICY)
+    assert gather._gatherer_of.cache_info().currsize == 1
+
+
 async def test_areal_is_told_of_a_pair_that_fails(url: str) -> None:
     reward = areal.Reward(POLICY, url, truncate="never")
     with pytest.raises(TooLong):
         await reward("x", "word " * 10_000, messages=[USER])
     with pytest.raises(InvalidPair, match="generation prompt"):
         await reward("no prompt of the template's", "7")
-    with pytest.raises(InvalidPair, match="tools"):
+    with pytest.raises(ConfigurationError, match="tools"):
         await reward(rendered(USER), "7", tools=[{"name": "x"}])
 
 
@@ -619,6 +622,11 @@ async def test_slime_gets_the_attributes_where_it_reads_a_key(
         ({"reward_key": "humor"}, {}, "humor.*helpfulness"),
         ({"eval_reward_key": "reward"}, {}, "--reward-key"),
         ({"apply_chat_template": True}, {"prompt": "plain"}, "generation prompt.*--hf-checkpoint"),
+        (
+            {},
+            {"prompt": rendered(USER, {"role": "assistant", "content": "7"})},
+            "last message of prompt",
+        ),
         ({}, {"multimodal_inputs": {"images": ["x"]}}, "images"),
         ({}, {"metadata": {"tools": [{"name": "x"}]}}, "tools"),
     ],

@@ -6,10 +6,13 @@ import asyncio
 import inspect
 import math
 import pickle
+import sys
 import threading
+from collections import UserList
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
+from itertools import accumulate
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,11 +21,12 @@ from pydantic import BaseModel
 
 from fivescore.client import RewardClient
 from fivescore.client.defaults import BATCH_SIZE, FEW_REQUESTS
-from fivescore.client.integrations import gather, ms_swift, skyrl, tinker, trl, verifiers
+from fivescore.client.integrations import gather, ms_swift, roll, skyrl, tinker, trl, verifiers
 from fivescore.client.integrations.gather import Gatherer, shared_gatherer
 from fivescore.errors import ConfigurationError, InvalidPair
 from fivescore.types import Score
 from tests.unit.client.fakes import Fleet, Hurry, Json
+from tests.unit.model import policy_tokenizers as policies
 
 USER: Json = {"role": "user", "content": "Name a prime."}
 CALL: Json = {"role": "assistant", "content": "7", "tool_calls": [{"id": "1"}]}
@@ -96,6 +100,13 @@ async def test_reasoning_is_refused_unless_only_the_last_reply_is_to_be_read(
     assert await judge(view="last_reply").score(TASK, trace) == expected[0].reward
 
 
+async def test_an_empty_answer_which_verifiers_makes_none_of_is_scored(url: str) -> None:
+    with RewardClient(url) as client:
+        (score,) = client.score([(USER["content"], "")])
+    trace = rollout(USER, {"role": "assistant", "content": None})
+    assert await judge().score(TASK, trace) == score.reward
+
+
 @pytest.mark.parametrize("prompt", [USER["content"], [Message(**USER)]], ids=["text", "messages"])
 async def test_the_system_prompt_of_a_task_is_part_of_its_prompt(url: str, prompt: Any) -> None:
     system = {"role": "system", "content": "Be brief."}
@@ -161,7 +172,7 @@ def test_a_step_that_cannot_be_scored_raises() -> None:
     with pytest.raises(ConfigurationError, match="init"):
         env.step("7")
     env.init([USER])
-    with pytest.raises(InvalidPair, match="tools"):
+    with pytest.raises(ConfigurationError, match="tools"):
         env.step("7")
 
 
@@ -189,7 +200,8 @@ def test_what_comes_while_requests_run_shares_the_next_one() -> None:
 def test_a_process_has_one_gatherer_of_the_same_options() -> None:
     weights = {"verbosity": 1.0, "coherence": 2.0}
     same = shared_gatherer("http://rm", dict(reversed(weights.items())))
-    assert shared_gatherer("http://rm", weights) is same
+    assert shared_gatherer("http://rm", MappingProxyType(weights)) is same
+    assert shared_gatherer(UserList(["http://rm"])) is shared_gatherer(["http://rm"])
     assert shared_gatherer("http://rm") is not same
 
 
@@ -226,7 +238,73 @@ def test_swift_sample_gets_rewards_of_whole_requests(expected: list[Score]) -> N
 
 
 def test_swift_sample_is_told_what_is_not_scored() -> None:
-    with pytest.raises(InvalidPair, match="videos"):
+    with pytest.raises(ConfigurationError, match="videos"):
         ms_swift.Fivescore()([request(USER, said("7"), videos=["a.mp4"])], request_config=None)
     with pytest.raises(ConfigurationError, match="messages"):
         ms_swift.Fivescore()(["7"], request_config=None)
+
+
+# ROLL
+
+
+POLICY = policies.chatml()
+
+
+class Proto:
+    """What is read of ROLL's DataProto."""
+
+    def __init__(self, batch: Json, **columns: Any) -> None:
+        self.batch, self.non_tensor_batch = batch, columns
+        self.meta_info: Json = {}
+
+    @classmethod
+    def from_dict(cls, tensors: Json) -> Proto:
+        return cls(tensors)
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> roll.RewardWorker:
+    for name, given in (
+        ("roll.models.model_providers", {"default_tokenizer_provider": lambda _: POLICY}),
+        ("roll.distributed.scheduler.protocol", {"DataProto": Proto}),
+    ):
+        for package in accumulate(name.split("."), "{}.{}".format):
+            monkeypatch.setitem(sys.modules, package, ModuleType(package))
+        vars(sys.modules[name]).update(given)
+    made = roll.RewardWorker(SimpleNamespace())
+    made.initialize(SimpleNamespace(actor_train=SimpleNamespace(model_args=None)))
+    return made
+
+
+def rollouts(*responses: str, **columns: Any) -> Proto:
+    """A prompt's responses as ROLL pads them: both at the right, after one another."""
+    import torch
+
+    prompt = POLICY.apply_chat_template([USER], add_generation_prompt=True, return_dict=False)
+    sampled = [POLICY.encode(response) for response in responses]
+    length = len(prompt) + max(map(len, sampled)) + 3
+    names = ("input_ids", "prompt_mask", "response_mask", "responses")
+    batch: Json = {name: torch.zeros((len(sampled), length), dtype=torch.long) for name in names}
+    for row, ids in enumerate(sampled):
+        end = len(prompt) + len(ids)
+        batch["input_ids"][row, :end] = torch.tensor([*prompt, *ids])
+        batch["prompt_mask"][row, : len(prompt)] = 1
+        batch["response_mask"][row, len(prompt) : end] = 1
+    return Proto(batch, id=[1] * len(sampled), **columns)
+
+
+def test_roll_gets_the_rewards_of_the_messages(
+    worker: roll.RewardWorker, expected: list[Score]
+) -> None:
+    found = worker.compute_rewards(rollouts("7<|im_end|>", "eight"))
+    for name in ("response_level_rewards", "scores"):
+        assert found.batch[name].tolist() == pytest.approx([one.reward for one in expected])
+    assert not found.batch["token_level_rewards"].any()
+    means = {f"fivescore/{name}": (value + expected[1].attributes[name]) / 2
+             for name, value in expected[0].attributes.items()}  # fmt: skip
+    assert found.meta_info["metrics"] == pytest.approx(means)
+
+
+def test_rolls_run_ends_with_what_is_not_scored(worker: roll.RewardWorker) -> None:
+    with pytest.raises(ConfigurationError, match="images"):
+        worker.compute_rewards(rollouts("7", images=["a.png"]))

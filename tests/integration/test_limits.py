@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from fivescore.http.slices import MOST_DEPTH
 from tests.integration.service import OTHER, PAIR, Service, assert_problem, serving
 from tests.unit.engines import HeldEngine, RecordingEngine
 
@@ -81,6 +82,49 @@ async def test_a_full_service_refuses_and_says_when_to_come_again() -> None:
         assert (await service.score(OTHER)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/rerank", {"query": "q" * 9000, "documents": [str(i) for i in range(600)]}),
+        ("/score", {"text_1": [str(i) for i in range(600)], "text_2": "a" * 9000}),
+        ("/score", {"pairs": [{"text": f"{i} " * 900} for i in range(600)]}),
+    ],
+    ids=["query", "text_2", "pairs"],
+)
+async def test_beside_one_huge_request_every_small_one_is_scored(
+    path: str, body: dict[str, object]
+) -> None:
+    engine = HeldEngine()
+    async with serving(engine, max_inflight_pairs=512, max_inflight_tokens=2**14) as service:
+        huge = asyncio.create_task(service.http.post(path, json=body))
+        await engine.busy.wait()
+        pairs = [{"prompt": f"What is 1+{i}?", "response": "?"} for i in range(32)]
+        small = [asyncio.create_task(service.score(pair)) for pair in pairs]
+        while await service.metric("fivescore_inflight_pairs") < 632:
+            assert [one.result().text for one in small if one.done()] == []
+            await asyncio.sleep(0.1)
+        engine.gate.set()
+        assert {(await one).status_code for one in small} == {200}
+        assert (await huge).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/rerank", {"query": "q" * 10**6, "documents": [""] * 10_000}),
+        ("/v1/score", {"queries": "q" * 10**5, "documents": [""] * 10_000}),
+        ("/score", {"text_1": [""] * 10_000, "text_2": "a" * 10**6}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_text_that_would_be_repeated_too_often_is_refused(
+    service: Service, path: str, body: dict[str, object]
+) -> None:
+    problem = assert_problem(await service.http.post(path, json=body), 413, "body_too_large")
+    assert problem["detail"].startswith(tuple(body))
+    assert "send at most" in problem["detail"]
+
+
 MALFORMED = (
     b'"timeout_seconds": Infinity',
     b'"\\ud83d": 1',  # halves of surrogate pairs
@@ -108,8 +152,8 @@ async def test_a_malformed_request_is_told_what_is_wrong(service: Service, body:
     assert isinstance(problem["errors"], list)
 
 
-async def test_a_pair_nested_as_deep_as_json_allows_fails_alone(service: Service) -> None:
-    deep = b"[" * 1000 + b"]" * 1000
+async def test_a_pair_nested_as_deep_as_allowed_fails_alone(service: Service) -> None:
+    deep = b"[" * (MOST_DEPTH - 3) + b"]" * (MOST_DEPTH - 3)
     content = (
         b'{"pairs": [{"prompt": ' + deep + b', "response": "A"}, {"prompt": "Q", "response": "A"}]}'
     )

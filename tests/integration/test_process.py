@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.integration.conftest import ANYWHERE, Servers
-from tests.integration.process import refused
+from tests.integration.process import refused, server
 from tests.integration.service import OTHER, PAIR, assert_problem, metric
 
 
@@ -31,6 +31,33 @@ async def test_sigint_while_loading_stops_it_and_exits_with_0(servers: Servers) 
     servers.loading.signal(signal.SIGINT)
     assert await asyncio.to_thread(servers.loading.exit_status) == 0
     assert "Traceback" not in servers.loading.log
+
+
+def test_a_service_that_was_given_neither_input_nor_output_serves_and_exits_with_0() -> None:
+    """Otherwise its sockets get those numbers, and what is printed is sent to a client."""
+    with server(redirections="<&- >&-") as process:
+        assert httpx.post(f"{process.ready().url}/score", json=PAIR).status_code == 200
+        process.signal(signal.SIGTERM)
+        assert process.exit_status() == 0
+        assert "Traceback" not in process.log
+
+
+def test_a_load_that_nothing_can_stop_does_not_hold_up_the_end() -> None:
+    with server("--engine.stuck-load-seconds", "3600") as process:
+        process.wait_for("(loading) ")
+        process.signal(signal.SIGTERM)
+        assert process.exit_status() == 0
+        assert "Traceback" not in process.log
+
+
+def test_a_second_signal_ends_it_while_the_engine_does_not_close() -> None:
+    flags = ("--engine.stuck-close-seconds", "3600", "--log-level", "debug")
+    with server(*flags) as process:
+        process.ready().signal(signal.SIGTERM)
+        process.wait_for("(the engine is being closed)")
+        process.signal(signal.SIGTERM)
+        assert process.exit_status() == 0
+        assert "Traceback" not in process.log
 
 
 def test_a_load_that_fails_exits_with_1_and_the_cause_in_one_line(servers: Servers) -> None:

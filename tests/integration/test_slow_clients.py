@@ -8,7 +8,7 @@ import re
 import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 import httpx
@@ -21,6 +21,7 @@ LONGEST_SECONDS = 30
 WINDOW_SECONDS = 0.5
 BYTES_A_SECOND = 2000
 BODY_BYTES = 2**24
+RECEIVING_BYTES = 2 * BODY_BYTES
 FLAGS = (
     "--header-timeout-seconds", "0.5",
     "--client-timeout-seconds", str(WINDOW_SECONDS),
@@ -30,6 +31,7 @@ FLAGS = (
     "--max-headers", "20",
     "--max-target-bytes", "1000",
     "--max-body-bytes", str(BODY_BYTES),
+    "--max-receiving-bytes", str(RECEIVING_BYTES),
 )  # fmt: skip
 FEW = 6
 BODY = json.dumps(PAIR).encode()
@@ -65,12 +67,12 @@ class Wire:
 
 
 def request(body: bytes = BODY, *headers: str, path: str = "/score") -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *headers]
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def head(*headers: str, path: str = "/score") -> bytes:
-    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", *headers, "", ""]).encode()
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
 
 
 def chunk(data: bytes) -> bytes:
@@ -134,11 +136,12 @@ async def closing_for(process: ServerProcess, reason: str) -> AsyncIterator[None
     yield
     assert await closings(process, reason) == before + 1
     if reason != "idle":  # which is nobody's fault
+        process.wait_for(rf"(?s)((: {reason}\b.*){{{told + 1}}})")
         assert process.log.count(f": {reason}") == told + 1
 
 
 SLOW = {
-    "no end of the head": ("head", b"POST /score HTTP/1.1\r\nHost: x\r\n", b""),
+    "no end of the head": ("head", b"POST /score HTTP/1.1\r\nHost: localhost\r\n", b""),
     "dripped head": ("head", b"POST /", b"a"),
     "empty lines": ("head", b"\r\n", b"\r\n"),
     "no body": ("body", head("Content-Length: 1000"), b""),
@@ -255,6 +258,19 @@ TOO_MUCH = {
         head("Content-Length: 2", "Transfer-Encoding: chunked") + b"2\r\n{}\r\n0\r\n\r\n",
         400, "malformed_http", "malformed",
     ),
+    "two hosts": (head("Host: localhost"), 400, "malformed_http", "malformed"),
+    "no host": (b"GET /version HTTP/1.1\r\n\r\n", 400, "malformed_http", "malformed"),
+    **{
+        coding: (
+            head(*(f"Transfer-Encoding: {one}" for one in coding.split(" | "))) + chunk(b""),
+            501, "unsupported_encoding", "encoding",
+        )
+        for coding in ("gzip, chunked", "gzip | chunked", "identity | chunked")
+    },
+    "chunks in HTTP/1.0": (
+        head("Transfer-Encoding: chunked").replace(b"/1.1", b"/1.0") + chunk(b""),
+        400, "malformed_http", "malformed",
+    ),
     "chunk size": (
         head("Transfer-Encoding: chunked") + b"zz\r\n", 400, "malformed_http", "malformed"
     ),
@@ -272,14 +288,79 @@ async def test_what_no_route_should_see_is_refused(
         assert await client.closed() == b""
 
 
-async def test_an_endless_header_is_read_no_further_than_the_limit(strict: ServerProcess) -> None:
+async def test_many_small_chunks_with_a_few_extensions_are_a_body(strict: ServerProcess) -> None:
     async with wire(strict) as client:
-        await client.send(b"GET / HTTP/1.1\r\nX-A: ")
+        for _ in range(2):
+            await client.send(head("Transfer-Encoding: chunked"))
+            for byte in b" " * 3000 + BODY:
+                client.writer.write(b"1\r\n%c\r\n" % byte)
+            await client.send(b"0;last=yes\r\nX-Checksum: 1\r\n\r\n")
+            assert (await client.answer()).status_code == 200
+
+
+async def test_http_1_0_needs_no_host(strict: ServerProcess) -> None:
+    async with wire(strict) as client:
+        await client.send(b"GET /version HTTP/1.0\r\n\r\n")
+        assert (await client.answer()).status_code == 200
+
+
+TRAILERS = {
+    "X-Priority": "none",
+    "X-Request-Id": "a-trailer",
+    "Origin": "http://evil.example",
+    "Host": "evil.example",
+    "Content-Encoding": "gzip",
+}
+
+
+@pytest.mark.parametrize("name", TRAILERS)
+@pytest.mark.parametrize("packets", [1, 2])
+async def test_a_trailer_is_no_header(strict: ServerProcess, name: str, packets: int) -> None:
+    parts = [
+        head("Transfer-Encoding: chunked") + chunk(BODY),
+        f"0\r\n{name}: {TRAILERS[name]}\r\n\r\n".encode(),
+    ]
+    async with wire(strict) as client:
+        for part in [b"".join(parts)] if packets == 1 else parts:
+            await client.send(part)
+        answer = await client.answer()
+        assert answer.status_code == 200
+        assert answer.headers["x-request-id"] != "a-trailer"
+
+
+async def test_a_key_in_a_trailer_opens_nothing() -> None:
+    trailer = b"0\r\nAuthorization: Bearer a-key\r\n\r\n"
+    with server("--api-key", "a-key") as process:
+        async with wire(process.ready()) as client:
+            await client.send(head("Transfer-Encoding: chunked") + chunk(BODY) + trailer)
+            assert_problem(await client.answer(), 401, "unauthorized")
+
+
+CHUNKED = head("Transfer-Encoding: chunked")
+
+
+@pytest.mark.parametrize(
+    ("begun", "more"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: ", b"x" * 1000),
+        (CHUNKED + b"1;a=", b"x" * 1000),
+        (CHUNKED, b"1;a=" + b"x" * 1000 + b"\r\n \r\n"),
+        (CHUNKED + b"0\r\nX-A: ", b"x" * 1000),
+        (CHUNKED + b"0\r\n", b"X-A: " + b"x" * 1000 + b"\r\n"),
+    ],
+    ids=["header", "extension", "extensions", "trailer", "trailers"],
+)
+async def test_what_surrounds_a_body_is_read_no_further_than_the_limit(
+    strict: ServerProcess, begun: bytes, more: bytes
+) -> None:
+    async with wire(strict) as client:
+        await client.send(begun)
         answer = asyncio.create_task(client.answer())
         while not answer.done():
-            await client.send(b"x" * 1000)
+            await client.send(more)
             await asyncio.sleep(0.01)
-        assert_problem(await answer, 431, "header_too_large")
+        problem = assert_problem(await answer, 431, "header_too_large")
+        assert "max_header_bytes" in problem["detail"]
 
 
 async def test_a_chunked_body_is_refused_at_the_limit(strict: ServerProcess) -> None:
@@ -303,6 +384,42 @@ async def test_a_refused_body_that_does_not_end_is_cut_off(strict: ServerProcess
         while not closed.done():
             client.writer.write(b"x" * 1000)
             await asyncio.sleep(0.01)
+
+
+async def test_bodies_that_drip_hold_no_more_than_their_limit_together(
+    strict: ServerProcess,
+) -> None:
+    part = BODY_BYTES // 4
+    async with AsyncExitStack() as stack:
+        drips = [await stack.enter_async_context(wire(strict)) for _ in range(16)]
+        for one in drips:
+            await one.send(head(f"Content-Length: {BODY_BYTES}"))
+        answers = [asyncio.create_task(one.answer()) for one in drips]
+
+        async def drip(one: Wire) -> None:
+            with suppress(ConnectionError):
+                await one.send(b" " * part)
+                while True:
+                    await one.send(b" " * 1000)
+                    await asyncio.sleep(0.1)
+
+        dripping = [asyncio.create_task(drip(one)) for one in drips]
+        async with httpx.AsyncClient(base_url=strict.url, timeout=LONGEST_SECONDS) as http:
+            refused = 0
+            while refused < 8:
+                assert (await http.post("/score", content=BODY)).status_code == 200
+                metrics = (await http.get("/metrics")).text
+                assert metric(metrics, "fivescore_receiving_bytes") <= RECEIVING_BYTES
+                refused = sum(answer.done() for answer in answers)
+            name = "fivescore_admission_rejections_total"
+            assert metric(metrics, name, reason="bytes") >= 1
+        for task in dripping:
+            task.cancel()
+        for answer in answers:
+            if answer.done():
+                problem = assert_problem(await answer, 503, "overloaded")
+                assert problem["limit"] == RECEIVING_BYTES
+            answer.cancel()
 
 
 async def test_expect_100_continue_is_honoured(strict: ServerProcess) -> None:
@@ -341,7 +458,7 @@ async def test_connections_over_the_limit_are_told_so_and_probes_answered(
             assert "max_connections" in problem["detail"]
         for path in ("/health/ready", "/metrics"):
             async with wire(small) as probe:
-                await probe.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                await probe.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
                 answer = await probe.answer()
                 assert (answer.status_code, answer.headers["connection"]) == (200, "close")
                 await probe.closed()

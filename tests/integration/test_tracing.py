@@ -48,9 +48,11 @@ class _Engine(FakeEngine):
         request_id: str,
         trace_headers: Headers = None,
         priority: int = 0,
+        rank: int = 0,
+        prefix: int = 0,
     ) -> Output:
         self.headers[request_id] = (trace_headers or {}).get("traceparent", "")
-        return await super().encode(token_ids, request_id, trace_headers, priority)
+        return await super().encode(token_ids, request_id, trace_headers, priority, rank, prefix)
 
 
 @dataclass

@@ -50,6 +50,8 @@ class RecordingEngine:
         request_id: str,
         trace_headers: Headers = None,
         priority: int = 0,
+        rank: int = 0,
+        prefix: int = 0,
     ) -> Output:
         self.submitted.append(token_ids)
         self.request_ids.append(request_id)
@@ -88,8 +90,10 @@ class HeldEngine(RecordingEngine):
         request_id: str,
         trace_headers: Headers = None,
         priority: int = 0,
+        rank: int = 0,
+        prefix: int = 0,
     ) -> Output:
-        output = await super().encode(token_ids, request_id, trace_headers, priority)
+        output = await super().encode(token_ids, request_id, trace_headers, priority, rank, prefix)
         self._unfinished += 1
         if len(self.submitted) >= self._sequences:
             self.busy.set()

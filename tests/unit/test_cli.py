@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -96,6 +98,8 @@ def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         ["serve", "--por", "1"],  # no abbreviations: a new flag must not change their meaning
         ["score"],
         ["score", "--prompt", "Q"],
+        ["score", "--prompt", "Q", "--response", "A", "-o", "out.jsonl"],
+        ["score", "--prompt", "Q", "pairs.jsonl", "-o", "out.jsonl"],
         ["score", "pairs.jsonl"],
         ["score", "--prompt", "Q", "--response", "A", "pairs.jsonl", "-o", "out.jsonl"],
         ["score", "--prompt", "Q", "--response", "A", "--truncate", "middle"],
@@ -133,6 +137,61 @@ def test_a_failure_is_one_line_and_exit_status_1(
     assert err.startswith("fivescore: error: ")
     assert told in err
     assert err.count("\n") == 1
+
+
+def redirected(command: str, redirections: str) -> subprocess.CompletedProcess[str]:
+    """The command as a shell starts it, with redirections and limits of its own."""
+    line = f'exec "{sys.executable}" -m fivescore {command} {redirections}'
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        ["sh", "-c", line], capture_output=True, text=True, check=False, timeout=60,
+        env=environment,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "redirections", "status"),
+    [
+        ("serve --backend fake --model /no/such", "2>&-", 1),
+        ("serve --backend fake --model /no/such", "2>/dev/full", 1),
+        ("inspect /no/such", "2>&- <&-", 1),
+        ("score --prompt Q", "2>&-", 2),
+        ("no-such-command", "2>&-", 2),
+    ],
+)
+def test_where_standard_error_is_closed_or_full_the_error_is_on_standard_output(
+    command: str, redirections: str, status: int
+) -> None:
+    done = redirected(command, redirections)
+    assert done.returncode == status
+    assert "error: " in done.stdout.splitlines()[-1]
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize("command", ["--version", "--help", "score --help"])
+def test_output_that_has_no_room_is_an_error_in_one_line(command: str) -> None:
+    done = redirected(command, ">/dev/full")
+    assert done.returncode == 1
+    assert done.stderr.startswith("fivescore: error: not enough room on the disk")
+    assert done.stderr.count("\n") == 1
+    assert redirected(command, "2>/dev/full >/dev/full").returncode == 1
+
+
+def test_closed_standard_output_is_no_error() -> None:
+    done = redirected("--version", "<&- >&-")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("limit", ["-v", "-d"])
+@pytest.mark.parametrize("command", ["serve --backend fake --port 0", "inspect /no/such"])
+def test_too_few_addresses_are_refused_before_a_library_dies_of_it(
+    command: str, limit: str
+) -> None:
+    line = f'ulimit {limit} 700000; exec "{sys.executable}" -m fivescore {command}'
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"fivescore: error: ulimit {limit} allows this process 700000 kB")
+    assert done.stderr.count("\n") == 1
 
 
 BLOCKED = """
@@ -198,3 +257,21 @@ def test_score_needs_nothing_of_the_server(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("fivescore: error: http://127.0.0.1:9")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "train", "import", "inspect"])
+def test_an_interpreter_without_docstrings_is_refused_by_name(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needed = {
+        "serve": [],
+        "check": ["m"],
+        "train": ["--model", "m", "--data", "d", "--output", "o"],
+        "import": ["m", "--output", "o"],
+        "inspect": ["m"],
+    }
+    flags = {name: getattr(sys.flags, name) for name in dir(sys.flags) if name[0] != "_"}
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(**{**flags, "optimize": 2}))
+    status, _, err = run([command, *needed[command]], capsys)
+    assert status == 1
+    assert err.startswith("fivescore: error: PYTHONOPTIMIZE=2 (python -OO)")

@@ -6,7 +6,7 @@ import datetime
 import logging
 import unicodedata
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fivescore.errors import ConfigurationError, InvalidPair
 from fivescore.policy import PolicyTemplate
-from fivescore.types import Pair
+from fivescore.types import MOST_TURNS, Pair
 from tests.unit.model import policy_tokenizers as policies
 
 Make = Callable[[], Any]
@@ -43,7 +43,7 @@ CONTENT = (
 every = pytest.mark.parametrize("make", EVERY, ids=lambda make: make.__name__)
 
 
-@cache
+@lru_cache(maxsize=4)
 def template(make: Make) -> PolicyTemplate:
     return PolicyTemplate(make())
 
@@ -66,7 +66,7 @@ def read(make: Make, query: str, prompt: str) -> tuple[list[Turn] | str, str]:
 def parts(pair: Pair | InvalidPair) -> tuple[list[Turn] | str, str]:
     assert isinstance(pair, Pair), pair
     assert pair.prompt is not None
-    assert pair.response is not None
+    assert isinstance(pair.response, str)
     if isinstance(pair.prompt, str):
         return pair.prompt, pair.response
     return [(turn.role, turn.content) for turn in pair.prompt], pair.response
@@ -357,6 +357,11 @@ def test_a_prompt_of_very_many_turns_is_taken_apart_in_its_length() -> None:
     text = "Q" * 100
     turn = prompt_of(policies.chatml, [("user", text), ("assistant", text)])
     turn = turn.removesuffix("<|im_start|>assistant\n")
-    prompt = turn * 30_000 + prompt_of(policies.chatml, [("user", text)])
+    last = prompt_of(policies.chatml, [("user", text)])
+    prompt = turn * (MOST_TURNS // 2 - 1) + last
     turns, response = read(policies.chatml, prompt + "A", prompt)
-    assert (len(turns), response) == (60_001, "A")
+    assert (len(turns), response) == (MOST_TURNS - 1, "A")
+    prompt = turn * 30_000 + last
+    refused = template(policies.chatml).take_apart(prompt + "A", prompt)
+    assert isinstance(refused, InvalidPair)
+    assert str(MOST_TURNS) in refused.detail

@@ -11,19 +11,22 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "service" / "fivescore"
-GROUND = frozenset({"settings", "types", "errors", "content", "endings", "policy", "turns"})
+GROUND = frozenset({
+    "settings", "types", "messages", "errors", "content", "endings", "policy", "turns",
+})  # fmt: skip
 CORE = GROUND | {"model", "telemetry"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "http/app": CORE | {"http", "http/protocols", "scoring"},
     "http/protocols": CORE | {"http", "scoring"},
     "http": CORE | {"scoring"},
     "scoring": CORE | {"engine"},
-    "engine/vllm": CORE | {"engine"},
+    "engine/vllm": CORE | {"engine", "exhaustion"},
     "engine": CORE,
+    "labelling": GROUND | {"client", "data"},
     "evaluation": GROUND | {"client", "data", "model"},
     "training": GROUND | {"data", "model"},
     "client/integrations": GROUND | {"client"},
-    "client": GROUND | {"data"},
+    "client": GROUND,
     "telemetry": GROUND | {"model"},
     "model": GROUND | {"data"},
     "data": frozenset({"errors"}),
@@ -31,14 +34,18 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "policy": frozenset({"errors", "types", "endings", "turns"}),
     "turns": frozenset({"errors"}),
     "endings": frozenset(),
-    "types": frozenset({"errors", "content"}),
+    "types": frozenset({"errors", "content", "messages"}),
+    "messages": frozenset({"content"}),
     "content": frozenset(),
+    "exhaustion": frozenset({"errors"}),
+    "leaving": frozenset(),
+    "streams": frozenset(),
     "errors": frozenset(),
 }
 """Rooms are folders of the package, or single modules; ``http/app`` alone imports the protocols."""
-ENTRANCES = frozenset({"cli", "serve", "check", "__main__"})
+ENTRANCES = frozenset({"cli", "serve", "check", "ray", "__main__"})
 """They may import everything, and nothing imports them except each other."""
-WEB = frozenset({"http/app", "http", "http/protocols", "serve"})
+WEB = frozenset({"http/app", "http", "http/protocols", "serve", "ray"})
 LIBRARIES: dict[str, frozenset[str]] = {
     "vllm": frozenset({"engine/vllm"}),
     "fastapi": WEB,
@@ -46,6 +53,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "uvicorn": WEB,
     "httpx": frozenset({"client", "client/integrations", "evaluation"}),
     "torch": frozenset({"engine/vllm", "training", "client/integrations", "model"}),
+    "ray": frozenset({"ray"}),
     "transformers": frozenset({"model", "training", "check"}),
 }
 """The rooms that may import a library."""

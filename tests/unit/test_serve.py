@@ -87,8 +87,13 @@ def test_what_a_network_can_reach_without_a_key_is_warned_of(
 
 
 @pytest.mark.parametrize(
-    ("files", "most"), [(10_000, 2000), (1024, 768), (10, 1), (resource.RLIM_INFINITY, 2000)]
+    ("files", "most"), [(10_000, 2000), (1024, 768), (193, 1), (resource.RLIM_INFINITY, 2000)]
 )
 def test_connections_are_limited_to_what_the_open_files_allow(files: int, most: int) -> None:
     settings = serve._within_file_limit(Settings(max_connections=2000), files)
     assert settings.max_connections == most
+
+
+def test_too_few_open_files_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^ulimit -n allows this process 192 "):
+        serve._within_file_limit(Settings(), 192)

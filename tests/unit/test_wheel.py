@@ -31,6 +31,7 @@ async def ask(url: str) -> list[Score]:
     async with AsyncRewardClient(url, deadline_seconds=0) as client:
         found = await client.score([Pair(prompt="a", response="b")])
         assert_type(await client.score([("a", "b")], errors="none"), list[Score | None])
+        assert_type(await client.score(pair for pair in [["a", "b"]]), list[Score])
     return found
 
 

@@ -24,6 +24,8 @@ class Engine(Protocol):
         request_id: str,
         trace_headers: Mapping[str, str] | None = None,
         priority: int = 0,
+        rank: int = 0,
+        prefix: int = 0,
     ) -> Output:
         """The head's outputs at the last token; cancelling it aborts the work in the engine.
 
@@ -32,6 +34,9 @@ class Engine(Protocol):
                 The caller has checked that; the engine does not.
             trace_headers: the W3C trace context that the engine's own spans belong to.
             priority: of the sequences that wait in the engine, the lowest number runs first.
+            rank: which of the ``ModelInfo.ranks`` computes it.
+            prefix: the same number for sequences that begin alike, for an engine of which the parts
+                are elsewhere.
 
         Raises:
             EngineError: this sequence failed; others are not affected.

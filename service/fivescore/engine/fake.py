@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import time
 from array import array
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,10 @@ class FakeOptions(BaseModel):
     """Number of head outputs; None takes the manifest's, where its head is not linear, else the
     number of labels in the checkpoint's config.json."""
     load_seconds: Seconds = 0.0
+    stuck_load_seconds: Seconds = 0.0
+    """How long a thread that nothing can stop is at work while it loads."""
+    stuck_close_seconds: Seconds = 0.0
+    """The same while it closes."""
     load_error: str = ""
     """The detail of the error with which loading fails; empty: it does not fail."""
     latency_seconds: Seconds = 0.0
@@ -44,6 +49,10 @@ class FakeOptions(BaseModel):
     """A token id; the engine dies of every sequence that contains it."""
     die_after: Annotated[int, Field(ge=0)] = 0
     """The engine dies at the n-th sequence."""
+    ranks: Annotated[int, Field(ge=1)] = 1
+    """Copies of the model in data parallel."""
+    hang_rank: int = -1
+    """The rank that answers nothing until the engine is killed."""
 
 
 class FakeEngine:
@@ -76,6 +85,7 @@ class FakeEngine:
 
     async def load(self) -> ModelInfo:
         await asyncio.sleep(self._options.load_seconds)
+        await asyncio.to_thread(time.sleep, self._options.stuck_load_seconds)
         if self._options.load_error:
             raise ConfigurationError(self._options.load_error)
         try:
@@ -93,6 +103,7 @@ class FakeEngine:
             device="none",
             engine="fake",
             simulated=True,
+            ranks=self._options.ranks,
         )
 
     async def encode(
@@ -101,6 +112,8 @@ class FakeEngine:
         request_id: str,
         trace_headers: Mapping[str, str] | None = None,
         priority: int = 0,
+        rank: int = 0,
+        prefix: int = 0,
     ) -> Output:
         if self._dead.is_set():
             raise EngineDead("the engine has stopped")
@@ -109,7 +122,9 @@ class FakeEngine:
         await self._work()
         if self._options.poison and self._options.poison in token_ids:
             self._dead.set()
-        if self._options.hang_after and number >= self._options.hang_after:
+        if rank == self._options.hang_rank or (
+            self._options.hang_after and number >= self._options.hang_after
+        ):
             await self._dead.wait()
         self._raise_faults(number)
         if _is_nth(number, self._options.nan_every):
@@ -140,6 +155,7 @@ class FakeEngine:
 
     async def close(self) -> None:
         self._dead.set()
+        await asyncio.to_thread(time.sleep, self._options.stuck_close_seconds)
 
 
 def _is_nth(number: int, every: int) -> bool:

@@ -61,6 +61,8 @@ class GatedEngine:
         request_id: str,
         trace_headers: Mapping[str, str] | None = None,
         priority: int = 0,
+        rank: int = 0,
+        prefix: int = 0,
     ) -> Output:
         """The outputs ``[n]`` at the last token, then their gated sum; as ``Engine.encode``.
 
@@ -69,18 +71,22 @@ class GatedEngine:
         """
         until = gating.position(token_ids, self._gate.at) + 1
         if until == len(token_ids):
-            output = await self._inner.encode(token_ids, request_id, trace_headers, priority)
+            output = await self._inner.encode(
+                token_ids, request_id, trace_headers, priority, rank, prefix
+            )
             return self._with_sum(output, gating.weights(output.values, self._gate))
         key = digest(token_ids[:until])
         weights = self._known.get(key)
         if weights is not None:
             self._known.move_to_end(key)
-            output = await self._inner.encode(token_ids, request_id, trace_headers, priority)
+            output = await self._inner.encode(
+                token_ids, request_id, trace_headers, priority, rank, prefix
+            )
             return self._with_sum(output, weights)
         # The gate goes first: what it computes of the prompt is the pair's too.
-        asked = self._ask(key, token_ids[:until], request_id, trace_headers, priority)
+        asked = self._ask(key, token_ids[:until], request_id, trace_headers, priority, rank, prefix)
         pair = asyncio.create_task(
-            self._inner.encode(token_ids, request_id, trace_headers, priority)
+            self._inner.encode(token_ids, request_id, trace_headers, priority, rank, prefix)
         )
         pair.add_done_callback(_look)
         try:
@@ -100,11 +106,13 @@ class GatedEngine:
         request_id: str,
         trace_headers: Mapping[str, str] | None,
         priority: int,
+        rank: int,
+        prefix: int,
     ) -> _Asked:
         asked = self._asked.get(key)
         if asked is None:
             task = asyncio.create_task(
-                self._weights(key, token_ids, request_id, trace_headers, priority)
+                self._weights(key, token_ids, request_id, trace_headers, priority, rank, prefix)
             )
             task.add_done_callback(_look)
             asked = self._asked[key] = _Asked(task)
@@ -118,9 +126,11 @@ class GatedEngine:
         request_id: str,
         trace_headers: Mapping[str, str] | None,
         priority: int,
+        rank: int,
+        prefix: int,
     ) -> list[float]:
         name = f"{request_id}-gate"
-        output = await self._inner.encode(token_ids, name, trace_headers, priority)
+        output = await self._inner.encode(token_ids, name, trace_headers, priority, rank, prefix)
         weights = gating.weights(output.values, self._gate)
         if all(map(math.isfinite, weights)):  # what is not may be another sequence's fault
             self._known[key] = weights

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from fivescore.engine.base import Engine
+from fivescore.engine.ranks import Ranks
 from fivescore.engine.suspects import Suspects
 from fivescore.errors import EngineDead, ModelChanged, ScoringError, first_line
 from fivescore.types import ModelInfo, Output
@@ -32,7 +33,7 @@ class Limits:
     """The most new starts within ``window_seconds``; at one more the supervisor gives up."""
     window_seconds: float
     hang_seconds: float
-    """An engine that has work and answers none of it for so long counts as lost."""
+    """An engine is lost if one of its ranks has work and answers none of it for so long."""
 
 
 Check = Callable[[Engine, ModelInfo], Awaitable[None]]
@@ -52,6 +53,7 @@ class Supervisor:
         before: called on a thread before each engine is made; what it raises stops that start.
         check: awaited with each engine that has loaded, and its description, before it is used.
             It has ``Limits.hang_seconds``; what it raises stops that start.
+        escaped: called for each sequence that does not go to the rank of its prompt.
 
     A start that fails is tried again, except the first one, and except with ``ModelChanged``: what
     the engine would serve is not what was served, and no new start can change that.
@@ -65,7 +67,9 @@ class Supervisor:
         failed: Callable[[Exception], None],
         before: Callable[[], None] = lambda: None,
         check: Check = _accept,
+        escaped: Callable[[], object] = lambda: None,
     ) -> None:
+        self._escaped = escaped
         self._before = before
         self._check = check
         self._make = make
@@ -75,8 +79,8 @@ class Supervisor:
         self._engine: Engine | None = None
         self._loading: Engine | None = None
         self._suspects = Suspects()
-        self._silent_since = time.monotonic()
-        self._silence = 0.0
+        self.ranks = Ranks()
+        """Those of the engine that runs."""
         self._restarts: deque[float] = deque()
         self._load_seconds = 5.0
         self._tasks: list[asyncio.Task[None]] = []
@@ -101,6 +105,7 @@ class Supervisor:
             info = await self._loading.load()
             await self._checked(self._loading, info)
             if not self._closed:
+                self.ranks = Ranks(info.ranks, info.step_tokens, self._escaped)
                 self._engine = self._loading
                 self._load_seconds = time.monotonic() - began
             return info
@@ -129,8 +134,12 @@ class Supervisor:
         request_id: str,
         trace_headers: Mapping[str, str] | None = None,
         priority: int = 0,
+        prefix: int = 0,
     ) -> Output:
         """The head's outputs at the last token, as ``Engine.encode``.
+
+        Args:
+            prefix: the same number for sequences that begin alike; they share a rank.
 
         Raises:
             EngineError: this sequence failed, or it has stopped the engine before and is refused.
@@ -139,30 +148,31 @@ class Supervisor:
         """
         suspects = self._suspects
         async with suspects.turn(token_ids):
-            if len(suspects.present) == 1:
-                self._silent_since = time.monotonic() - self._silence
-            engine = self._engine
+            engine, rank = self._engine, self.ranks.of(prefix, len(token_ids))
+            rank.enter(len(token_ids))
             try:
                 if engine is None:
                     raise EngineDead("there is no engine")
-                output = await engine.encode(token_ids, request_id, trace_headers, priority)
-                self._answered(token_ids)
+                output = await engine.encode(
+                    token_ids, request_id, trace_headers, priority, rank.number, prefix
+                )
+                rank.answered()
+                suspects.clear(token_ids)
                 return output
             except EngineDead as error:
                 self._lost(engine, "it stopped")
                 raise self.restarting() from error
             except ScoringError:
-                self._answered(token_ids)
+                rank.answered()
+                suspects.clear(token_ids)
                 raise
             finally:
-                if len(suspects.present) == 1:
-                    # Work that is cancelled unanswered still counts: clients with short deadlines
-                    # must not hide that nothing is ever answered.
-                    self._silence = time.monotonic() - self._silent_since
+                rank.leave(len(token_ids))
 
-    def _answered(self, token_ids: list[int]) -> None:
-        self._silent_since = time.monotonic()
-        self._suspects.clear(token_ids)
+    def tokens_in(self, rank: int) -> int:
+        """Tokens of the sequences that are in a rank; 0 while no engine runs."""
+        ranks = self.ranks.all
+        return ranks[rank].tokens if rank < len(ranks) else 0
 
     def restarting(self) -> EngineDead:
         """The error of a request that arrives while no engine runs."""
@@ -177,7 +187,7 @@ class Supervisor:
         if engine is None or engine is not self._engine or self._closed:
             return
         self._engine = None
-        self._silence, self._silent_since = 0.0, time.monotonic()
+        self.ranks = Ranks()
         log.error(
             "the engine is lost (%s) with %d sequences in it", how, len(self._suspects.present)
         )
@@ -192,10 +202,9 @@ class Supervisor:
             engine = self._engine
             if engine is None:
                 continue
-            silent = time.monotonic() - self._silent_since
             if not engine.alive:
                 self._lost(engine, "its process ended")
-            elif len(self._suspects.present) and silent > self._limits.hang_seconds:
+            elif (silent := self.ranks.silent) > self._limits.hang_seconds:
                 self._lost(engine, f"no answer for {silent:.0f} s")
 
     async def _replace(self, old: Engine) -> None:

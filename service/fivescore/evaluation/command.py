@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fivescore.client.defaults import BATCH_SIZE, FEW_REQUESTS, RETRY_SECONDS
-from fivescore.errors import ConfigurationError, FivescoreError
+from fivescore.errors import ConfigurationError
 
 _DATA = {
     "helpsteer2": ("attributes of HelpSteer2's rows, predicted against annotated",
@@ -121,9 +121,6 @@ def _run(parser: argparse.ArgumentParser, name: str, arguments: dict[str, Any]) 
             f"'fivescore evaluate' is not installed ({error.name} is missing):"
             " pip install 'fivescore[evaluate]'"
         ) from error
-    except (FivescoreError, OSError) as error:
-        print(f"fivescore: error: {error}", file=sys.stderr)
-        return 1
     for path in paths:
         print(path)
     return 0

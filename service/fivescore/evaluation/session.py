@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from fivescore.client import AsyncRewardClient
 from fivescore.client.defaults import BATCH_SIZE, FEW_REQUESTS, RETRY_SECONDS
+from fivescore.client.served import Served, served_at
 from fivescore.data.reader import Source, read
 from fivescore.errors import InvalidPair, ServiceUnavailable
 from fivescore.evaluation.requests import Requests, Truncate
-from fivescore.evaluation.server import Served, served_at
 from fivescore.evaluation.store import Failure, Result, Store, pair_key
 from fivescore.types import Score, parse_pair
 

@@ -174,7 +174,7 @@ def helpsteer2_prompt(row: Fields) -> Prompt:
     """
     string = text(row, "prompt")
     try:
-        turns = [turn.model_dump() for turn in helpsteer2.messages(string)]
+        turns = [turn.model_dump(exclude_none=True) for turn in helpsteer2.messages(string)]
     except ValueError as error:
         raise BadRow("prompt is not valid Unicode") from error
     return turns if len(turns) > 1 else string
@@ -184,22 +184,25 @@ def _last(row: Fields, name: str) -> str:
     """A response: the text, or the last message of a conversation."""
     value = row.get(name)
     if isinstance(value, list) and value and _is_messages(value):
-        return str(_plain(value, name)[-1]["content"])
+        said = _plain(value, name)[-1]
+        if content.CALLS in said:
+            raise BadRow(f"{name}: {content.CALLS} of a message {content.advice(content.CALLS)}")
+        return str(said["content"])
     if value is not None and not isinstance(value, str):
         raise BadRow(f"{name} is neither text nor messages")
     return text(row, name)
 
 
 def _plain(messages: list[Fields], name: str = "") -> list[dict[str, Any]]:
-    """Messages reduced to role and text.
+    """Messages reduced to what ``POST /score`` takes.
 
     Raises:
-        BadRow: one of them is not a text, or holds more.
+        BadRow: one of them holds something else.
     """
     turns = []
     for message in messages:
         try:
-            turns.append({"role": message.get("role"), "content": content.message_text(message)})
+            turns.append(content.turn_of(message))
         except Unscored as error:
             raise BadRow(f"{name}: {error.field} of a message {error.detail}") from error
     return turns

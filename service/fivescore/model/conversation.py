@@ -19,8 +19,10 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
+from fivescore.content import CALLS
 from fivescore.errors import ConfigurationError, InvalidPair
 from fivescore.model import helpsteer2, roles
+from fivescore.model.calls import CallStyle, find_style
 from fivescore.model.ends import Ends
 from fivescore.model.manifest import PromptFormat
 from fivescore.model.rendering import GuardedTemplate
@@ -38,6 +40,7 @@ SYSTEM_TURN, TURN, LABELS = "<extra_id_0>", "<extra_id_1>", "<extra_id_2>"
 
 PRINCIPLE = "{principle}"
 """What stands for the principle in the manifest's turn."""
+NO_CALLS = "the model's template renders no tool calls: write them into the text, or leave them out"
 NO_PRINCIPLE = "principle: this model is not asked about one; leave it out"
 PLAIN_PAIR = (Message(role="user", content="x"), Message(role="assistant", content="x"))
 
@@ -63,8 +66,10 @@ class Conversation:
         self._template: ChatTemplate | None = None
         self.roles: tuple[Role, ...] = roles.BASIC
         """The roles of messages that the format knows."""
-        self.rendered_fields: frozenset[str] = frozenset()
-        """The fields of a message, such as ``name``, that the template renders beside its text."""
+        self.takes_calls = False
+        """Whether the template renders tool calls."""
+        style: CallStyle | None = None
+        self._fields: frozenset[str] = frozenset()
         markers: Sequence[str] = ()
         if self.format == "steerlm":
             markers = (SYSTEM_TURN, TURN, LABELS)
@@ -73,14 +78,16 @@ class Conversation:
             self._template = template = ChatTemplate(
                 reference, prompt.date, generates=prompt.principle is not None
             )
-            self.roles = roles.known(template.render_turns)
-            self.rendered_fields = roles.fields(template.render_turns)
+            style = find_style(template.render_turns)
+            self.takes_calls = style is not None
+            self.roles = roles.known(template.render_turns, style and style.probe())
+            self._fields = template.fields
             markers = template.markers
         self.tokenizer = Tokenizer(reference, markers)
         self._guarded: GuardedTemplate | None = None
         written, bos = "", reference.bos_token or "\0"
         if self._template is not None:
-            self._guarded = GuardedTemplate(self._template, self.tokenizer.guard)
+            self._guarded = GuardedTemplate(self._template, self.tokenizer.guard, style)
             _check_system(self._guarded, prompt.system)
             written = self._template.dialogue
         # Where the template writes white space before its BOS, a second one would come first.
@@ -144,8 +151,11 @@ class Conversation:
                 else [Message(role="user", content=pair.prompt)]
             )
         else:
-            messages = roles.as_known(pair.prompt, self.roles)
-        messages.append(Message(role="assistant", content=pair.response))
+            messages = [
+                turn if turn.is_plain else self._as_rendered(turn, f"prompt.{place}")
+                for place, turn in enumerate(roles.as_known(pair.prompt, self.roles))
+            ]
+        messages.append(self._as_rendered(pair.answer, "response"))
         if self._prompt.principle is not None:
             asked = self._prompt.principle.replace(PRINCIPLE, pair.principle or "")
             messages.append(Message(role="user", content=asked))
@@ -160,15 +170,30 @@ class Conversation:
             text = text.removesuffix(_space_at_end(tail + self._suffix))
         return text
 
+    def _as_rendered(self, turn: Message, place: str) -> Message:
+        """The message without fields that the template does not know and that change nothing.
+
+        Raises:
+            InvalidPair: it has tool calls, which the template does not render.
+        """
+        if turn.tool_calls and not self.takes_calls:
+            raise InvalidPair(f"{place}.{CALLS}: {NO_CALLS}")
+        dropped = {"name", "tool_call_id"} - self._fields
+        return turn.model_copy(update=dict.fromkeys(dropped)) if not turn.is_plain else turn
+
     def _without_space_after_structure(self, text: str) -> str:
         stripped = text.rstrip()
         ends = self._prompt.end == "eos" and stripped.endswith(self.tokenizer.guard.strings)
         return stripped if ends else text
 
-    def _render_raw(self, prompt: str | list[Message], response: str) -> str:
+    def _render_raw(self, prompt: str | list[Message], response: str | Message) -> str:
         if not isinstance(prompt, str):
             raise InvalidPair(
                 "prompt is a list of messages, but this model's prompt format is raw: send text"
+            )
+        if not isinstance(response, str):
+            raise InvalidPair(
+                "response is a message, but this model's prompt format is raw: send text"
             )
         return prompt + response + self._suffix
 

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from fivescore.errors import ConfigurationError, first_line, without_kind
 from fivescore.model.head import Finite, GatedHead, Head, LinearHead, Strict, TokenHead
 from fivescore.types import ATTRIBUTES as ATTRIBUTES
-from fivescore.types import Prompt, Text
+from fivescore.types import Prompt, Response, Text
 
 FILE_NAME = "reward.json"
 ATTRIBUTE_RANGE = (0.0, 4.0)
@@ -76,7 +76,7 @@ class ProvedPair(Strict):
     """A pair with what the reference gives for it."""
 
     prompt: Prompt
-    response: Text
+    response: Response
     principle: Text | None = None
     ids_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """The sha256 of the token ids as JSON without spaces."""

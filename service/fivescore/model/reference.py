@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -294,7 +295,7 @@ def _dicts(turns: Sequence[Message], parts: Collection[str]) -> list[dict[str, A
     """Turns as a template takes them; contents are parts for the roles in ``parts``."""
     return [
         {
-            "role": turn.role,
+            **_beside(turn),
             "content": [{"type": "text", "text": turn.content}]
             if turn.role in parts
             else turn.content,
@@ -303,13 +304,22 @@ def _dicts(turns: Sequence[Message], parts: Collection[str]) -> list[dict[str, A
     ]
 
 
+def _beside(turn: Message) -> dict[str, Any]:
+    """What a message has beside its text; arguments of calls are objects, as transformers asks."""
+    fields = turn.model_dump(exclude_none=True)
+    for call in fields.get("tool_calls", ()):
+        with contextlib.suppress(ValueError):
+            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    return fields
+
+
 def _messages(pair: Pair, split: bool = False) -> list[Message]:
     prompt = pair.prompt or ""
     if isinstance(prompt, str):
         turns = helpsteer2.messages(prompt) if split else [Message(role="user", content=prompt)]
     else:
         turns = list(prompt)
-    return [*turns, Message(role="assistant", content=pair.response or "")]
+    return [*turns, pair.answer]
 
 
 def hidden_states(body: Any, token_ids: Sequence[int]) -> torch.Tensor:

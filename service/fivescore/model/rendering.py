@@ -9,18 +9,20 @@ placeholder arrives where the marker did is text.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from fivescore.errors import InvalidPair
+from fivescore.model.call_rendering import ScriptRenderer
+from fivescore.model.calls import CallStyle, Script
+from fivescore.model.contents import MAKES_STRUCTURE, fault, of_turn, says
+from fivescore.model.hiding import hide_markers
 from fivescore.model.template import ChatTemplate
 from fivescore.model.tokenizer import Guard
 from fivescore.turns import probe
 from fivescore.types import Message
 
-MOST_RENDERINGS, MOST_MARKERS = 64, 1024
-"""Renderings, and markers in texts, in search of those that the template acts on."""
 ENOUGH = 32
 """Characters at a content's end that show that the template has written it."""
 MOST_TURNS_KEPT = 2**14
@@ -63,10 +65,14 @@ class GuardedTemplate:
 
     Args:
         guard: of the tokenizer that reads the rendering.
+        style: how the template takes tool calls.
     """
 
-    def __init__(self, template: ChatTemplate, guard: Guard) -> None:
+    def __init__(
+        self, template: ChatTemplate, guard: Guard, style: CallStyle | None = None
+    ) -> None:
         self._template = template
+        self._style = style
         self._guard = guard
         # What the template writes between turns, and what it cannot write: others may come and go
         # with what a text says, such as tags of reasoning.
@@ -74,6 +80,7 @@ class GuardedTemplate:
         self._fixed = {*template.markers, *unknown}
         self._shapes: dict[tuple[str | bool, ...], Shape] = {}
         self._turns_kept = 0
+        self._scripts = ScriptRenderer(template, guard, self._structure)
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """The sealed text of a conversation.
@@ -82,6 +89,9 @@ class GuardedTemplate:
             InvalidPair: the template refuses it, does not write each content once and in order, or
                 would make structure of a text.
         """
+        if not all(message.is_plain for message in messages):
+            script = Script(messages, self._style, self._template.fields)
+            return Rendered(*self._scripts.render(script))
         roles = [message.role for message in messages]
         contents = [message.content for message in messages]
         raw = self._template.render(roles, contents)
@@ -123,7 +133,7 @@ class GuardedTemplate:
             list(map(self._guard.seal, literals)),
             order,
             self._structure(rendered),
-            _fault(roles, empty, order),
+            fault(roles, empty, order),
         )
 
     def _structure(self, rendered: str) -> list[str]:
@@ -134,59 +144,13 @@ class GuardedTemplate:
         self, roles: Sequence[str], contents: Sequence[str], raw: str, shape: Shape
     ) -> Rendered:
         """The sealed text where the template has changed a content."""
-        guarded = self._guard_texts(roles, contents, raw)
+        guarded = hide_markers(
+            self._guard, contents, raw, partial(self._template.render_or_none, roles)
+        )
         if self._structure(guarded) != shape.structure:
-            raise InvalidPair(
-                "the chat template makes structure of what a text says: remove its markers from the"
-                " prompt and the response"
-            )
+            raise InvalidPair(MAKES_STRUCTURE)
         self._check_contents(roles, contents, raw, shape)
         return Rendered(self._guard.seal(guarded), shape.literals[-1])
-
-    def _guard_texts(self, roles: Sequence[str], contents: Sequence[str], raw: str) -> str:
-        """``raw`` with placeholders for the markers that come from texts.
-
-        A marker that the template acts on cannot be replaced without changing what it writes:
-        halving the set of markers finds those few, and they stay.
-        """
-        spans = [
-            (turn, match.start(), match.end())
-            for turn, content in enumerate(contents)
-            for match in self._guard.find(content)
-        ]
-        best, kept = raw, frozenset[int]()
-        pending = [range(len(spans))] if spans else []
-        for _ in range(MOST_RENDERINGS):
-            if not pending:
-                return best
-            group = pending.pop()
-            trial = kept.union(group)
-            hidden = self._hide(contents, [spans[index] for index in sorted(trial)])
-            rendered = self._template.render_or_none(roles, hidden)
-            if rendered is not None and self._guard.restore(rendered) == raw:
-                best, kept = rendered, trial
-            elif len(spans) > MOST_MARKERS:
-                break
-            elif len(group) > 1:
-                middle = len(group) // 2
-                pending += (group[middle:], group[:middle])
-        raise InvalidPair(
-            f"the texts hold {len(spans)} markers of the chat template, which acts on too many of"
-            " them: remove them from the prompt and the response"
-        )
-
-    def _hide(self, contents: Sequence[str], spans: Iterable[tuple[int, int, int]]) -> list[str]:
-        """The contents with placeholders for the markers at these places, which are in order."""
-        pieces: list[list[str]] = [[] for _ in contents]
-        ends = [0] * len(contents)
-        for turn, start, end in spans:
-            content = contents[turn]
-            pieces[turn] += (content[ends[turn] : start], self._guard.protect(content[start:end]))
-            ends[turn] = end
-        return [
-            "".join([*before, content[end:]])
-            for before, content, end in zip(pieces, contents, ends, strict=True)
-        ]
 
     def _check_contents(
         self, roles: Sequence[str], contents: Sequence[str], raw: str, shape: Shape
@@ -207,7 +171,7 @@ class GuardedTemplate:
                 rendered = self._template.render_or_none(roles, longer) or ""
                 missing = [turn for turn in missing if probe(turn) not in rendered]
         if missing:
-            raise InvalidPair(_says("drops", missing[0], roles[missing[0]]))
+            raise InvalidPair(says("drops", of_turn(missing[0], roles[missing[0]])))
 
 
 def _missing(contents: Sequence[str], rendered: str, shape: Shape) -> Iterator[int]:
@@ -230,30 +194,3 @@ def _missing(contents: Sequence[str], rendered: str, shape: Shape) -> Iterator[i
             yield turn
         else:
             at = found + len(end)
-
-
-def _says(verb: str, turn: int, role: str) -> str:
-    return (
-        f"the chat template {verb} the content of turn {turn + 1} ({role}), so it cannot be scored:"
-        " leave the turn out, or correct the template"
-    )
-
-
-def _fault(roles: Sequence[str], empty: Sequence[bool], order: Sequence[int]) -> str:
-    """What is wrong with the order of contents; a system message may stand anywhere."""
-    counts = Counter(order)
-    places = {turn: place for place, turn in enumerate(order)}
-    last = -1
-    for turn, role in enumerate(roles):
-        if empty[turn]:
-            continue
-        if not counts[turn]:
-            return _says("drops", turn, role)
-        if role in ("system", "developer"):
-            continue
-        if counts[turn] > 1:
-            return _says("repeats", turn, role)
-        if places[turn] < last:
-            return _says("reorders", turn, role)
-        last = places[turn]
-    return ""

@@ -1,4 +1,4 @@
-"""Which roles, and which other fields of a message, a model's chat template knows.
+"""Which roles of messages a model's chat template knows.
 
 A template is asked, by rendering turns. One that raises on a role, leaves its turn out, or writes a
 tool's turn exactly as it writes the assistant's, does not know the role.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fivescore.content import BY_TEMPLATE
 from fivescore.errors import InvalidPair
 from fivescore.types import ROLES, Message, Role
 
@@ -26,44 +25,53 @@ _AROUND: dict[Role, tuple[list[Role], list[Role]]] = {
 """The turns before and after the role's own in a dialogue that holds it."""
 
 
-def known(render: Render) -> tuple[Role, ...]:
-    """The roles whose turns the template renders, in the order of ``ROLES``."""
-    return tuple(role for role in ROLES if role not in _AROUND or _knows(render, role))
+def known(render: Render, calling: Turn | None = None) -> tuple[Role, ...]:
+    """The roles whose turns the template renders, in the order of ``ROLES``.
 
-
-def fields(render: Render) -> frozenset[str]:
-    """The fields of ``BY_TEMPLATE`` whose values the template renders for some role."""
-    return frozenset(
-        name
-        for name in BY_TEMPLATE
-        if any(_mark(name) in _rendered(render, _dialogue(role, name)) for role in ROLES)
+    Args:
+        calling: an assistant's turn with tool calls, without which some templates take no tool's.
+    """
+    return tuple(
+        role
+        for role in ROLES
+        if role not in _AROUND
+        or _knows(render, _dialogue(role))
+        or (role == "tool" and calling is not None and _knows(render, _answering(calling)))
     )
 
 
-def _knows(render: Render, role: Role) -> bool:
-    rendered = _rendered(render, _dialogue(role))
-    if not rendered or any(_mark(turn["role"]) not in rendered for turn in _dialogue(role)):
+def _knows(render: Render, turns: list[Turn]) -> bool:
+    """Whether the template writes each text, and the role's turn not as it writes others."""
+    (role,) = {turn["role"] for turn in turns} - {"user", "assistant"}
+    rendered = rendered_or_empty(render, turns)
+    texts = [turn["content"] for turn in turns if turn["content"]]
+    if not rendered or any(text not in rendered for text in texts):
         return False
-    as_assistant = [
-        {**turn, "role": "assistant"} if turn["role"] == role else turn for turn in _dialogue(role)
-    ]
-    return role == "system" or rendered != _rendered(render, as_assistant)
+    as_assistant = [{**t, "role": "assistant"} if t["role"] == role else t for t in turns]
+    return role == "system" or rendered != rendered_or_empty(render, as_assistant)
 
 
-def _dialogue(role: Role, field: str | None = None) -> list[Turn]:
-    """A dialogue with a turn of the role, in which each such turn has the field."""
-    before, after = _AROUND.get(role, ([], ["user", "assistant"]))
-    names = [*before, role, *after] if role in _AROUND else after
-    turns: list[Turn] = [{"role": name, "content": _mark(name)} for name in names]
-    return [{**t, field: _mark(field)} if field and t["role"] == role else t for t in turns]
+def _dialogue(role: Role) -> list[Turn]:
+    """A dialogue with a turn of the role."""
+    before, after = _AROUND[role]
+    return [{"role": name, "content": _mark(name)} for name in (*before, role, *after)]
+
+
+def _answering(calling: Turn) -> list[Turn]:
+    """A dialogue with a tool's turn that answers a call."""
+    user, _, tool, assistant = _dialogue("tool")
+    (call,) = calling["tool_calls"]
+    answer = {**tool, "tool_call_id": call["id"], "name": call["function"]["name"]}
+    return [user, calling, answer, assistant]
 
 
 def _mark(name: str) -> str:
     """A text that no template writes by itself; it may change the case of letters."""
-    return f"zq{name.replace('_', '')}qz"
+    return f"zq{name}qz"
 
 
-def _rendered(render: Render, turns: list[Turn]) -> str:
+def rendered_or_empty(render: Render, turns: list[Turn]) -> str:
+    """What the template writes, in small letters; empty where it refuses the turns."""
     try:
         return render(turns).lower()
     except Exception:  # a template may raise any type

@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from fivescore.content import BY_TEMPLATE
 from fivescore.errors import ConfigurationError, InvalidPair, first_line
 from fivescore.turns import probe
 
@@ -58,10 +59,7 @@ class ChatTemplate:
         Raises:
             InvalidPair: the template refuses them.
         """
-        try:
-            return self._apply(roles, contents, self._variables)
-        except Exception as error:  # a template may raise any type, for this pair alone
-            raise InvalidPair(f"the chat template refuses this pair: {error}") from error
+        return self.render_dialogue(_turns(roles, contents))
 
     def render_or_none(self, roles: Sequence[str], contents: Sequence[str]) -> str | None:
         """What the template writes for these turns; None where it refuses them."""
@@ -70,13 +68,36 @@ class ChatTemplate:
         except InvalidPair:
             return None
 
-    def render_turns(self, turns: Sequence[dict[str, Any]]) -> str:
+    def render_dialogue(self, turns: Sequence[dict[str, Any]]) -> str:
         """What the template writes for turns that may have other fields beside role and content.
+
+        Raises:
+            InvalidPair: the template refuses them.
+        """
+        try:
+            return self.render_turns(turns)
+        except Exception as error:  # a template may raise any type, for this pair alone
+            raise InvalidPair(f"the chat template refuses this pair: {error}") from error
+
+    def render_dialogue_or_none(self, turns: Sequence[dict[str, Any]]) -> str | None:
+        """What the template writes for such turns; None where it refuses them."""
+        try:
+            return self.render_dialogue(turns)
+        except InvalidPair:
+            return None
+
+    def render_turns(self, turns: Sequence[dict[str, Any]]) -> str:
+        """What the template writes for such turns.
 
         Raises:
             Exception: of any type, where the template refuses them.
         """
         return self._apply_to(turns, self._variables)
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields of a message beside role and content that the template's source names."""
+        return frozenset(name for name in BY_TEMPLATE if name in self._source)
 
     @property
     def markers(self) -> list[str]:
@@ -101,17 +122,14 @@ class ChatTemplate:
     def _apply(
         self, roles: Sequence[str], contents: Sequence[str], variables: dict[str, Any]
     ) -> str:
-        turns = [
-            {"role": role, "content": content}
-            for role, content in zip(roles, contents, strict=True)
-        ]
-        return self._apply_to(turns, variables)
+        return self._apply_to(_turns(roles, contents), variables)
 
     def _apply_to(self, turns: Sequence[dict[str, Any]], variables: dict[str, Any]) -> str:
         turns = [{**turn} for turn in turns]
         if any(self._parts.values()):
             for turn in turns:
-                if self._parts.get(turn["role"], self._parts["user"]):
+                as_parts = self._parts.get(turn["role"], self._parts["user"])
+                if as_parts and turn["content"] is not None:
                     turn["content"] = [{"type": "text", "text": turn["content"]}]
         return str(
             self._reference.apply_chat_template(
@@ -223,6 +241,12 @@ class ChatTemplate:
             except Exception:  # a template may refuse a role
                 return False
         return len(renderings) > 1
+
+
+def _turns(roles: Sequence[str], contents: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {"role": role, "content": content} for role, content in zip(roles, contents, strict=True)
+    ]
 
 
 def _source(reference: Any) -> str:

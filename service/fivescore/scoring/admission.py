@@ -15,6 +15,8 @@ RETRY_SECONDS = (1, 30)
 """The least and the most seconds that Retry-After advises."""
 STEPS_OF_SEQUENCES, STEPS_OF_TOKENS = 512, 32768
 """The default limits, in engine steps; they are large, since trainers send in bursts and wait."""
+OTHERS = 8
+"""One request counts as a limit less an eighth of it at most: alone, none keeps all others out."""
 HALF_LIFE_SECONDS = 10.0
 """Seconds after which a measurement of the drain rate counts half."""
 
@@ -23,8 +25,9 @@ class Admission:
     """Counts the pairs and tokens in flight, and refuses requests at the limits.
 
     A request that finds nothing in flight is always admitted, so that the limits never exclude one
-    that ``max_pairs`` allows. Since a text's tokens are estimated until it is tokenised, a request
-    is refused when those of the others reach ``token_limit``; its own may then pass the limit.
+    that ``max_pairs`` allows. While it is answered it leaves others an eighth of each limit.
+    Since a text's tokens are estimated until it is tokenised, those in flight may pass
+    ``token_limit``.
     """
 
     def __init__(self, limit: int | None = None, token_limit: int | None = None) -> None:
@@ -35,6 +38,8 @@ class Admission:
         self.tokens = 0
         self.expected = 0
         """Estimated tokens of the texts that are not tokenised yet."""
+        self._counted = self._counted_tokens = 0
+        """Pairs and tokens in flight, each request's at most its share."""
         self.idle = asyncio.Event()
         """Set while nothing is in flight."""
         self.idle.set()
@@ -44,33 +49,47 @@ class Admission:
     def fit(self, info: ModelInfo) -> None:
         """Derive the limits that were not given from the engine's step."""
         limit, token_limit = self._given
-        self.limit = limit or STEPS_OF_SEQUENCES * info.step_sequences
-        self.token_limit = token_limit or STEPS_OF_TOKENS * info.step_tokens
+        self.limit = limit or STEPS_OF_SEQUENCES * info.ranks * info.step_sequences
+        self.token_limit = token_limit or STEPS_OF_TOKENS * info.ranks * info.step_tokens
 
     @contextmanager
-    def admit(self, pairs: int) -> Iterator[Admitted]:
-        """Hold room for ``pairs``, and for the tokens that are added, while the body runs.
+    def admit(self, pairs: int, expected: int = 0) -> Iterator[Admitted]:
+        """Hold room for pairs and tokens while the body runs.
+
+        Args:
+            expected: the estimated tokens of the pairs, which are not tokenised yet.
 
         Raises:
             Overloaded: there is no room; ``retry_after`` follows from the measured drain rate.
         """
-        self._check_room(pairs)
+        self._check_room(pairs, expected)
         admitted = Admitted(self)
+        counted = min(pairs, self.limit - self.limit // OTHERS)
         self.inflight += pairs
+        self._counted += counted
+        admitted.expect(expected)
         self.idle.clear()
         try:
             yield admitted
         finally:
             self.inflight -= pairs
-            self.tokens -= admitted.tokens
-            self.expected -= admitted.expected
+            self._counted -= counted
+            admitted.add_tokens(-admitted.tokens, admitted.expected)
             if not self.inflight:
                 self.idle.set()
             self._drained(pairs)
 
-    def _check_room(self, pairs: int) -> None:
+    def count(self, admitted: Admitted, tokens: int, expected: int) -> None:
+        """Add a request's tokens, known and expected, to those in flight."""
+        share = self.token_limit - self.token_limit // OTHERS
+        before = min(admitted.tokens + admitted.expected, share)
+        admitted.tokens, admitted.expected = admitted.tokens + tokens, admitted.expected + expected
+        self.tokens, self.expected = self.tokens + tokens, self.expected + expected
+        self._counted_tokens += min(admitted.tokens + admitted.expected, share) - before
+
+    def _check_room(self, pairs: int, expected: int) -> None:
         seconds = self._retry_after()
-        if self.inflight and self.inflight + pairs > self.limit:
+        if self.inflight and self._counted + pairs > self.limit:
             raise Overloaded(
                 f"{self.inflight} pairs are in flight and {pairs} more would pass the limit of"
                 f" {self.limit} (max_inflight_pairs): retry after {seconds} seconds",
@@ -78,10 +97,12 @@ class Admission:
                 reason="pairs",
                 limit=self.limit,
             )
-        if (tokens := self.tokens + self.expected) >= self.token_limit:
+        counted = self._counted_tokens
+        if counted >= self.token_limit or (counted and counted + expected > self.token_limit):
             raise Overloaded(
-                f"{tokens} tokens are in flight, the limit is {self.token_limit}"
-                f" (max_inflight_tokens): retry after {seconds} seconds",
+                f"{self.tokens + self.expected} tokens are in flight and about {expected} more"
+                f" would pass the limit of {self.token_limit} (max_inflight_tokens): retry after"
+                f" {seconds} seconds",
                 retry_after=seconds,
                 reason="tokens",
                 limit=self.token_limit,
@@ -113,11 +134,8 @@ class Admitted:
 
     def expect(self, tokens: int) -> None:
         """Add the estimated tokens of texts that are not tokenised yet."""
-        self.expected += tokens
-        self._admission.expected += tokens
+        self._admission.count(self, 0, tokens)
 
     def add_tokens(self, tokens: int, expected: int = 0) -> None:
         """Add a sequence's tokens; they replace the ``expected`` ones of its text."""
-        self.expect(-expected)
-        self.tokens += tokens
-        self._admission.tokens += tokens
+        self._admission.count(self, tokens, -expected)

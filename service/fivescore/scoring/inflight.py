@@ -10,7 +10,7 @@ from fivescore.model.token_ids import digest
 from fivescore.types import Output
 
 Headers = Mapping[str, str] | None
-Encode = Callable[[list[int], str, Headers, int], Coroutine[Any, Any, Output]]
+Encode = Callable[[list[int], str, Headers, int, int], Coroutine[Any, Any, Output]]
 
 
 class Flight:
@@ -61,7 +61,7 @@ class Flights:
     """The sequences in flight, by the digest of their token ids.
 
     Args:
-        encode: the engine's method.
+        encode: the service's method.
         on_landed: called once per submission when it is out of the engine, answered or not.
     """
 
@@ -80,6 +80,7 @@ class Flights:
         request_id: str,
         trace_headers: Headers = None,
         priority: int = 0,
+        prefix: int = 0,
         on_submit: Callable[[], object] = lambda: None,
     ) -> Flight:
         """Submit a sequence, or wait together with those who submitted the same one.
@@ -98,7 +99,9 @@ class Flights:
         on_submit()
         flight.waiters += 1
         flight.priority = priority
-        task = asyncio.create_task(self._encode(token_ids, request_id, trace_headers, priority))
+        task = asyncio.create_task(
+            self._encode(token_ids, request_id, trace_headers, priority, prefix)
+        )
         flight.tasks.append(task)
         task.add_done_callback(lambda task: self._ended(flight, task))
         return flight
@@ -146,10 +149,13 @@ class Group:
         request_id: str,
         trace_headers: Headers,
         priority: int,
+        prefix: int,
         on_submit: Callable[[], object],
     ) -> Flight:
         """As ``Flights.join``; the group leaves the flight at its end."""
-        flight = self._flights.join(token_ids, request_id, trace_headers, priority, on_submit)
+        flight = self._flights.join(
+            token_ids, request_id, trace_headers, priority, prefix, on_submit
+        )
         self._joined.append(flight)
         return flight
 

@@ -165,8 +165,12 @@ class Service:
             self._engine_failed,
             self._identity.look,
             partial(self._check, found, samples),
+            self.metrics.escaped.inc,
         )
-        await self._engine.load()
+        info = await self._engine.load()
+        for rank in range(info.ranks):
+            tokens = partial(self._engine.tokens_in, rank)
+            self.metrics.rank_tokens.labels(str(rank)).set_function(tokens)
         assert self._fitted is not None
         return self._fitted
 
@@ -199,10 +203,11 @@ class Service:
         request_id: str,
         trace_headers: Mapping[str, str] | None,
         priority: int,
+        prefix: int,
     ) -> Coroutine[Any, Any, Output]:
-        """The head's outputs at the last token, as ``Engine.encode``; needs a loaded model."""
+        """The head's outputs at the last token, as ``Supervisor.encode``; needs a loaded model."""
         assert self._engine is not None
-        return self._engine.encode(token_ids, request_id, trace_headers, priority)
+        return self._engine.encode(token_ids, request_id, trace_headers, priority, prefix)
 
     def check_available(self) -> Model:
         """The model, while requests are taken.
@@ -245,6 +250,7 @@ class Service:
         if self._digesting is not None:
             self._digesting.cancel()
         if self._engine is not None:
+            log.debug("the engine is being closed")
             await self._engine.close()
 
 

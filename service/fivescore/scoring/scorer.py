@@ -24,7 +24,8 @@ from fivescore.model import reward
 from fivescore.model.checkpoint import Model
 from fivescore.model.conversation import NO_PRINCIPLE
 from fivescore.scoring.admission import Admission, Admitted
-from fivescore.scoring.chunks import Placed, chunks, placed
+from fivescore.scoring.breaks import Breaks, emptied
+from fivescore.scoring.chunks import CHUNK_PAIRS, Placed, check_repeated, chunks, placed
 from fivescore.scoring.fairness import Fairness, Share
 from fivescore.scoring.inflight import Flight, Flights, Group
 from fivescore.scoring.lifecycle import Service
@@ -117,7 +118,7 @@ class Scorer:
 
     def _fit(self, model: Model) -> None:
         self._admission.fit(model.info)
-        self._window.fit(model.info.step_sequences)
+        self._window.fit(model.info.ranks * model.info.step_sequences)
         self._tokenizer.fit(model)
 
     async def drained(self) -> None:
@@ -173,13 +174,15 @@ class Scorer:
         asked = time.perf_counter()
         model = self._check(len(pairs), options)
         self._metrics.request_pairs.observe(len(pairs))
-        with self._admission.admit(len(pairs)) as admitted:
-            well_formed = placed(self._with_principles(pairs, model, options))
-            admitted.expect(sum(map(expected_tokens, well_formed)))
+        limit = min(model.max_tokens, options.max_tokens or model.max_tokens)
+        principle = self._principle(len(pairs), model, options)
+        well_formed = await placed(pairs, principle)
+        expected = sum(expected_tokens(one, limit) for one in well_formed)
+        # An error keeps this frame until it is answered, and must not keep thousands of pairs.
+        with emptied(well_formed), self._admission.admit(len(pairs), expected) as admitted:
             trace.add("admit", asked, time.perf_counter())
             share = self._fairness.share(options.priority)
             results: _Results = [one if isinstance(one, InvalidPair) else None for one in pairs]
-            limit = min(model.max_tokens, options.max_tokens or model.max_tokens)
             cut = options.truncate == "prompt_start"
             request = _Request(model, options, limit, cut, trace, admitted, share, results)
             try:
@@ -208,17 +211,21 @@ class Scorer:
             raise InvalidRequest(NO_PRINCIPLE)
         return model
 
-    def _with_principles(
-        self, pairs: Sequence[Pair | InvalidPair], model: Model, options: Options
-    ) -> Sequence[Pair | InvalidPair]:
-        """The pairs with the request's principle, or else the setting's, if the model takes one."""
+    def _principle(self, pairs: int, model: Model, options: Options) -> str | None:
+        """The request's principle, or else the setting's; None for a model that takes none.
+
+        Raises:
+            BodyTooLarge: it is too long for so many pairs.
+        """
         principle = options.principle or self._settings.principle
         if principle is None or model.manifest.prompt.principle is None:
-            return pairs
-        return [one.judged_by(principle) if isinstance(one, Pair) else one for one in pairs]
+            return None
+        check_repeated("principle", len(principle), pairs)
+        return principle
 
     async def _score_all(self, pairs: Sequence[Placed], request: _Request) -> None:
         """Submit all pairs chunk by chunk, and collect their answers in the order of submission."""
+        admitted = request.admitted
         waiting = deque[_Sequence]()
         try:
             with self._flights.group() as flights:
@@ -229,13 +236,18 @@ class Scorer:
                             sequence = self._submit(one, encoded, request, flights, room)
                             if isinstance(sequence, FivescoreError):
                                 request.results[one.place] = sequence
+                                admitted.expect(-expected_tokens(one, request.limit))
                             else:
                                 waiting.append(sequence)
+                    if request.submitted is None:  # so the next chunk does not wait for room
+                        await asyncio.sleep(0)
                     # If the engine is lost, this raises before more is tokenised for nothing.
                     while waiting and waiting[0].flight.landed:
                         await self._finish(waiting.popleft(), request)
+                breaks = Breaks(CHUNK_PAIRS)
                 for sequence in waiting:
                     await self._finish(sequence, request)
+                    await breaks.after(1)
         finally:
             self._report(request)
 
@@ -254,16 +266,16 @@ class Scorer:
         ids = fitting(encoded, model, request.limit, request.cut)
         if isinstance(ids, FivescoreError):
             return ids
-        truncated = ids is not encoded or one.characters > model.max_characters
+        truncated = len(ids) < len(encoded) or one.characters > model.max_characters
         if truncated and (error := crowded(one.pair, model, request.limit)):
             return error
         if request.submitted is None:
             request.submitted = time.perf_counter()
-        request.admitted.add_tokens(len(ids), expected_tokens(one))
+        request.admitted.add_tokens(len(ids), expected_tokens(one, request.limit))
         tag, priority = request.share.next(len(ids))
         headers = trace.engine_headers(one.place)
         name = f"{trace.request_id}-{one.place}"
-        flight = flights.join(ids, name, headers, priority, room.hand_over)
+        flight = flights.join(ids, name, headers, priority, one.prefix, room.hand_over)
         return _Sequence(one.place, len(ids), truncated, tag, flight)
 
     async def _finish(self, sequence: _Sequence, request: _Request) -> None:

@@ -53,13 +53,14 @@ class PairTokenizer:
         unknown = [one for one, known in zip(chunk, ids, strict=True) if known is None]
         if not unknown:
             return [known for known in ids if known is not None]
-        size = sum(min(one.characters, most) for one in unknown)
+        size = sum(min(one.size, most) for one in unknown)
         texts = [
             shorten(one.pair, one.characters - most) if one.characters > most else one.pair
             for one in unknown
         ]
         asked = time.perf_counter()
-        on_loop = size <= self._on_loop.most_size
+        # The template writes what holds more than texts several times.
+        on_loop = size <= self._on_loop.most_size and all(pair.is_plain for pair in texts)
         encoded = await (self._on_loop if on_loop else self._on_thread)(texts, size)
         first = encoded[0]
         trace.add("render", asked, first.rendered)
@@ -80,10 +81,13 @@ class PairTokenizer:
         self._on_thread.close()
 
 
-def expected_tokens(one: Placed) -> int:
-    """The number of a pair's token ids; an estimate where it brings a text."""
+def expected_tokens(one: Placed, limit: int) -> int:
+    """The number of a pair's token ids; an estimate where it brings a text.
+
+    It is at most ``limit``: a pair of more tokens is cut or refused.
+    """
     ids = one.pair.token_ids
-    return one.characters // CHARACTERS_PER_TOKEN if ids is None else len(ids)
+    return min(limit, one.characters // CHARACTERS_PER_TOKEN if ids is None else len(ids))
 
 
 def _known_ids(one: Placed, most: int, cut: bool) -> Ids | None:
@@ -115,13 +119,13 @@ def fitting(ids: list[int], model: Model, limit: int, cut: bool) -> Ids:
     """
     if not ids:
         return InvalidPair("the pair has no tokens: there is nothing to score")
+    if len(ids) > limit:
+        if not cut:
+            return too_long("tokens", len(ids), limit)
+        ids = keep_end(ids, limit, model.conversation.tokenizer.bos_id)
     if (highest := max(ids)) >= model.info.vocab_size:
         most = model.info.vocab_size - 1
         return InvalidPair(
             f"token id {highest} is not in the model's vocabulary (0 to {most})", limit=most
         )
-    if len(ids) <= limit:
-        return ids
-    if not cut:
-        return too_long("tokens", len(ids), limit)
-    return keep_end(ids, limit, model.conversation.tokenizer.bos_id)
+    return ids if isinstance(ids, list) else list(ids)  # an array, after ``Pair.compact``

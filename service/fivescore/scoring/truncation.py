@@ -33,6 +33,22 @@ def keep_end(ids: list[int], limit: int, bos_id: int | None) -> list[int]:
     return ids[-limit:]
 
 
+def _shortened(turn: Message, excess: int) -> Message:
+    """The turn without its first characters; half the arguments of a call would be none."""
+    kept = {"content": turn.content[excess:]}
+    excess -= len(turn.content)
+    if excess <= 0 or not turn.tool_calls:
+        return turn.model_copy(update=kept)
+    calls = []
+    for call in turn.tool_calls:
+        function = call.function
+        if excess > 0:
+            function = function.model_copy(update={"arguments": "{}"})
+        calls.append(call.model_copy(update={"function": function}))
+        excess -= len(call.function.arguments)
+    return turn.model_copy(update={**kept, "tool_calls": tuple(calls)})
+
+
 def shorten(pair: Pair, excess: int) -> Pair:
     """The pair without its first ``excess`` characters: the prompt's first, then the response's.
 
@@ -46,8 +62,12 @@ def shorten(pair: Pair, excess: int) -> Pair:
     elif prompt is not None:
         turns = []
         for turn in prompt:
-            turns.append(Message(role=turn.role, content=turn.content[excess:]))
-            excess = max(0, excess - len(turn.content))
+            turns.append(_shortened(turn, excess))
+            excess = max(0, excess - turn.characters)
         prompt = turns
-    response = (pair.response or "")[excess:]
+    response = pair.response or ""
+    if isinstance(response, Message):
+        response = response.model_copy(update={"content": response.content[excess:]})
+    else:
+        response = response[excess:]
     return pair.model_copy(update={"prompt": prompt, "response": response})

@@ -145,8 +145,8 @@ def log_texts(pairs: Sequence[Pair | Exception], request_id: str) -> None:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        turns = (getattr(one, "content", one) for one in value[:TEXT_CHARACTERS])
-        value = " ".join(str(turn) for turn in turns)
-    more = len(value) - TEXT_CHARACTERS
-    return value if more <= 0 else f"{value[:TEXT_CHARACTERS]} ... and {more} characters more"
+    turns = value[:TEXT_CHARACTERS] if isinstance(value, list) else [value]
+    texts = [str(getattr(one, "content", one)) for one in turns]
+    more = sum(map(len, texts)) + len(texts) - 1 - TEXT_CHARACTERS
+    shown = " ".join(text[:TEXT_CHARACTERS] for text in texts)[:TEXT_CHARACTERS]
+    return shown if more <= 0 else f"{shown} ... and {more} characters more"

@@ -40,7 +40,7 @@ OUTCOMES = (
 )
 STATES = ("loading", "ready", "restarting", "draining", "failed")
 LIMITS = ("pairs", "tokens")
-REJECTIONS = ("pairs", "tokens", "rate_limited", "loading", "draining", "engine_dead")
+REJECTIONS = ("pairs", "tokens", "bytes", "rate_limited", "loading", "draining", "engine_dead")
 """Why a request was refused: the limit that was reached, or the service's state."""
 CLOSED = (
     "idle",
@@ -130,10 +130,24 @@ class Metrics:
             "Tokens of the pairs in flight that have been tokenised.",
             registry=registry,
         )
+        self.receiving = Gauge(
+            "fivescore_receiving_bytes",
+            "Bytes of bodies that are being received.",
+            registry=registry,
+        )
         self.inflight_limit = Gauge(
             "fivescore_inflight_limit",
             "Limit of what may be in flight, by kind.",
             ("kind",),
+            registry=registry,
+        )
+        self.rank_tokens = Gauge(
+            "fivescore_rank_tokens", "Tokens in each rank of the engine.", ("rank",),
+            registry=registry,
+        )  # fmt: skip
+        self.escaped = Counter(
+            "fivescore_escaped_sequences",
+            "Sequences that went to another rank than their prompt's, which was full.",
             registry=registry,
         )
         self.open_connections = Gauge(

@@ -176,6 +176,6 @@ def _turn(turn: Any) -> Any:
     if not isinstance(turn, Mapping):
         return turn
     try:
-        return {"role": turn.get("role"), "content": content.message_text(turn)}
+        return content.turn_of(turn)
     except Unscored as error:
         raise BadRow(f"{error.field} of a message {error.detail}") from error

@@ -41,8 +41,10 @@ class HeldEngine(RecordingEngine):
         request_id: str,
         trace_headers: Mapping[str, str] | None = None,
         priority: int = 0,
+        rank: int = 0,
+        prefix: int = 0,
     ) -> Output:
-        await super().encode(token_ids, request_id, trace_headers, priority)
+        await super().encode(token_ids, request_id, trace_headers, priority, rank, prefix)
         answer = asyncio.get_running_loop().create_future()
         self.waiting[tuple(token_ids)] = answer
         try:

@@ -114,6 +114,19 @@ async def test_a_hang_shows_although_every_client_gives_up_before() -> None:
         assert plant.changes
 
 
+async def test_one_hung_rank_is_a_hung_engine_although_another_answers() -> None:
+    plant = Plant({"ranks": 2, "hang-rank": 1}, {"ranks": 2})
+    async with plant.supervised(Limits(5, 60, 0.2)) as one:
+        hung = asyncio.create_task(one.encode([1], "r", prefix=1))
+        while not plant.changes:
+            await one.encode([2], "r", prefix=2)
+            await asyncio.sleep(0.01)
+        with pytest.raises(EngineDead):
+            await hung
+        await until(lambda: plant.changes == [False, True])
+        assert (await one.encode([1], "r", prefix=1)).values
+
+
 async def test_an_idle_or_slow_engine_is_not_a_hung_one() -> None:
     plant = Plant({"latency-seconds": 0.05})
     async with plant.supervised(Limits(5, 60, 0.2)) as one:

@@ -63,7 +63,7 @@ IMAGE = {"type": "image", "image": b"x"}
         ({**STRENGTH, "images": [b"x"]}, "images would be dropped"),
         ({**LLMBAR, "chat_template_kwargs": {"x": 1}}, "chat_template_kwargs would be dropped"),
         ({**PLAIN, "prompt": [{**TURNS[0], "tool_calls": [CALL]}]},
-         "prompt: tool_calls of a message would be dropped"),
+         "prompt: tool_calls of a message only an assistant's message has them"),
         ({**PLAIN, "prompt": [*TURNS, {**TURNS[0], "content": [IMAGE]}]},
          "prompt: content of a message is not a text"),
         ({**PLAIN, "prompt": [{"role": "user", "content": None}]},
@@ -172,4 +172,4 @@ PIECES = st.sampled_from(
 def test_turns_in_a_prompt_are_those_that_training_and_serving_see(text: str) -> None:
     found = helpsteer2_prompt({"prompt": text})
     turns = [{"role": "user", "content": found}] if isinstance(found, str) else found
-    assert turns == [turn.model_dump() for turn in dialogue.messages(text)]
+    assert turns == [turn.model_dump(exclude_none=True) for turn in dialogue.messages(text)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
@@ -159,7 +159,7 @@ DATED_WITH_SYSTEM = samples.CHATML_TEMPLATE.replace(
 )
 
 
-@cache
+@lru_cache(maxsize=4)
 def tokenizer(
     template: str,
     *,

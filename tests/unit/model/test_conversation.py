@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def is_plain(text: str) -> bool:
 PLAIN: st.SearchStrategy[str] = st.text(max_size=60).filter(is_plain)
 
 
-@cache
+@lru_cache(maxsize=4)
 def conversation(make: Make, **prompt: str | None) -> Conversation:
     return Conversation(PromptFormat.model_validate(prompt), make())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fivescore.errors import ConfigurationError, InvalidPair
-from fivescore.model import rendering
+from fivescore.model import hiding, rendering
 from fivescore.model.conversation import Conversation
 from fivescore.model.manifest import PromptFormat
 from fivescore.model.template import ChatTemplate
@@ -54,7 +54,7 @@ ROLES = st.sampled_from(
 LOOKING = pytest.mark.parametrize("name", made.LOOKING)
 
 
-@cache
+@lru_cache(maxsize=4)
 def conversation(template: str, **tokens: Any) -> Conversation:
     return Conversation(PromptFormat(), made.tokenizer(template, **tokens))
 
@@ -112,6 +112,26 @@ def test_a_text_without_markers_gets_the_ids_of_the_template(
     tokenizer = made.tokenizer(made.LOOKING[name])
     expected = encoded(tokenizer, reference(name, turns))
     assert ids_of(conversation(made.LOOKING[name]), turns) == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "left"),
+    [
+        (made.TRIMMED, f" \n\tA {END} b\u3000", f"A {END} b"),
+        (made.TRIMMED_USERS, f" A {END} ", f" A {END} "),
+        (made.DEEPSEEK, f" why{START}</think> A {END} ", f" A {END} "),
+    ],
+    ids=["trimmed", "trimmed users", "thinking"],
+)
+def test_what_a_template_takes_off_a_text_is_all_that_the_model_does_not_read(
+    template: str, text: str, left: str
+) -> None:
+    conv = conversation(template)
+    ids = ids_of(conv, [("user", "q"), ("assistant", text)])
+    assert isinstance(ids, list)
+    said = decoded(made.tokenizer(template), ids).rstrip("\n")
+    assert said.endswith(f"{START}assistant\n{left}{END}")
+    assert ids == ids_of(conv, [("user", "q"), ("assistant", left)])
 
 
 @LOOKING
@@ -224,10 +244,10 @@ def test_markers_beyond_number_in_a_text_that_the_template_acts_on_are_refused_s
 ) -> None:
     conv = conversation(made.CUT_AT_MARKER)
     calls = counted(monkeypatch)
-    for text in (f"a{END}" * 10_000, f"{END}a" * rendering.MOST_MARKERS):
+    for text in (f"a{END}" * 10_000, f"{END}a" * hiding.MOST_MARKERS):
         calls.clear()
         assert isinstance(ids_of(conv, [("user", text), ("assistant", text)]), list | InvalidPair)
-        assert len(calls) <= rendering.MOST_RENDERINGS + 5
+        assert len(calls) <= hiding.MOST_RENDERINGS + 5
 
 
 def test_the_shapes_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from fivescore.errors import InvalidPair
 from fivescore.model import roles
+from fivescore.model.calls import find_style
 from fivescore.model.conversation import Conversation
 from fivescore.model.manifest import PromptFormat
 from fivescore.types import Message, Pair
@@ -51,7 +52,8 @@ HARMONY = (
 ROLELESS = EVERY + "{{ m.content }}\n" + END
 NEEDS_CALLS = (
     EVERY + "{% if m.role == 'tool' %}{{ loop.previtem.tool_calls[0].function.name }}{% endif %}"
-    + TURN + END
+    + TURN + "{% for c in m.tool_calls %}{{ c.function.name }}{{ c.function.arguments | tojson }}"
+    "{% endfor %}" + END
 )  # fmt: skip
 
 
@@ -77,25 +79,13 @@ def render(template: str) -> roles.Render:
         (MISTRAL_3, set()),
         (HARMONY, {"system", "developer", "tool"}),
         (ROLELESS, {"system"}),
-        (NEEDS_CALLS, {"system", "developer"}),
+        (NEEDS_CALLS, {"system", "developer", "tool"}),
     ],
 )
 def test_a_template_knows_the_roles_whose_turns_it_writes(template: str, others: set[str]) -> None:
-    assert set(roles.known(render(template))) == {"user", "assistant"} | others
-
-
-@pytest.mark.parametrize(
-    ("written", "found"),
-    [
-        ("", set()),
-        ("{{ m.name }}", {"name"}),
-        ("{% if m.role == 'user' and m.name %} name={{ m.name }}{% endif %}", {"name"}),
-        ("{% if m.role == 'tool' %}{{ m.tool_call_id }}{% endif %}", {"tool_call_id"}),
-    ],
-)
-def test_fields_that_a_template_renders_are_found(written: str, found: set[str]) -> None:
-    template = EVERY + "<{{ m.role }}>" + written + "{{ m.content }}" + END
-    assert roles.fields(render(template)) == found
+    style = find_style(render(template))
+    known = roles.known(render(template), style and style.probe())
+    assert set(known) == {"user", "assistant"} | others
 
 
 def _conversation(template: str, **prompt: Any) -> tuple[Conversation, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from functools import cache, partial
+from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -105,7 +105,7 @@ def test_fastokens_gives_the_ids_of_tokenizers(name: str, text: str) -> None:
     assert module.encode_fast(found, [text]) == [exact_ids(exact, text)]
 
 
-@cache
+@lru_cache(maxsize=4)
 def both(name: str) -> tuple[RustTokenizer, fastokens.Tokenizer]:
     exact = backend(MADE[name])
     found = module.faster(exact, ())

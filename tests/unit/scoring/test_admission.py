@@ -54,11 +54,25 @@ def test_room_comes_back_when_the_work_fails() -> None:
 
 def test_a_request_larger_than_a_limit_is_admitted_when_nothing_else_is_in_flight() -> None:
     admission = Admission(2, 100)
-    with admission.admit(100) as admitted:
+    with admission.admit(100, 10**6):
         assert refusal(admission).facts == {"limit": 2}
-        admitted.add_tokens(10**6)
     with admission.admit(1):
         refusal(admission, 100)
+
+
+@pytest.mark.parametrize("pairs", [1, 10_000])
+@pytest.mark.parametrize("known", [False, True], ids=["waiting", "tokenised"])
+def test_one_request_alone_never_keeps_others_out(pairs: int, known: bool) -> None:
+    admission = Admission(256, 8000)
+    with admission.admit(pairs, 0 if known else 10**9) as huge, ExitStack() as stack:
+        if known:
+            huge.add_tokens(10**9)
+        for _ in range(32):
+            stack.enter_context(admission.admit(1, 31))
+        assert refusal(admission, 10_000).reason == "pairs"
+    assert (admission.inflight, admission.tokens, admission.expected) == (0, 0, 0)
+    with admission.admit(256, 8000):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -112,11 +126,12 @@ def test_tokens_are_counted_as_they_become_known_and_leave_with_their_request() 
 
 def test_from_the_limit_of_tokens_on_requests_are_refused_with_the_numbers() -> None:
     admission = Admission(5, 100)
-    with admission.admit(1) as admitted:
-        admitted.add_tokens(99)
+    with admission.admit(1) as admitted, admission.admit(1) as other:
+        admitted.add_tokens(88)
+        other.add_tokens(11)
         with admission.admit(1):
             pass
-        admitted.add_tokens(1)
+        other.add_tokens(1)
         error = refusal(admission)
         assert error.reason == "tokens"
         assert error.facts == {"limit": 100}
@@ -128,12 +143,11 @@ def test_from_the_limit_of_tokens_on_requests_are_refused_with_the_numbers() -> 
 
 def test_texts_count_by_estimate_until_they_are_tokenised() -> None:
     admission = Admission(100, 10)
-    with admission.admit(2) as admitted:
-        admitted.expect(12)
+    with admission.admit(2, 6) as admitted, admission.admit(1, 4):
         assert refusal(admission).reason == "tokens"
         assert admission.tokens == 0
-        admitted.add_tokens(3, expected=9)
-        assert (admission.tokens, admission.expected) == (3, 3)
-        with admission.admit(1):
+        admitted.add_tokens(3, expected=5)
+        assert (admission.tokens, admission.expected) == (3, 5)
+        with admission.admit(1, 2):
             pass
     assert (admission.tokens, admission.expected) == (0, 0)

@@ -24,7 +24,7 @@ class Encode:
         self.flights = Flights(self)
 
     async def __call__(
-        self, token_ids: list[int], request_id: str, headers: Headers, priority: int
+        self, token_ids: list[int], request_id: str, headers: Headers, priority: int, prefix: int
     ) -> Output:
         self.submitted.append((token_ids, request_id))
         self.headers.append(headers)
@@ -158,7 +158,7 @@ async def test_a_sequence_belongs_to_the_trace_of_whoever_submitted_it(encode: E
 async def test_a_group_leaves_all_that_it_joined_however_it_ends(encode: Encode) -> None:
     with encode.flights.group() as group:
         for name in ("a", "b"):
-            group.join([ord(name)], name, None, 0, lambda: None)
+            group.join([ord(name)], name, None, 0, 0, lambda: None)
         await turns()
     await turns()
     assert encode.aborted == ["a", "b"]
@@ -175,7 +175,7 @@ class Queue:
         self.answered: list[str] = []
 
     async def __call__(
-        self, token_ids: list[int], request_id: str, headers: Headers, priority: int
+        self, token_ids: list[int], request_id: str, headers: Headers, priority: int, prefix: int
     ) -> Output:
         answer: asyncio.Future[Output] = asyncio.get_running_loop().create_future()
         entry = (priority, request_id, answer)

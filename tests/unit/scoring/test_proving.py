@@ -32,6 +32,7 @@ class ProvingEngine(RecordingEngine):
     def __init__(self, off: float = 0.0, info: ModelInfo = REAL) -> None:
         super().__init__()
         self._off = off
+        self.ranks: list[int] = []
         self._info = info
 
     async def load(self) -> ModelInfo:
@@ -41,6 +42,7 @@ class ProvingEngine(RecordingEngine):
         if self.closed:
             raise EngineDead("the engine has stopped")
         self.submitted.append(token_ids)
+        self.ranks.append(others["rank"])
         for sample in SAMPLES:
             if sample.token_ids == token_ids:
                 return Output([value + self._off for value in sample.pair.outputs])
@@ -62,6 +64,14 @@ async def test_a_model_that_gives_what_its_proof_says_is_proved() -> None:
     await proved.load()
     assert proved.model.proved
     assert sorted(engine.submitted) == sorted(sample.token_ids for sample in SAMPLES)
+    await proved.close()
+
+
+async def test_each_rank_is_proved() -> None:
+    engine = ProvingEngine(info=replace(REAL, ranks=3))
+    proved = service([engine])
+    await proved.load()
+    assert sorted(engine.ranks) == sorted([0, 1, 2] * len(SAMPLES))
     await proved.close()
 
 

@@ -25,7 +25,7 @@ from fivescore.errors import (
 )
 from fivescore.model.conversation import Conversation
 from fivescore.scoring import window
-from fivescore.scoring.chunks import CHUNK_PAIRS, characters
+from fivescore.scoring.chunks import CHUNK_CHARACTERS, CHUNK_PAIRS, characters
 from fivescore.scoring.inflight import Headers
 from fivescore.scoring.lifecycle import Service
 from fivescore.scoring.scorer import Options, Scorer
@@ -229,6 +229,36 @@ async def test_a_large_request_lets_others_to_the_engine_between_its_chunks() ->
     assert engine.submitted.index([2, 2]) < 100
 
 
+@pytest.mark.parametrize(
+    ("one", "pairs", "step"),
+    [
+        (Pair(token_ids=[1, 2]), 8 * CHUNK_PAIRS, CHUNK_PAIRS),  # computed once: all land at once
+        (Pair(token_ids=[1] * (CHUNK_CHARACTERS + 1)), 8, 1),  # too long: nothing is submitted
+    ],
+    ids=["answers", "errors"],
+)
+async def test_the_event_loop_has_turns_while_nothing_has_to_wait(
+    one: Pair, pairs: int, step: int
+) -> None:
+    looked = 0
+
+    async def look() -> None:
+        nonlocal looked
+        while True:
+            looked += 1
+            await asyncio.sleep(0)
+
+    async with scoring(RecordingEngine()) as scorer:
+        looking = asyncio.create_task(look())
+        await score(scorer, one)
+        looked = 0
+        await score(scorer, one)
+        alone, looked = looked, 0
+        await score(scorer, *[one] * pairs)
+        looking.cancel()
+    assert looked - alone >= pairs // step - 1
+
+
 class Dying(RecordingEngine):
     """Dies at its second sequence."""
 
@@ -238,8 +268,10 @@ class Dying(RecordingEngine):
         request_id: str,
         trace_headers: Headers = None,
         priority: int = 0,
+        rank: int = 0,
+        prefix: int = 0,
     ) -> Output:
-        output = await super().encode(token_ids, request_id, trace_headers, priority)
+        output = await super().encode(token_ids, request_id, trace_headers, priority, rank, prefix)
         if len(self.submitted) > 1:
             raise EngineDead("the engine has stopped")
         return output

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +40,7 @@ def whole(pair: Pair) -> str:
         return pair.text
     prompt = pair.prompt or ""
     turns = [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt]
-    return "".join([*turns, pair.response or ""])
+    return "".join([*turns, pair.answer.content])
 
 
 @pytest.mark.parametrize(
@@ -98,3 +100,28 @@ def test_older_turns_go_before_newer_ones() -> None:
     assert shorten(pair, 3) == Pair(prompt=talk(["", "d", "ef"]), response="gh")
     assert shorten(pair, 7) == Pair(prompt=talk(["", "", ""]), response="h")
     assert pair == Pair(prompt=talk(["ab", "cd", "ef"]), response="gh")
+
+
+def test_a_call_that_is_cut_has_no_arguments_and_stays_a_call() -> None:
+    def asking(content: str, arguments: str, user: str = "ef") -> Pair:
+        turn = calling(content, arguments)
+        return Pair.model_validate(
+            {"prompt": [turn, {"role": "user", "content": user}], "response": "gh"}
+        )
+
+    pair = asking("ab", '{"x": "yz"}')
+    assert shorten(pair, 1) == asking("b", '{"x": "yz"}')
+    assert shorten(pair, 3) == asking("", "{}")
+    assert shorten(pair, characters(pair) - 2) == asking("", "{}", "")
+
+
+def test_the_calls_of_a_response_stay_whole() -> None:
+    pair = Pair.model_validate({"prompt": "ab", "response": calling("cd", '{"x": "yz"}')})
+    kept = Pair.model_validate({"prompt": "", "response": calling("d", '{"x": "yz"}')})
+    assert shorten(pair, 3) == kept
+
+
+def calling(content: str, arguments: str) -> dict[str, Any]:
+    """An assistant's message with one call."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    return {"role": "assistant", "content": content, "tool_calls": [call]}

@@ -40,7 +40,10 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 
 
 # What ends a request before its pairs are known, and what ends the process.
-NOT_OF_PAIRS = {"unauthorized", "model_changed", "not_proved", "body_too_large", "client_gone"}
+NOT_OF_PAIRS = {
+    "unauthorized", "foreign_host", "foreign_origin", "body_too_large", "client_gone",
+    "model_changed", "not_proved",
+}  # fmt: skip
 
 
 def test_every_error_that_can_end_a_pair_is_an_outcome() -> None:
@@ -104,9 +107,11 @@ def test_every_series_exists_at_the_start(name: str, expected: tuple[str, ...]) 
 
 
 def test_every_reason_to_refuse_a_request_is_counted() -> None:
-    """A limit that was met, or the code of what says that the service takes no requests now."""
+    """A limit that was met, of requests or of bodies that are received, or the code of what says
+    that the service takes no requests now.
+    """
     below = {kind.code for kind in LEAVES if issubclass(kind, ServiceUnavailable)}
-    assert set(REJECTIONS) == below - {Overloaded.code} | set(LIMITS)
+    assert set(REJECTIONS) == below - {Overloaded.code} | set(LIMITS) | {"bytes"}
 
 
 @pytest.mark.parametrize("attributes", [(), ("safety", "humour")])

@@ -22,6 +22,12 @@ from fivescore.telemetry.metrics import SECONDS
 
 OURS = ("model", "runner", "pooler_config", "otlp_traces_endpoint")
 """Engine arguments that fivescore itself decides."""
+ONE_MACHINE = (
+    "data_parallel_rank", "data_parallel_start_rank", "data_parallel_size_local",
+    "data_parallel_address", "data_parallel_rpc_port", "data_parallel_backend",
+    "data_parallel_hybrid_lb", "data_parallel_external_lb",
+)  # fmt: skip
+"""Engine arguments that spread the ranks of one model over machines."""
 CPU_WORKER = "fivescore.engine.vllm.worker.Worker"
 GPU_WORKER = "fivescore.engine.vllm.gpu_worker.Worker"
 OUR_WORKERS = (CPU_WORKER, GPU_WORKER)
@@ -89,6 +95,11 @@ def _by_argument(parser: argparse.ArgumentParser, options: Mapping[str, Any]) ->
             parser.error(f"unrecognized arguments: --{flag}")
         if action.dest in OURS:
             raise ConfigurationError(f"--engine.{flag} is decided by fivescore: leave it out")
+        if action.dest in ONE_MACHINE:
+            raise ConfigurationError(
+                f"--engine.{flag}: all ranks of an engine run on one machine: leave it out, and"
+                " start a server on each machine"
+            )
         if isinstance(action, argparse.BooleanOptionalAction) and flag.startswith("no-"):
             negative = f"--{flag}" in action.option_strings
         if _is_switch(action):
@@ -143,8 +154,8 @@ def _words(action: argparse.Action, value: Any) -> list[str]:
 
 def _cpu_defaults(args: AsyncEngineArgs) -> dict[str, Any]:
     """What pays on a CPU: see ``docs/performance.md`` for the measurements."""
-    # vLLM would serve with one thread otherwise.
-    os.environ.setdefault("OMP_NUM_THREADS", str(usable_count()))
+    # vLLM would serve with one thread otherwise. This is for each rank.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_count() // args.data_parallel_size)))
     # The engine has all cores; tokenising on several takes more of their time.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     defaults: dict[str, Any] = {
@@ -188,4 +199,5 @@ def cpu_kv_cache_bytes(config: VllmConfig) -> int:
     )
     wanted: int = KV_CACHE_SEQUENCES * model.max_model_len * token_bytes
     half_of_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 2
-    return max(LEAST_KV_CACHE_BYTES, min(wanted, half_of_memory))
+    ranks: int = config.parallel_config.data_parallel_size
+    return max(LEAST_KV_CACHE_BYTES, min(wanted, half_of_memory // ranks))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import itertools
 import logging
 import math
-import multiprocessing
+import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
-import psutil
 from vllm import __version__
 from vllm.config import VllmConfig
 from vllm.envs import VLLM_ENGINE_READY_TIMEOUT_S
@@ -27,7 +25,7 @@ from vllm.v1 import engine as vllm_engine
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from fivescore.engine.vllm import forkserver, internals
+from fivescore.engine.vllm import forkserver, internals, processes
 from fivescore.engine.vllm.arguments import (
     CPU_WORKER,
     GPU_WORKER,
@@ -38,7 +36,7 @@ from fivescore.engine.vllm.arguments import (
 )
 from fivescore.engine.vllm.failures import startup_failure
 from fivescore.engine.vllm.heads import RAW_SCORES, spare_the_head, with_own_head
-from fivescore.engine.vllm.output import relayed
+from fivescore.engine.vllm.output import points_on, relayed
 from fivescore.errors import ConfigurationError, EngineDead, EngineError, first_line
 from fivescore.model.head import OwnHead
 from fivescore.telemetry.logging import adopt
@@ -49,6 +47,8 @@ log = logging.getLogger(__name__)
 RENEWAL_SECONDS = 120.0
 """Between two engines that are replaced because their KV cache may hold NaN: clients whose pairs
 have no finite value must not use up the engine's restarts."""
+END_SECONDS = 10.0
+"""How long the processes of a killed engine may take to end before the next one starts."""
 UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
 """W3C trace context of a trace that is not recorded: its last field, the flags, is 0."""
 
@@ -56,8 +56,9 @@ UNTRACED = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
 def _patch_vllm() -> None:
     """Change what vLLM has no setting for, as far as this version lets us."""
     if internals.usable(internals.SPAWN):
-        for module in ("vllm.v1.engine.utils", "vllm.v1.engine.coordinator"):
-            internals.replace(module, "get_mp_context", forkserver.context)
+        # What is imported later takes it from where it is defined.
+        for module in ("v1.engine.utils", "v1.engine.coordinator", "utils.system_utils"):
+            internals.replace(f"vllm.{module}", "get_mp_context", forkserver.context)
     if current_platform.is_cpu() and internals.usable(internals.SUBPROCESS):
         # To keep CUDA out of this process, vLLM asks another what a model's class can do, and keeps
         # the answer in its cache: ten seconds for each of two classes, at the first start in a
@@ -130,6 +131,7 @@ class VllmEngine:
         if head is not None:
             self.arguments.hf_overrides = with_own_head(self.arguments, head)
         self._engine: AsyncLLM | None = None
+        self._processes = processes.Group()
         self._numbers = itertools.count()
         self._closed = False
         self._salt: str | None = None
@@ -148,12 +150,14 @@ class VllmEngine:
                 config = await asyncio.to_thread(self._load)
                 await self._warm_up()
                 self._look_for_internals()
+                await self._warm_up_ranks(config.parallel_config.data_parallel_size)
                 self._zeroes_blocks = await self._ask_for_zeroing()
             except EngineDead:
                 raise
             except Exception as error:
                 log.debug("the engine did not start", exc_info=True)
-                cause = await asyncio.to_thread(output.cause) or _own_cause(error)
+                own = _own_cause(error)
+                cause = await asyncio.to_thread(output.cause, waits=points_on(own)) or own
                 raise ConfigurationError(startup_failure(self._model, cause)) from error
             await asyncio.to_thread(output.release)
         adopt("vllm")  # only now: until here the relay recognises vLLM's lines by their format
@@ -165,6 +169,20 @@ class VllmEngine:
             if self._direct and not hasattr(self._engine, name):
                 log.warning("AsyncLLM.%s is not in this version, so %s", name, internals.ENCODE)
                 self._direct = False
+
+    async def _warm_up_ranks(self, count: int) -> None:
+        """Send a sequence to each rank after the first.
+
+        Raises:
+            ConfigurationError: this vLLM has no way to say which rank computes a sequence.
+        """
+        if count > 1 and not self._direct:
+            raise ConfigurationError(
+                f"--engine.data-parallel-size {count}: {internals.ENCODE}, and so no rank can be"
+                " chosen: use one server for each device"
+            )
+        async with asyncio.timeout(VLLM_ENGINE_READY_TIMEOUT_S):
+            await asyncio.gather(*(self.encode([0], "warm-up", rank=n) for n in range(1, count)))
 
     async def _ask_for_zeroing(self) -> bool:
         """Whether KV cache blocks are zeroed before a sequence gets them: see ``zeroing.py``."""
@@ -209,8 +227,10 @@ class VllmEngine:
 
     def _load(self) -> VllmConfig:
         config = self.configure()
+        _wait_for_those_before()
         if not self._closed:
-            self._engine = AsyncLLM.from_vllm_config(config)
+            with self._processes.started():
+                self._engine = AsyncLLM.from_vllm_config(config)
         if self._closed:  # it had no processes yet that could have been killed
             self._shut_down()
         return config
@@ -234,12 +254,15 @@ class VllmEngine:
         request_id: str,
         trace_headers: Mapping[str, str] | None = None,
         priority: int = 0,
+        rank: int = 0,
+        prefix: int = 0,
     ) -> Output:
-        if self._engine is None:
+        engine = self._engine
+        if engine is None:
             raise EngineDead("the engine is not running")
         ask = partial(
             self._ask if self._direct else self._ask_in_full,
-            self._engine, token_ids, request_id, trace_headers or self._untraced(), priority,
+            engine, token_ids, request_id, trace_headers or self._untraced(), priority, rank,
         )  # fmt: skip
         try:
             output = _output(await ask(self._salt))
@@ -248,6 +271,8 @@ class VllmEngine:
         except EngineDeadError as error:
             raise EngineDead("the engine has stopped") from error
         except Exception as error:
+            if engine.errored:  # what reads its answers has ended too, as when one rank dies
+                raise EngineDead(f"the engine has stopped: {first_line(error)}") from error
             log.error("request %s: the engine failed: %s", request_id, first_line(error))
             raise EngineError(f"the engine failed on this pair: {first_line(error)}") from error
         return output
@@ -287,6 +312,7 @@ class VllmEngine:
         request_id: str,
         trace_headers: Mapping[str, str] | None,
         priority: int,
+        rank: int,
         cache_salt: str | None,
     ) -> PoolingRequestOutput:
         """Do what ``AsyncLLM.encode`` does without its checks, which the ids have passed, and
@@ -300,7 +326,7 @@ class VllmEngine:
             arrival_time=time.time(),
             lora_request=None,
             cache_salt=cache_salt,
-            data_parallel_rank=None,
+            data_parallel_rank=rank,
             priority=priority,
             trace_headers=trace_headers,
             external_req_id=request_id,
@@ -324,9 +350,10 @@ class VllmEngine:
         request_id: str,
         trace_headers: Mapping[str, str] | None,
         priority: int,
+        rank: int,
         cache_salt: str | None,
     ) -> PoolingRequestOutput:
-        """The same through ``AsyncLLM.encode``."""
+        """The same through ``AsyncLLM.encode``, to which all ranks are one."""
         answers = engine.encode(
             tokens_input(token_ids, cache_salt=cache_salt),
             RAW_SCORES,
@@ -345,11 +372,10 @@ class VllmEngine:
     def kill(self) -> None:
         if self._engine is None:
             return
-        found = internals.instance_has(
-            self._engine, "engine_core.resources.engine_manager.processes"
-        )
-        for process in multiprocessing.active_children() if found is None else found:
-            _kill(process)
+        for process in self._processes.children:
+            if (ended := _how_ended(process.exitcode)) is not None:
+                log.error("the engine's process %s ended by %s", process.pid, ended)
+        self._processes.kill()
         # What notices a death may be stopped by ``close`` before it has told whoever waits.
         fail = internals.instance_has(self._engine, "output_processor.propagate_error")
         if fail is not None:
@@ -360,13 +386,15 @@ class VllmEngine:
         if self._engine is not None:
             await asyncio.to_thread(self._shut_down)
         else:  # still loading: with its processes the load ends; asked to, they would load first
-            for process in multiprocessing.active_children():
-                _kill(process)
+            self._processes.kill()
 
     def _shut_down(self) -> None:
         engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.shutdown()
+        try:
+            if engine is not None:
+                engine.shutdown()
+        finally:
+            self._processes.kill()  # whatever of them is left
 
 
 def _output(found: PoolingRequestOutput) -> Output:
@@ -379,11 +407,33 @@ def _any_finite(output: Output) -> bool:
     return any(map(math.isfinite, output.values))
 
 
-def _kill(process: multiprocessing.process.BaseProcess) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):  # it may have died by itself
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()  # the ranks of tensor parallelism
-        process.kill()
+def _wait_for_those_before() -> None:
+    """Two engines have no room beside each other.
+
+    Raises:
+        EngineDead: a process of one that was killed does not end.
+    """
+    if left := processes.left(END_SECONDS):
+        raise EngineDead(
+            f"the engine before was killed, and its process {', '.join(map(str, left))} does not"
+            f" end within {END_SECONDS:g} s: a driver or a disk may keep it"
+        )
+
+
+def _how_ended(status: int | None) -> str | None:
+    """In words, with what an operator may not know; None where it has not ended, or nobody knows.
+
+    Args:
+        status: as ``multiprocessing.Process.exitcode``.
+    """
+    if status is None or status == forkserver.UNKNOWN_STATUS:
+        return None
+    if status == -signal.SIGKILL:
+        return (
+            "SIGKILL: somebody killed it, or the kernel for want of memory (its own log, or"
+            " oom_kill in the cgroup's memory.events, says so)"
+        )
+    return f"exit status {status}" if status >= 0 else signal.strsignal(-status) or f"{-status}"
 
 
 def _describe(model: str, config: VllmConfig) -> ModelInfo:
@@ -405,6 +455,7 @@ def _describe(model: str, config: VllmConfig) -> ModelInfo:
         quantization=_quantization(config),
         step_sequences=scheduler.max_num_seqs,
         step_tokens=scheduler.max_num_batched_tokens,
+        ranks=config.parallel_config.data_parallel_size,
     )
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from fivescore.engine.base import Engine
+from fivescore.engine.vllm import internals, processes
 from fivescore.engine.vllm.forkserver import METHOD, start_fork_server
 from fivescore.errors import ConfigurationError, first_line
 from fivescore.model.head import OwnHead
 from fivescore.settings import Settings
 
+log = logging.getLogger(__name__)
+
+END_SECONDS = 5.0
+"""How long processes that were killed may take to end, before this one does."""
 PACKAGES = "pip install 'fivescore[cpu]' or 'fivescore[gpu]'"
 
 
@@ -18,6 +24,19 @@ def prepare(settings: Settings) -> None:
     import vLLM in a process that engines can be forked from."""
     _set_variables(settings)
     start_fork_server(settings.engine)
+
+
+def end_processes(seconds: float = END_SECONDS) -> None:
+    """Kill what still runs of engines, and the process that they are forked from.
+
+    Args:
+        seconds: how long to wait until they have ended, and given back memory and devices; 0 does
+            not look.
+    """
+    processes.kill_all()
+    internals.kill_fork_server(wait=seconds > 0)
+    if seconds > 0 and (left := processes.left(seconds)):
+        log.warning("killed, and not ended within %g s: process %s", seconds, left)
 
 
 def make(settings: Settings, max_tokens: int | None, head: OwnHead | None = None) -> Engine:

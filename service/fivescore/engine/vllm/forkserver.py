@@ -11,29 +11,30 @@ import atexit
 import glob
 import importlib.util
 import logging
-import multiprocessing
 import os
 import pickle
 import platform
 import re
+import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import connection, forkserver
 from multiprocessing.context import (
     BaseContext,
+    ForkContext,
+    ForkProcess,
     ForkServerContext,
     ForkServerProcess,
     SpawnContext,
     SpawnProcess,
 )
-from multiprocessing.process import BaseProcess, parent_process
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd, ForkingPickler
 from typing import Any
 
-from fivescore.engine.vllm import internals
+from fivescore.engine.vllm import internals, processes
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,11 @@ KEEP_FREED_MEMORY = {
 """Of glibc, in bytes (mallopt(3)): a step's results in between are where the last step's were. By
 default they go back to the kernel, and each step waits for it to clear new pages."""
 
+UNKNOWN_STATUS = 255
+"""What ``multiprocessing`` says of a process whose fork server cannot say it."""
+SETTLE_SECONDS = 0.5
+"""For the fork server to say with which status a process has ended."""
+
 
 class _Origin:
     """What the fork server began with: its ``LD_PRELOAD``; None where there is no fork server."""
@@ -59,8 +65,12 @@ class _Origin:
 
 def start_fork_server(options: Iterable[str]) -> None:
     """Let a process import vLLM from now on, if engines with ``options`` can be forked from it."""
+    processes.bind_children()
     build = _build()
     if not _can_fork(build, options) or not internals.python_can_fork():
+        return
+    if not processes.has_pidfd():  # whether a process ended that another one started
+        log.warning("pidfd_open is not allowed here, so %s", internals.SPAWN)
         return
     libraries, read_at_import = os.environ.get(LIBRARIES, ""), {}
     if build == "cpu":
@@ -92,8 +102,8 @@ def _can_fork(build: str, options: Iterable[str]) -> bool:
 def context() -> BaseContext:
     """Where vLLM's engine processes come from, in place of ``get_mp_context`` of vLLM."""
     method = os.environ.get(METHOD, "spawn")
-    if method != "spawn":  # the operator's wish
-        return multiprocessing.get_context(method)
+    if method == "fork":  # the operator's wish
+        return _ForkContext()
     # A library that vLLM wants loaded first can only be so from a process's start.
     if _Origin.libraries == os.environ.get(LIBRARIES, ""):
         return _ForkServerContext()
@@ -103,24 +113,44 @@ def context() -> BaseContext:
 class _EndsWithParent(BaseProcess):
     """vLLM's engine would go on without anybody to answer, if this process were killed."""
 
+    starter = 0
+    """The pid of its parent, as the kernel sees it."""
+    handle: processes.Handle | None = None
+    """In the process that started it, unless it ended before that could be opened."""
+
+    def start(self) -> None:
+        self.starter = self.starter or os.getpid()
+        super().start()
+        self.handle = processes.register(self)
+
     def run(self) -> None:
-        threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+        processes.end_with_parent(self.starter)
+        processes.bind_children()
         super().run()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 class _Spawned(_EndsWithParent, SpawnProcess):
     pass
 
 
+class _ForkedFromHere(_EndsWithParent, ForkProcess):
+    pass
+
+
 class _Forked(_EndsWithParent, ForkServerProcess):
-    """Has the variables and the output of the process that asked for it, not the fork server's."""
+    """Has the variables and the output of the process that asked for it, not the fork server's.
+
+    Python takes the end of the fork server for that of all that was forked from it; this process
+    ends when it does.
+    """
+
+    def start(self) -> None:
+        forkserver.ensure_running()
+        pid = internals.fork_server_pid()
+        assert pid is not None
+        os.kill(pid, signal.SIGCONT)  # one that is stopped would never answer
+        self.starter = pid
+        super().start()
 
     def run(self) -> None:
         try:
@@ -128,13 +158,46 @@ class _Forked(_EndsWithParent, ForkServerProcess):
         finally:
             internals.run_exit_functions()  # a forked process would end without them
 
+    @property
+    def sentinel(self) -> int:
+        if self.handle is None or self.handle.descriptor is None:
+            return super().sentinel
+        return self.handle.descriptor
+
+    def is_alive(self) -> bool:
+        return self.handle is not None and not self.handle.ended()
+
+    @property
+    def exitcode(self) -> int | None:
+        if self.pid is None or self.is_alive():
+            return None
+        super().join(SETTLE_SECONDS)  # until the fork server, if it is there, has said it
+        status = super().exitcode
+        return UNKNOWN_STATUS if status is None else status
+
+    def join(self, timeout: float | None = None) -> None:
+        if connection.wait([self.sentinel], timeout):
+            super().join(SETTLE_SECONDS)
+
+    def terminate(self) -> None:
+        if self.handle is not None:
+            self.handle.send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        if self.handle is not None:
+            self.handle.kill()
+
     def __reduce__(self) -> tuple[Callable[..., BaseProcess], tuple[Any, ...]]:
         streams = [DupFd(1), DupFd(2)]
-        return _take_over, (streams, dict(os.environ), bytes(ForkingPickler.dumps(self.__dict__)))
+        state = bytes(ForkingPickler.dumps(self.__dict__))
+        return _take_over, (self.starter, streams, dict(os.environ), state)
 
 
-def _take_over(streams: list[Any], variables: dict[str, str], state: bytes) -> BaseProcess:
+def _take_over(
+    parent: int, streams: list[Any], variables: dict[str, str], state: bytes
+) -> BaseProcess:
     """First of all that the new process does, so that all errors go where they are read."""
+    processes.end_with_parent(parent)
     for descriptor, stream in enumerate(streams, 1):
         passed = stream.detach()
         os.dup2(passed, descriptor)
@@ -149,6 +212,10 @@ def _take_over(streams: list[Any], variables: dict[str, str], state: bytes) -> B
     process = _Forked.__new__(_Forked)
     process.__dict__.update(pickle.loads(state))  # noqa: S301  # from this process's own parent
     return process
+
+
+class _ForkContext(ForkContext):
+    Process = _ForkedFromHere
 
 
 class _SpawnContext(SpawnContext):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import atexit
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -19,9 +20,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partialmethod, reduce
+from functools import partial, partialmethod, reduce
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ SPAWN = "engines are spawned, and start more slowly"
 SUBPROCESS = "vLLM asks another process about the model's class, which takes some seconds"
 WORKER = "an engine on a CPU keeps its number of threads beside other programs"
 UNIPROC = "vLLM chooses how the engine runs its workers"
-KILL = "the engine's processes are found among this process's children"
+BIND = "a process of the engine's that is stopped (SIGSTOP) may outlive this one"
 ZERO = "an engine that gave a value that is not finite is replaced, as its KV cache may keep it"
 HEAD = "a model that is quantised while it loads has a quantised head"
 HEADED = "only a head that is one linear layer can be served"
@@ -82,10 +83,10 @@ INTERNALS = (
              ("request", "prompt", "queue")),
     Internal("vllm.v1.engine.output_processor", "OutputProcessor.propagate_error", ENCODE, ("e",)),
     Internal(_CLIENT, "AsyncMPClient.add_request_async", ENCODE, ("request",)),
-    Internal(_CLIENT, "BackgroundResources.engine_manager", KILL),
-    Internal("vllm.v1.engine.utils", "CoreEngineProcManager.processes", KILL, on_instances=True),
+    Internal("multiprocessing.util", "spawnv_passfds", BIND, ("path", "args", "passfds")),
     Internal("vllm.v1.engine.utils", "get_mp_context", SPAWN),
     Internal("vllm.v1.engine.coordinator", "get_mp_context", SPAWN),
+    Internal("vllm.utils.system_utils", "get_mp_context", SPAWN),
     Internal("multiprocessing.forkserver", "_forkserver", SPAWN),
     Internal("multiprocessing.forkserver", "_forkserver._forkserver_pid", SPAWN),
     Internal("multiprocessing.forkserver", "_forkserver._stop", SPAWN),
@@ -172,12 +173,29 @@ def replace(module: str, name: str, value: Any) -> None:
     setattr(importlib.import_module(module), name, value)
 
 
-def kill_fork_server() -> None:
+def wrap(module: str, name: str, function: Callable[..., Any]) -> None:
+    """Put a function in the place of another, once; it is given the other one as well, first."""
+    found = getattr(importlib.import_module(module), name)
+    if getattr(found, "func", None) is not function:
+        replace(module, name, partial(function, found))
+
+
+def fork_server_pid() -> int | None:
+    """The pid of Python's fork server; None where there is none."""
+    server: Any = forkserver._forkserver
+    pid: int | None = server._forkserver_pid
+    return pid
+
+
+def kill_fork_server(wait: bool = True) -> None:
     """Kill Python's fork server; by itself it ends only after it has imported vLLM."""
     server: Any = forkserver._forkserver
-    if server._forkserver_pid is not None:
-        os.kill(server._forkserver_pid, signal.SIGKILL)
-        server._stop()
+    pid = fork_server_pid()
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # nobody else waits for it, so it is this one
+        if wait:
+            server._stop()
 
 
 def prepare_zeroing(model_runner: Any) -> None:

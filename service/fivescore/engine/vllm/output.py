@@ -27,6 +27,7 @@ _PREFIX = re.compile(r"^((?:\(\S+ pid=\d+\) )*)(?:ERROR \S+ \S+ \[\S+\] ?)?")
 _LEVEL = re.compile(r"^(?:\(\S+ pid=\d+\) )*(DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d ")
 _RAISED = re.compile(r"^([A-Za-z_][\w.]*)(?:: (.*))?$")
 _PLACE = re.compile(r'^ +File "(?:.*/)?([^"/]+)", line (\d+)')
+_ELSEWHERE = re.compile(r"[Ss]ee (?:root cause|stack trace)")
 _TRACEBACK = "Traceback (most recent call last):"
 _DIRECT_CAUSE = "The above exception was the direct cause of the following exception:"
 MOST_LINES = 2000
@@ -94,15 +95,26 @@ class StartupOutput:
         while self._held:
             self._write(self._held.popleft())
 
-    def cause(self) -> str | None:
-        """The root cause among the lines held back, or None; the lines go to the debug log."""
+    def cause(self, *, waits: bool = False) -> str | None:
+        """The root cause among the lines held back, or None; the lines go to the debug log.
+
+        Args:
+            waits: there must be one, so if it has not been read yet, wait for it.
+        """
         give_up = time.monotonic() + SETTLE_SECONDS
-        while time.monotonic() < min(give_up, self._last + QUIET_SECONDS):
+        while time.monotonic() < give_up and (
+            time.monotonic() < self._last + QUIET_SECONDS or (waits and not self._found())
+        ):
             time.sleep(QUIET_SECONDS / 4)  # a process that failed may still be writing why
-        lines = [raw.decode(errors="replace").rstrip() for raw in list(self._held)]
-        for line in lines:
+        for line in self._lines():
             log.debug("engine: %s", line)
-        return root_cause(lines)
+        return self._found()
+
+    def _lines(self) -> list[str]:
+        return [raw.decode(errors="replace").rstrip() for raw in list(self._held)]
+
+    def _found(self) -> str | None:
+        return root_cause(self._lines())
 
 
 class _Traceback:
@@ -151,9 +163,14 @@ def root_cause(lines: Iterable[str]) -> str | None:
     for _, found in sorted(last.items(), key=lambda item: not item[0]):
         while found.caused_by is not None:
             found = found.caused_by
-        if found.message:
+        if found.message and not points_on(found.message):
             return found.message
     return None
+
+
+def points_on(message: str) -> bool:
+    """Whether vLLM's message says only that the cause is in another process's output."""
+    return _ELSEWHERE.search(message) is not None
 
 
 @contextmanager

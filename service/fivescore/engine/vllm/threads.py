@@ -50,7 +50,7 @@ def most_threads(given: str, running: int, ranks: int) -> int:
     Args:
         given: OMP_NUM_THREADS: numbers, one a level of nesting (OpenMP 5.2, 21.2), or nothing.
         running: threads that the OpenMP library would take.
-        ranks: processes that compute the same model.
+        ranks: processes that compute beside each other.
     """
     first = given.split(",")[0].strip()
     if ranks == 1 and first.isdecimal() and int(first):

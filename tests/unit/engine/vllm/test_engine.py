@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from fivescore.errors import EngineDead, EngineError
 from fivescore.settings import DEMO
 
 vllm_engine = pytest.importorskip("fivescore.engine.vllm.engine")
@@ -89,3 +90,45 @@ async def test_an_engine_that_keeps_such_values_is_replaced_but_not_again_and_ag
     await second.encode([2], "r")
     assert second.alive
     assert len(caplog.records) == 1
+
+
+async def test_what_fails_with_the_engine_is_to_be_retried_and_is_no_fault_of_the_pair() -> None:
+    one = engine(Stub())  # which raises for want of answers
+    with pytest.raises(EngineError):
+        await one.encode([1], "r")
+    one._engine.errored = True
+    with pytest.raises(EngineDead):
+        await one.encode([1], "r")
+
+
+async def test_no_engine_starts_beside_one_that_was_killed_and_has_not_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = vllm_engine.VllmEngine(DEMO, {})
+    monkeypatch.setattr(one, "configure", lambda: None)
+    monkeypatch.setattr(vllm_engine.processes, "left", lambda seconds: [1234])
+    monkeypatch.setattr(vllm_engine.AsyncLLM, "from_vllm_config", lambda config: pytest.fail("two"))
+    with pytest.raises(EngineDead, match="process 1234 does not end"):
+        await one.load()
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (-9, "ended by SIGKILL: somebody killed it, or the kernel for want of memory"),
+        (-11, "ended by Segmentation fault"),
+        (3, "ended by exit status 3"),
+        (None, None),
+        (255, None),
+    ],
+)
+def test_how_an_engines_process_ended_is_logged(
+    status: int | None, said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = SimpleNamespace(pid=2**22, exitcode=status)  # no process has this number
+    stub: Any = Stub()
+    one = engine(stub)
+    one._processes.children.append(ended)
+    one.kill()
+    assert len(caplog.messages) == (said is not None)
+    assert not said or said in caplog.text

@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, MutableMapping
@@ -64,11 +65,18 @@ if __name__ == "__main__":
 """Starts a child as vLLM starts its engine; its output goes to a file named ``word``."""
 
 
-@contextmanager
-def running(folder: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    (folder / "program.py").write_text(PROGRAM)
+def plain() -> dict[str, str]:
+    """The environment, without what decides how engines begin."""
     decisive = (forkserver.THREADS, forkserver.LIBRARIES, forkserver.METHOD)
-    environment = {k: v for k, v in os.environ.items() if k not in decisive}
+    return {k: v for k, v in os.environ.items() if k not in decisive}
+
+
+@contextmanager
+def running(
+    folder: Path, *words: str, method: str | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    (folder / "program.py").write_text(PROGRAM)
+    environment = {**plain(), **({forkserver.METHOD: method} if method else {})}
     process = subprocess.Popen(
         [sys.executable, "program.py", *words], cwd=folder, env=environment, start_new_session=True
     )
@@ -96,15 +104,68 @@ def test_a_child_has_the_variables_the_output_and_the_threads_of_who_asked(
     assert not Path("/proc", fork_server).exists(), "it has ended"
 
 
-@pytest.mark.parametrize("libraries", ["same", "others"])
-def test_a_child_ends_when_its_parent_is_killed(libraries: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("libraries", "method"), [("same", None), ("others", None), ("none", "fork")]
+)
+def test_all_below_end_with_a_parent_that_is_killed_although_they_are_stopped(
+    libraries: str, method: str | None, tmp_path: Path
+) -> None:
     log = tmp_path / "stay"
-    with running(tmp_path, "stay", libraries) as process:
+    with running(tmp_path, "stay", libraries, method=method) as process:
         while not (log.exists() and log.read_text()):
             assert process.poll() is None
         with closing(Descriptors(process.pid)) as below:
+            below.send(signal.SIGSTOP)
             process.kill()
             assert below.ended(10)
+
+
+SURVIVAL = """
+import multiprocessing, os, signal, threading, time
+from multiprocessing import connection
+from multiprocessing import forkserver as python_forkserver
+from fivescore.engine.vllm import forkserver, internals
+
+def started():
+    process = forkserver.context().Process(target=time.sleep, args=(60,))
+    thread = threading.Thread(target=process.start)
+    thread.start()
+    thread.join()
+    assert not connection.wait([process.sentinel], 0.2), "it outlives the thread that asked for it"
+    assert process.is_alive() and process.exitcode is None
+    return process
+
+if __name__ == "__main__":
+    python_forkserver.set_forkserver_preload = lambda names: None
+    forkserver._build = lambda: "cuda"
+    forkserver.start_fork_server([])
+    first = started()
+    os.kill(internals.fork_server_pid(), signal.SIGKILL)
+    first.join(10)
+    assert not first.is_alive() and first.exitcode == forkserver.UNKNOWN_STATUS
+    second = started()
+    os.kill(internals.fork_server_pid(), signal.SIGSTOP)
+    second.kill()
+    second.join(10)
+    assert not second.is_alive() and second.exitcode == forkserver.UNKNOWN_STATUS
+    third = started()
+    signal.signal(signal.SIGTERM, lambda *_: print("the service's own"))
+    os.killpg(0, signal.SIGTERM)
+    assert not connection.wait([third.sentinel], 0.2), "a terminal's signals are the service's"
+    third.terminate()
+    third.join(10)
+    assert third.exitcode == -signal.SIGTERM, third.exitcode
+"""
+
+
+def test_a_child_ends_with_its_fork_server_and_not_with_who_asked_or_by_a_terminal(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "program.py").write_text(SURVIVAL)
+    subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path, env=plain(), process_group=0, timeout=60, check=True,
+    )  # fmt: skip
 
 
 class Descriptors:
@@ -114,6 +175,10 @@ class Descriptors:
         found = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
         self._all = [os.pidfd_open(pid) for pid in found if pid != session and _in(pid, session)]
         assert self._all
+
+    def send(self, number: signal.Signals) -> None:
+        for one in self._all:
+            signal.pidfd_send_signal(one, number)
 
     def ended(self, seconds: float) -> bool:
         return all(select.select([one], [], [], seconds)[0] for one in self._all)
@@ -199,6 +264,22 @@ import fivescore.engine.vllm.preload
 assert gc.isenabled()
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_engines_are_spawned_where_nobody_may_see_a_grandchild_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(pid: int) -> int:
+        raise PermissionError(errno.EPERM, "a sandbox")
+
+    monkeypatch.setattr(forkserver, "_build", lambda: "cuda")
+    monkeypatch.setattr(os, "pidfd_open", refused)
+    monkeypatch.setattr(python_forkserver, "ensure_running", lambda: pytest.fail("not needed"))
+    monkeypatch.setattr(forkserver._Origin, "libraries", None)
+    monkeypatch.delenv(forkserver.METHOD, raising=False)
+    forkserver.start_fork_server([])
+    assert "engines are spawned" in caplog.text
+    assert forkserver.context().get_start_method() == "spawn"
 
 
 def test_engines_are_spawned_where_a_fork_server_finds_no_room(

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import pytest
 
-from fivescore.engine.vllm.output import MOST_LINES, StartupOutput, root_cause
+from fivescore.engine.vllm.output import MOST_LINES, QUIET_SECONDS, StartupOutput, root_cause
 
 CHILD = "(EngineCore_DP0 pid=123) "
 LOG = CHILD + "ERROR 11-23 02:11:00 [core.py:100] "
@@ -94,6 +94,15 @@ def test_from_the_first_trouble_on_lines_are_held_and_searched(
 def test_there_is_no_cause_where_none_was_written(terminal: Terminal) -> None:
     write(terminal.output, lines("ERROR something without an exception"))
     assert terminal.output.cause() is None
+
+
+def test_a_cause_that_another_process_has_still_to_write_is_waited_for(terminal: Terminal) -> None:
+    pointing = ["Traceback (most recent call last):", "EngineDeadError: See stack trace (above)."]
+    write(terminal.output, lines(*pointing))
+    later = threading.Timer(2 * QUIET_SECONDS, write, (terminal.output, lines(*FAILURE)))
+    later.start()
+    assert terminal.output.cause(waits=True) == CAUSE
+    later.join()
 
 
 def test_once_the_engine_runs_what_was_held_is_written_and_nothing_is_held_any_more(
