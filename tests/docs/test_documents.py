@@ -93,6 +93,7 @@ def test_the_labels_of_every_metric_are_documented() -> None:
     documented = {name.removesuffix("_total").removesuffix("_info"): row for name, *row in rows}
     metrics = Metrics()
     metrics.http_seconds.labels("GET", "/", "200")
+    metrics.rank_tokens.labels("0")
     metrics.loaded(ModelInfo("m", 1, 1, 1, "d", "d", "e"), ["a"], None, 0.0, proved=False)
     for family in metrics.registry.collect():
         kind, labels = documented[family.name]
